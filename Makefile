@@ -1,0 +1,36 @@
+# distsqz: `make demo` runs the main job to its report, `make test` proves it; both set up everything first.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+FASHION_MNIST := /usr/share/datasets/fashion-mnist
+
+.PHONY: demo test lint clean data
+
+demo: .venv/.installed data
+	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 --workers 2 --steps 20
+
+test: .venv/.installed data lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# The stamp is written last, so that an installation cut short is made again.
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# Fashion-MNIST from Debian where that can be had; elsewhere the loader fetches the official files itself.
+data:
+	@if [ ! -d $(FASHION_MNIST) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  (apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist) >/dev/null \
+	    || echo "make: Debian's dataset-fashion-mnist could not be installed; the official files will be fetched" >&2; \
+	fi
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""distsqz measures what a smaller network saves in distributed training."""

@@ -1,0 +1,98 @@
+"""What every command shares: options from a dataclass, one line for an error, the exit status.
+
+0 done, 1 the run failed, 2 the request was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import tyro
+
+from distsqz.errors import RequestError, RunError
+
+DONE, RUN_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+
+class HasDebug(Protocol):
+    """Options of a command: any dataclass with a `debug` switch."""
+
+    @property
+    def debug(self) -> bool:
+        """Print tracebacks."""
+
+
+Options = TypeVar("Options", bound=HasDebug)
+
+
+def run_command(main: Callable[[Options], None], options_type: type[Options], description: str) -> None:
+    """Parses the command line into `options_type`, calls `main` and exits with the right status.
+
+    SIGTERM is treated as Ctrl-C: both reach `main` as KeyboardInterrupt.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = None
+    try:
+        options = parse(options_type, description)
+        main(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away, which is its right; Python would complain at exit without this.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        _say("interrupted", options)
+        sys.exit(INTERRUPTED)
+    except RequestError as error:
+        _say(f"error: {error}", options)
+        sys.exit(BAD_REQUEST)
+    except RunError as error:
+        _say(f"error: {error}", options)
+        sys.exit(RUN_FAILED)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        _say(f"error: {type(error).__name__}: {reason} (--debug shows where)", options)
+        sys.exit(RUN_FAILED)
+
+
+def parse(options_type: type[Options], description: str) -> Options:
+    """The command line as an `options_type`.
+
+    Raises:
+        RequestError: it does not parse.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options_type, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise RequestError(_first_section(said.getvalue())) from None
+
+
+def _first_section(box: str) -> str:
+    """The first section of a bordered message, as one line; its advice on a misspelt option is kept."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    rules = [index for index, line in enumerate(lines) if line.startswith(("─", "╰"))]
+    message = " ".join(lines[: rules[0]])
+    advice = lines[rules[0] + 1 : rules[0] + 3]
+    if advice and advice[0].startswith("Perhaps you meant"):
+        message += f" (perhaps you meant {advice[1]})"
+    return f"{message}; --help lists the options"
+
+
+def _say(line: str, options: HasDebug | None) -> None:
+    if options is not None and options.debug:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+
+
+def _interrupt(_signum: int, _frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,32 @@
+"""The two ways a command ends badly; each carries the one line that its user reads."""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """What was asked for cannot be done: the line names the option, its value and what would be right."""
+
+
+class RunError(Exception):
+    """Training had begun and failed: the line names host, rank and step as far as they are known."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        cell: str | None = None,
+        host: str | None = None,
+        rank: int | None = None,
+        step: int | None = None,
+    ) -> None:
+        where = [
+            f"{name} {value}"
+            for name, value in (("cell", cell), ("host", host), ("rank", rank), ("step", step))
+            if value is not None
+        ]
+        super().__init__(f"{', '.join(where)}: {text}" if where else text)
+        self.text = text
+        self.cell = cell
+        self.host = host
+        self.rank = rank
+        self.step = step

@@ -1,0 +1,1 @@
+"""The instruments: step clock, logical transfers, TCP counters, interface counters, scheduler wait."""

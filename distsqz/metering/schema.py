@@ -1,0 +1,117 @@
+"""The records that a worker's meters make, and with them the tables of a run directory.
+
+A table has a column for each field of its record, in this order; `X | None` is a nullable column, and None
+says that a figure could not be read (never zero). Times named `t_..._ns` are nanoseconds since the Unix
+epoch, taken from a clock that is monotonic within one process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One optimizer update on one rank: where its wall time went and the four views of its bytes."""
+
+    cell: str
+    model: str
+    strategy: str
+    world_size: int
+    rank: int
+    host: str
+    attempt: int
+    """0 for the first try of a run; one more each time its workers were started again."""
+    step: int
+    """Counts from 0 within a cell, warm-up steps included."""
+    warmup: bool
+    """True for the steps before measuring begins; reports leave them out."""
+    t_start_ns: int
+    wall_s: float
+    data_s: float
+    forward_s: float
+    backward_s: float
+    """From the start of the backward pass until this rank's own gradients are ready."""
+    exposed_comm_s: float | None
+    """From there until the synchronised gradients are back."""
+    optimizer_s: float
+    other_s: float
+    sched_wait_s: float | None
+    """Time that the training thread was runnable and had no core."""
+    samples: int
+    loss: float
+    logical_tx_bytes: int | None
+    logical_rx_bytes: int | None
+    predicted_tx_bytes: int | None
+    predicted_rx_bytes: int | None
+    tcp_tx_bytes: int | None
+    """Payload written to the sockets shared with other ranks, retransmissions apart."""
+    tcp_rx_bytes: int | None
+    tcp_retrans_bytes: int | None
+    nic_tx_bytes: int | None
+    """Bytes through the interface, of everything on the host: ranks that share a host share this figure."""
+    nic_rx_bytes: int | None
+    staleness: int | None
+    """Updates by others between reading the parameters and applying this update; 0 when synchronous."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferRecord:
+    """One collective, push or pull of one bucket."""
+
+    cell: str
+    rank: int
+    step: int
+    op: str
+    bucket: int
+    peer: str | None
+    """The other end of a push or pull; None for a collective."""
+    payload_bytes: int
+    t_launch_ns: int
+    t_done_ns: int | None
+    """None where the backend does not tell when it is done (NCCL runs on the device's own time)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerRecord:
+    """TCP between one rank and one of its peers during one step, summed over their connections."""
+
+    cell: str
+    rank: int
+    step: int
+    peer: str
+    """The peer's address."""
+    peer_rank: int | None
+    tx_bytes: int
+    rx_bytes: int
+    retrans_bytes: int
+    rtt_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRecord:
+    """Accuracy and mean loss over the whole validation set, with what it had cost to get there."""
+
+    cell: str
+    step: int
+    """Optimizer updates made so far."""
+    samples_seen: int
+    """Over all ranks."""
+    bytes_so_far: int | None
+    """TCP payload sent by all ranks in the training steps up to here."""
+    accuracy: float
+    """Top-1, between 0 and 1."""
+    loss: float
+
+
+Record = StepRecord | TransferRecord | PeerRecord | EvaluationRecord
+
+TABLES: dict[str, type[Record]] = {
+    "steps": StepRecord,
+    "transfers": TransferRecord,
+    "peers": PeerRecord,
+    "evaluations": EvaluationRecord,
+}
+"""Table name -> the record that makes its rows."""

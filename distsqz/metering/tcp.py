@@ -1,0 +1,158 @@
+"""TCP as the kernel counts it: TCP_INFO of this process's own sockets, without root.
+
+Source: struct tcp_info in linux/tcp.h; its fields only ever get appended, so their offsets are fixed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+TCP_INFO_SIZE = 256
+_RTT_US = struct.Struct("@I")
+_RTT_OFFSET = 68
+_BYTES_RECEIVED = struct.Struct("@Q")
+_BYTES_RECEIVED_OFFSET = 128
+_NOTSENT_BYTES = struct.Struct("@I")
+_NOTSENT_OFFSET = 144
+_SENT_AND_RETRANS = struct.Struct("@QQ")
+_SENT_OFFSET = 200
+
+Address = tuple[str, int]
+Exchange = Callable[[list[Address]], Sequence[list[Address]]]
+"""Gives every rank's list of addresses, by rank, when each rank hands in its own (an all-gather)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpCounters:
+    """Payload bytes of a connection since it was opened, retransmissions apart, and its round-trip time."""
+
+    tx_bytes: int
+    """Written to the socket: what the kernel has sent plus what it still holds. A step's bytes are thus the
+    step's own, however slow the link is to take them."""
+    rx_bytes: int
+    retrans_bytes: int
+    rtt_us: int
+
+    def since(self, earlier: TcpCounters) -> TcpCounters:
+        """What passed between an earlier reading and this one."""
+        return TcpCounters(
+            self.tx_bytes - earlier.tx_bytes,
+            self.rx_bytes - earlier.rx_bytes,
+            self.retrans_bytes - earlier.retrans_bytes,
+            self.rtt_us,
+        )
+
+
+def total(readings: Iterable[TcpCounters]) -> TcpCounters:
+    """Sums of the counters; the largest round-trip time."""
+    every = list(readings)
+    return TcpCounters(
+        sum(one.tx_bytes for one in every),
+        sum(one.rx_bytes for one in every),
+        sum(one.retrans_bytes for one in every),
+        max((one.rtt_us for one in every), default=0),
+    )
+
+
+class Connection:
+    """One connected TCP socket of this process, held through a descriptor of its own."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.local: Address = sock.getsockname()[:2]
+        self.remote: Address = sock.getpeername()[:2]
+
+    def read(self) -> TcpCounters:
+        """The counters now."""
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        sent, retrans = _SENT_AND_RETRANS.unpack_from(info, _SENT_OFFSET)
+        return TcpCounters(
+            sent - retrans + _NOTSENT_BYTES.unpack_from(info, _NOTSENT_OFFSET)[0],
+            _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_OFFSET)[0],
+            retrans,
+            _RTT_US.unpack_from(info, _RTT_OFFSET)[0],
+        )
+
+    def close(self) -> None:
+        """Gives the descriptor back; the connection itself is its owner's."""
+        self._socket.close()
+
+
+def own_connections() -> list[Connection]:
+    """Every connected TCP socket of this process; empty where /proc or TCP_INFO cannot be had."""
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names, not paths
+    except OSError:
+        return []
+    return [connection for descriptor in descriptors if (connection := _connection(descriptor)) is not None]
+
+
+def _connection(descriptor: int) -> Connection | None:
+    try:
+        duplicate = os.dup(descriptor)
+    except OSError:
+        return None
+    try:
+        sock = socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        return None
+    try:
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+            connection = Connection(sock)
+            connection.read()
+            return connection
+    except (OSError, struct.error):
+        pass  # a listening or closing socket, or a kernel too old to count bytes
+    sock.close()
+    return None
+
+
+class PeerMeter:
+    """The connections between this rank and every other, told from the process's other sockets.
+
+    A socket belongs to a peer rank if its remote end is the local end of a socket in that rank's process.
+    """
+
+    def __init__(self, rank: int, exchange: Exchange) -> None:
+        found = own_connections()
+        ends_by_rank = exchange([connection.local for connection in found])
+        rank_of = {
+            tuple(end): peer_rank
+            for peer_rank, ends in enumerate(ends_by_rank)
+            for end in ends
+            if peer_rank != rank
+        }
+        self._by_rank: dict[int, list[Connection]] = {}
+        for connection in found:
+            if connection.remote in rank_of:
+                self._by_rank.setdefault(rank_of[connection.remote], []).append(connection)
+            else:
+                connection.close()
+
+    @property
+    def available(self) -> bool:
+        """Whether there is any connection to read."""
+        return bool(self._by_rank)
+
+    def address(self, peer_rank: int) -> str:
+        """The address that a peer rank is reached at."""
+        return self._by_rank[peer_rank][0].remote[0]
+
+    def read(self) -> dict[int, TcpCounters]:
+        """The counters now, by peer rank."""
+        return {
+            peer_rank: total(connection.read() for connection in connections)
+            for peer_rank, connections in self._by_rank.items()
+        }
+
+    def close(self) -> None:
+        """Gives every descriptor back."""
+        for connections in self._by_rank.values():
+            for connection in connections:
+                connection.close()
+        self._by_rank.clear()

@@ -1,0 +1,1 @@
+"""Ray: clusters, placement, the trainers, the choice of network interface, failures."""

@@ -1,0 +1,88 @@
+"""A Ray to run on: an embedded one, started and stopped here, or a cluster that is joined."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
+
+from distsqz.errors import RequestError
+from distsqz.training.replica import cores_of_this_host
+
+LENT_PER_CORE = 4
+"""An embedded Ray lends each core this often: more workers than cores still show bytes, if not times."""
+
+CONNECT_TIMEOUT_S = 8.0
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None, workers: int) -> Iterator[None]:
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray on loopback; leaves it or stops it.
+
+    Raises:
+        RequestError: nothing answers at the address, or there are too few cores for the workers.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            _join(address)
+            _check_cluster_carries(workers)
+        else:
+            _start_embedded(workers)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_embedded(workers: int) -> None:
+    cores = cores_of_this_host()
+    if workers > LENT_PER_CORE * cores:
+        raise RequestError(
+            f"--workers {workers}: {cores} cores here carry at most {LENT_PER_CORE * cores} workers; "
+            "ask for fewer or join a cluster with --address"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _init(
+        address="local", num_cpus=max(workers, cores), include_dashboard=False, _node_ip_address="127.0.0.1"
+    )
+
+
+def _join(address: str) -> None:
+    if address.startswith("ray://"):
+        raise RequestError(
+            f"--address {address}: run on a node of the cluster and give its own address, such as HOST:6379"
+        )
+    try:
+        bootstrap = canonicalize_bootstrap_address_or_die(address)
+        # Ray itself would wait 40 seconds for a server that is not there.
+        with grpc.insecure_channel(bootstrap) as channel:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
+        _init(address=bootstrap)
+    except grpc.FutureTimeoutError as error:
+        raise RequestError(
+            f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
+            "start one with `ray start --head` or leave --address out"
+        ) from error
+    except (ConnectionError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
+
+
+def _init(**settings: Any) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level="ERROR", **settings)
+    signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
+
+
+def _check_cluster_carries(workers: int) -> None:
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if workers > cpus:
+        raise RequestError(
+            f"--workers {workers}: the cluster has {cpus} CPUs; ask for at most {cpus} workers"
+        )

@@ -1,0 +1,107 @@
+"""The data-parallel trainer: a session's workers under Ray Train's TorchTrainer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
+
+from distsqz.errors import RunError
+from distsqz.orchestration.collector import CollectorOutbox, Failure
+from distsqz.orchestration.network import interface_of, metered_interface
+from distsqz.training.replica import Replica, cores_of_this_host
+from distsqz.training.session import SessionPlan, run_session
+
+
+class _NodeInterfaceBackend(_TorchBackend):  # type: ignore[misc]  # Ray is untyped
+    """Torch's process group over the interface that holds Ray's own node address.
+
+    Left to itself Gloo asks the host name, which often leads to 127.0.0.1 and no further.
+    """
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_use_node_interface)
+        super().on_start(worker_group, backend_config)
+
+
+class NodeInterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
+    """Train's torch settings, with the network interface chosen for each worker."""
+
+    @property
+    def backend_cls(self) -> type[_NodeInterfaceBackend]:
+        """The backend that chooses it."""
+        return _NodeInterfaceBackend
+
+
+def _use_node_interface() -> None:
+    interface = interface_of(ray.util.get_node_ip_address())
+    if interface:
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+        os.environ["NCCL_SOCKET_IFNAME"] = interface
+
+
+def train_data_parallel(
+    plan: SessionPlan, workers: int, use_gpu: bool, timeout_s: int, storage: str, collector: Any
+) -> None:
+    """Runs a session on `workers` Ray Train workers; returns when the last cell is trained.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker failed.
+    """
+    TorchTrainer(
+        _worker,
+        train_loop_config={"plan": ray.put(plan), "collector": collector},
+        torch_config=NodeInterfaceTorchConfig(timeout_s=timeout_s),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(storage_path=storage),
+    ).fit()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    outbox = CollectorOutbox(config["collector"])
+    try:
+        run_session(ray.get(config["plan"]), _replica(), outbox)
+    except Exception as error:
+        outbox.close(_failure(error))
+        raise
+    outbox.close()
+
+
+def _replica() -> Replica:
+    import torch.distributed as dist
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    address = ray.util.get_node_ip_address()
+    addresses: list[Any] = [None] * context.get_world_size()
+    dist.all_gather_object(addresses, address)
+    return Replica(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_world_size=context.get_local_world_size(),
+        host=socket.gethostname(),
+        cores=cores_of_this_host(),
+        device=str(get_device()),
+        interface=metered_interface(address, addresses),
+    )
+
+
+def _failure(error: Exception) -> Failure:
+    known = error if isinstance(error, RunError) else None
+    text = known.text if known else f"{type(error).__name__}: {error}"
+    return Failure(
+        text=text.splitlines()[0],
+        cell=known.cell if known else None,
+        host=socket.gethostname(),
+        rank=ray.train.get_context().get_world_rank(),
+        step=known.step if known else None,
+        trace=traceback.format_exc(),
+        of_communication=any(word in text for word in ("gloo", "Gloo", "NCCL", "Connection closed by peer")),
+    )

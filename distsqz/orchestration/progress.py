@@ -1,0 +1,65 @@
+"""A progress bar a cell, on stderr: step time, bytes a step, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich import filesize
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from distsqz.metering.schema import EvaluationRecord, StepRecord
+from distsqz.orchestration.collector import Delivery
+from distsqz.training.cell import Cell
+
+
+class SessionProgress:
+    """Shows how far each cell is; call it with every delivery."""
+
+    def __init__(self, cells: Sequence[Cell], start_step: int = 0) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {
+            cell.name: self._progress.add_task(
+                f"{cell.model} {cell.strategy}",
+                total=cell.total_steps,
+                completed=start_step,
+                figures="starting",
+            )
+            for cell in cells
+        }
+
+    def __enter__(self) -> SessionProgress:
+        """Starts drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Leaves the bars as they stand."""
+        self._progress.stop()
+
+    def __call__(self, delivery: Delivery) -> None:
+        """Moves the bars to the last step of rank 0."""
+        for record in delivery.records.get("steps", []):
+            assert isinstance(record, StepRecord)
+            if record.rank == 0:
+                self._progress.update(
+                    self._tasks[record.cell], completed=record.step + 1, figures=_figures(record)
+                )
+        for record in delivery.records.get("evaluations", []):
+            assert isinstance(record, EvaluationRecord)
+            self._progress.print(f"{record.cell}: accuracy {record.accuracy:.2%} after {record.step} steps")
+
+
+def _figures(step: StepRecord) -> str:
+    sent = "" if step.tcp_tx_bytes is None else f"{filesize.decimal(step.tcp_tx_bytes)}/step sent  "
+    return f"{step.wall_s * 1000:,.0f} ms/step  {sent}loss {step.loss:.3f}"

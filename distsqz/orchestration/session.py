@@ -1,0 +1,145 @@
+"""A session as its driver sees it: workers train in the background, their records are taken as they come."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distsqz.errors import RunError
+from distsqz.metering.schema import Record
+from distsqz.orchestration.cluster import ray_cluster
+from distsqz.orchestration.collector import Collector, Delivery, Failure
+from distsqz.orchestration.data_parallel import train_data_parallel
+from distsqz.training.session import SessionPlan
+
+POLL_S = 0.5
+
+
+class Recorder(Protocol):
+    """Keeps what a session tells; a run directory is one."""
+
+    def append(self, table: str, records: Iterable[Record]) -> None:
+        """Takes records of a table."""
+
+    def flush(self) -> None:
+        """Brings them where they last."""
+
+    def describe_cell(self, cell: str, facts: Mapping[str, Any]) -> None:
+        """Takes what became known of a cell."""
+
+    def save_checkpoint(self, cell: str, step: int, checkpoint: bytes) -> None:
+        """Takes a checkpoint's file content."""
+
+
+Watch = Callable[[Delivery], None]
+"""Called with all that came in since the last call, to show progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """Where and with how many workers a session runs."""
+
+    workers: int = 2
+    """Data-parallel workers."""
+    address: str | None = None
+    """HOST:PORT of a Ray cluster to join (also RAY_ADDRESS); by default a local Ray is started and stopped."""
+    gpus: bool = False
+    """One GPU a worker, NCCL instead of Gloo."""
+    collective_timeout_s: int = 60
+    """Seconds after which a collective that does not end fails the run."""
+
+
+def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:
+    """Starts or joins a Ray, trains the plan's cells on its workers and records everything.
+
+    Raises:
+        RequestError: the Ray or the workers cannot be had.
+        RunError: training failed; names host, rank and step.
+    """
+    with ray_cluster(options.address, options.workers), tempfile.TemporaryDirectory() as storage:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        failures: list[Failure] = []
+
+        def take() -> None:
+            delivery: Delivery = ray.get(collector.take.remote())
+            failures.extend(delivery.failures)
+            _record(delivery, recorder)
+            watch(delivery)
+
+        training = _Background(
+            lambda: train_data_parallel(
+                plan, options.workers, options.gpus, options.collective_timeout_s, storage, collector
+            )
+        )
+        try:
+            while training.is_alive():
+                training.join(POLL_S)
+                take()
+        except KeyboardInterrupt:
+            take()
+            raise
+        take()
+        if training.error:
+            raise _explain(training.error, failures) from training.error
+
+
+class _Background(threading.Thread):
+    """Runs a call, keeping its exception; Ctrl-C stays with the main thread, which Ray would take it from."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._call()
+        except Exception as error:
+            self.error = error
+
+
+def _record(delivery: Delivery, recorder: Recorder) -> None:
+    for cell, facts in delivery.facts.items():
+        recorder.describe_cell(cell, facts)
+    for table, records in delivery.records.items():
+        recorder.append(table, records)
+    for cell, step, checkpoint in delivery.checkpoints:
+        recorder.save_checkpoint(cell, step, checkpoint)
+    recorder.flush()
+
+
+def _explain(error: Exception, failures: list[Failure]) -> RunError:
+    """The failure that the others followed from, as one line.
+
+    A rank that fails by itself says so; one that is killed says nothing, but Ray names it; ranks that lost
+    their peers come last.
+    """
+    own = [failure for failure in failures if not failure.of_communication]
+    lost = [
+        (rank, reason)
+        for rank, reason in (error.worker_failures if isinstance(error, WorkerGroupError) else {}).items()
+        if isinstance(reason, RayActorError)
+    ]
+    if own or (failures and not lost):
+        first = (own or failures)[0]
+        return RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
+    if lost:
+        rank, reason = lost[0]
+        witness = failures[0] if failures else None
+        return RunError(
+            f"the worker died ({str(reason).splitlines()[0]})",
+            cell=witness.cell if witness else None,
+            rank=rank,
+            step=witness.step if witness else None,
+        )
+    return RunError(str(error).splitlines()[0] or type(error).__name__)

@@ -1,0 +1,86 @@
+"""What a user may choose about training a model; the same for every command that trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from distsqz.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How each model is trained."""
+
+    data: str = "synthetic"
+    """synthetic, fashion-mnist[:DIR], cifar10:DIR or imagefolder:PATH."""
+    image_size: int | None = None
+    """Height and width of an image in pixels; by default what the model was made for (224 for most)."""
+    num_classes: int | None = None
+    """Outputs of the model; by default as many as the data set has classes (synthetic: 1000)."""
+    squeeze_ratio: float | None = None
+    """SqueezeNet's squeeze ratio, if not the paper's 0.125."""
+    pct_3x3: float | None = None
+    """SqueezeNet's share of 3x3 filters among the expand filters, if not the paper's 0.5."""
+    batch_size: int = 16
+    """Images a worker takes in each step."""
+    steps: int = 20
+    """Measured steps, counted from the start of training; ignored where --epochs is given."""
+    warmup_steps: int = 5
+    """Steps before measuring begins; they train, and reports leave them out."""
+    epochs: int | None = None
+    """Passes over the training images, warm-up steps included; instead of --steps."""
+    block_steps: int | None = None
+    """Steps a model takes before another takes its turn; by default a tenth of --steps, at most 50."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 computes under autocast; parameters and gradients stay fp32."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up."""
+    bucket_mb: float = 25.0
+    """Gradients are sent in buckets of about this many MiB."""
+    threads: int | None = None
+    """Compute threads a worker; by default its host's cores divided by the workers there."""
+    seed: int = 0
+    """Of initial parameters, order of images, flips and dropout."""
+    lr: float | None = None
+    """Learning rate; by default the model's recipe, scaled to the global batch."""
+    lr_warmup_steps: int = 0
+    """Steps over which the learning rate rises from near zero to its full value."""
+    evaluate: Literal["never", "epoch", "end"] = "epoch"
+    """When accuracy on the validation images is measured: after each full epoch, or once at the end."""
+    checkpoint_every: int = 0
+    """Save a checkpoint every so many steps, and one at the end; 0: none."""
+    loader_workers: int | None = None
+    """Processes a worker that decode images; by default 2 for image folders, 0 for sets held in memory."""
+    metered: bool = True
+    """False: only step times are taken, to measure what measuring costs."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range."""
+        least = {
+            "image_size": 1,
+            "num_classes": 1,
+            "batch_size": 1,
+            "steps": 1,
+            "warmup_steps": 0,
+            "epochs": 1,
+            "block_steps": 1,
+            "threads": 1,
+            "seed": 0,
+            "lr_warmup_steps": 0,
+            "checkpoint_every": 0,
+            "loader_workers": 0,
+        }
+        for field in fields(self):
+            value = getattr(self, field.name)
+            option = "--" + field.name.replace("_", "-")
+            if field.name in least and value is not None and value < least[field.name]:
+                raise RequestError(f"{option} {value}: must be at least {least[field.name]}")
+            if field.name in ("lr", "bucket_mb") and value is not None and not 0 < value < math.inf:
+                raise RequestError(f"{option} {value}: must be a number above 0")
+
+    @property
+    def block(self) -> int:
+        """Steps a model takes before another takes its turn."""
+        return self.block_steps or min(50, max(1, self.steps // 10))

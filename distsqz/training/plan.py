@@ -1,0 +1,75 @@
+"""From a request to a session's plan: what is wrong with a request is found here, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from distsqz.errors import RequestError
+from distsqz.models.weights import load_weights
+from distsqz.training.cell import Cell, describe_cell, plan_cell
+from distsqz.training.checkpoint import Checkpoint, load_checkpoint
+from distsqz.training.options import TrainingOptions
+from distsqz.training.session import SessionPlan
+
+
+def plan_session(
+    models: Sequence[str],
+    strategy: str,
+    world_size: int,
+    options: TrainingOptions,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+) -> tuple[SessionPlan, list[dict[str, Any]]]:
+    """Plans a session of one cell a model; gives it with the cells' entries for run.json.
+
+    Args:
+        models: registry names or `package.module:factory`.
+        strategy: how replicas agree.
+        world_size: workers.
+        options: how each model is trained.
+        checkpoint: a file of initial parameters, for a single model.
+        resume: a checkpoint file or a run directory to go on from, for a single model.
+
+    Raises:
+        RequestError: model, data, options or checkpoint do not make sense.
+    """
+    if len(set(models)) < len(models):
+        raise RequestError(f"--models {' '.join(models)}: name each model once")
+    cells, entries, weights = [], [], {}
+    for model in models:
+        cell = plan_cell(model, strategy, world_size, options)
+        module = cell.build()
+        if checkpoint:
+            load_weights(module, checkpoint)
+            weights[cell.name] = module.state_dict()
+        cells.append(cell)
+        entries.append(describe_cell(cell, module))
+    state = _resumed(resume, cells[0], module) if resume else None
+    return SessionPlan(cells=cells, weights=weights, resume=state), entries
+
+
+def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
+    state = load_checkpoint(path)
+    asked = (cell.model, cell.num_classes, cell.world_size, cell.options.batch_size)
+    saved = (state.model_name, state.num_classes, state.world_size, state.batch_size)
+    names = ("model", "num-classes", "workers", "batch-size")
+    for name, wanted, found in zip(names, asked, saved, strict=True):
+        if wanted != found:
+            raise RequestError(
+                f"--resume {path}: saved with --{name} {found}, not {wanted}; give --{name} {found}"
+            )
+    try:
+        module.load_state_dict(state.model)
+    except RuntimeError as error:
+        raise RequestError(
+            f"--resume {path}: not of this model ({str(error).splitlines()[-1].strip()})"
+        ) from error
+    if state.step >= cell.total_steps:
+        raise RequestError(
+            f"--resume {path}: stands at step {state.step} of {cell.total_steps} already; ask for more steps"
+        )
+    return state

@@ -1,0 +1,29 @@
+"""Which worker this is, among which, on what machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One worker's place in a session; torch's default process group joins it with the others."""
+
+    rank: int
+    world_size: int
+    local_world_size: int
+    """Workers on this host."""
+    host: str
+    cores: int
+    """Cores of this host that its workers may use together."""
+    device: str
+    """`cpu` or `cuda:N`."""
+    interface: str | None
+    """The network interface that the bytes to other ranks go through."""
+    attempt: int = 0
+
+
+def cores_of_this_host() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

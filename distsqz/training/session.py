@@ -1,0 +1,120 @@
+"""A session on one worker: several cells, in interleaved blocks, on the same processes and connections."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from distsqz.metering.clock import Clock, HostClock
+from distsqz.metering.host import InterfaceMeter, SchedulerMeter
+from distsqz.metering.meter import Instruments
+from distsqz.metering.tcp import PeerMeter
+from distsqz.metering.transfers import TransferLog
+from distsqz.training.cell import Cell
+from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.outbox import Outbox
+from distsqz.training.replica import Replica
+from distsqz.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionPlan:
+    """What the workers of a session do together."""
+
+    cells: Sequence[Cell]
+    weights: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Initial parameters by cell name, where they are not the seed's."""
+    resume: Checkpoint | None = None
+    """Where the only cell goes on from."""
+
+
+def interleaved(cells: int, rounds: int) -> Iterator[int]:
+    """The order in which cells take blocks: A B, B A, A B, ..., so that a machine's drift cancels out.
+
+    Each round gives every cell one block; every second round runs backwards.
+    """
+    for index in range(rounds):
+        yield from range(cells) if index % 2 == 0 else reversed(range(cells))
+
+
+def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
+    """Trains every cell of the plan to its end; torch's default process group must be up."""
+    threads = _threads(plan, replica)
+    torch.set_num_threads(threads)
+    clock = _clock(replica.device)
+    dist.barrier()  # a backend that connects late has connected now
+    peers = PeerMeter(replica.rank, exchange=_all_gather)
+    trainers = [
+        Trainer(
+            cell,
+            replica,
+            _instruments(clock, peers, replica, metered=cell.options.metered),
+            outbox,
+            weights=plan.weights.get(cell.name),
+            resume=plan.resume,
+        )
+        for cell in plan.cells
+    ]
+    _describe(plan, replica, outbox, threads)
+    try:
+        for trainer in trainers:
+            trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
+        rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
+        for index in interleaved(len(trainers), rounds):
+            trainer = trainers[index]
+            dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
+            trainer.run(min(trainer.cell.options.block, trainer.remaining))
+    finally:
+        for trainer in trainers:
+            trainer.close()
+        peers.close()
+
+
+def _instruments(clock: Clock[Any], peers: PeerMeter, replica: Replica, metered: bool) -> Instruments:
+    if not metered:
+        return Instruments(clock=clock)
+    return Instruments(
+        clock=clock,
+        transfers=TransferLog(clock),
+        peers=peers if peers.available or replica.world_size == 1 else None,
+        interface=InterfaceMeter(replica.interface) if replica.interface else None,
+        scheduler=SchedulerMeter(threading.get_native_id()),
+    )
+
+
+def _clock(device: str) -> Clock[Any]:
+    if device == "cpu":
+        return HostClock()
+    from distsqz.metering.cuda_clock import CudaClock
+
+    return CudaClock()
+
+
+def _threads(plan: SessionPlan, replica: Replica) -> int:
+    return plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
+
+
+def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> None:
+    replicas = _all_gather(replica)
+    if replica.rank != 0:
+        return
+    facts = {
+        "hosts": [each.host for each in replicas],
+        "cores_by_host": {each.host: each.cores for each in replicas},
+        "threads_per_worker": threads,
+        "interface": replica.interface,
+        "device": replica.device,
+    }
+    for cell in plan.cells:
+        outbox.describe(cell.name, facts)
+
+
+def _all_gather(mine: Any) -> list[Any]:
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered

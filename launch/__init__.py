@@ -1,0 +1,1 @@
+"""One thin script a command: parse, call, print."""
