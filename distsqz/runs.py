@@ -198,6 +198,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
+        """The run's name: the time it started, its command, a random tail."""
         return str(self.meta["run_id"])
 
     @property

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TCP_INFO_SIZE = 256
 _RTT_US = struct.Struct("@I")
@@ -63,8 +64,8 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self.local: Address = sock.getsockname()[:2]
-        self.remote: Address = sock.getpeername()[:2]
+        self.local = _address(sock.getsockname())
+        self.remote = _address(sock.getpeername())
 
     def read(self) -> TcpCounters:
         """The counters now."""
@@ -110,6 +111,11 @@ def _connection(descriptor: int) -> Connection | None:
         pass  # a listening or closing socket, or a kernel too old to count bytes
     sock.close()
     return None
+
+
+def _address(name: tuple[str, int, *tuple[Any, ...]]) -> Address:
+    """(host, port), the same for both ends where one of them sees IPv4 through an IPv6 socket."""
+    return name[0].removeprefix("::ffff:"), name[1]
 
 
 class PeerMeter:

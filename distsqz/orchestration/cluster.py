@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 8.0
 
 @contextlib.contextmanager
 def ray_cluster(address: str | None, workers: int) -> Iterator[None]:
-    """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray on loopback; leaves it or stops it.
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray of this machine; leaves it or stops it.
 
     Raises:
         RequestError: nothing answers at the address, or there are too few cores for the workers.
@@ -48,9 +48,7 @@ def _start_embedded(workers: int) -> None:
             "ask for fewer or join a cluster with --address"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    _init(
-        address="local", num_cpus=max(workers, cores), include_dashboard=False, _node_ip_address="127.0.0.1"
-    )
+    _init(address="local", num_cpus=max(workers, cores), include_dashboard=False)
 
 
 def _join(address: str) -> None:

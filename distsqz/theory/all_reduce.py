@@ -16,7 +16,7 @@ def ring_tx_bytes(payload_bytes: int, world_size: int) -> int:
 
 
 def algorithm_bandwidth(payload_bytes: int, seconds: float) -> float:
-    """Algorithm bandwidth (algbw) in bytes a second: payload over time, as the caller of an all-reduce sees it."""
+    """Algorithm bandwidth (algbw) in bytes a second: payload over time, as the caller sees it."""
     return payload_bytes / seconds
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from distsqz.data import ImageData, open_data, steps_per_epoch
+from distsqz.data import ImageData, absolute_spec, open_data, steps_per_epoch
 from distsqz.errors import RequestError
 from distsqz.models.registry import ModelOptions, build_model, default_image_size
 from distsqz.training.options import TrainingOptions
@@ -60,6 +60,7 @@ def plan_cell(model: str, strategy: str, world_size: int, options: TrainingOptio
     Raises:
         RequestError: the data cannot be had, or there is too little of it.
     """
+    options = replace(options, data=absolute_spec(options.data))  # workers may stand elsewhere
     image_size = options.image_size or default_image_size(model)
     data = open_data(options.data, image_size=image_size, seed=options.seed, num_classes=options.num_classes)
     return Cell(

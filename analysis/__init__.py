@@ -1,0 +1,1 @@
+"""What runs and models amount to: tables, figures, cost model and report."""

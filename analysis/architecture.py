@@ -1,0 +1,154 @@
+"""What a model is made of: cost by layer, totals, and the same against AlexNet.
+
+The csv format carries the table of layers alone; the others carry every table.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from analysis.formats import Format, render, to_json
+from distsqz.cli import run_command
+from distsqz.models.fire import FireArithmetic, fire_arithmetic
+from distsqz.models.layers import Layer, layer_table, totals, totals_by_module
+from distsqz.models.registry import (
+    ModelOptions,
+    build_model,
+    default_image_size,
+    image_size_of,
+    smallest_image_size,
+)
+
+ALEXNETS = ("alexnet_bvlc", "alexnet")
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
+    """Which model, and how to print it."""
+
+    format: Format = "table"
+    """How the result is printed; csv prints the table of layers alone."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A whole model, for one image."""
+
+    model: str
+    image_size: int | None
+    """Height and width in pixels; None where the model cannot take the size that was asked for."""
+    params: int
+    tensors: int
+    bytes: int
+    """Of the parameters."""
+    macs: int | None
+
+
+def main(options: Options) -> None:
+    """Prints what `options.model` is made of."""
+    num_classes = IMAGENET_CLASSES if options.num_classes is None else options.num_classes
+    model = build_model(options, num_classes)
+    image_size = image_size_of(options)
+    layers = layer_table(model, image_size)
+    cost = _cost(options.model, model, image_size, layers)
+    alexnets = [_alexnet_cost(name, options.image_size, num_classes) for name in ALEXNETS]
+    print(
+        f"{options.model}, {num_classes} classes; one image of {image_size}x{image_size}, forward; "
+        "MACs of convolutions and linear layers, without biases",
+        file=sys.stderr,
+    )
+    if options.format == "json":
+        print(to_json(summary(cost, alexnets, layers)))
+    else:
+        print("\n\n".join(tables(cost, alexnets, layers, options.format)))
+
+
+def summary(cost: Cost, alexnets: list[Cost], layers: list[Layer]) -> dict[str, Any]:
+    """The result as one JSON object."""
+    return {
+        "model": cost.model,
+        "image_size": cost.image_size,
+        "params": cost.params,
+        "tensors": cost.tensors,
+        "bytes": cost.bytes,
+        "macs": cost.macs,
+        "layers": [asdict(layer) for layer in layers],
+        "modules": [{"name": name} | asdict(sums) for name, sums in totals_by_module(layers).items()],
+        "versus_alexnet": {other.model: _versus(cost, other) for other in alexnets},
+        "fire": asdict(fire_arithmetic()),
+    }
+
+
+def tables(cost: Cost, alexnets: list[Cost], layers: list[Layer], fmt: Format) -> list[str]:
+    """The result as tables: by layer, by module where layers are parts of one, against AlexNet, Fire."""
+    by_layer = render(_layers_frame(layers), fmt, f"{cost.model} by layer")
+    if fmt == "csv":
+        return [by_layer]
+    printed = [by_layer]
+    modules = totals_by_module(layers)
+    if len(modules) < len(layers):
+        rows = [{"module": name} | asdict(sums) for name, sums in modules.items()]
+        printed.append(render(pd.DataFrame(rows), fmt, f"{cost.model} by module"))
+    versus = [asdict(cost), *({"model": other.model} | _versus(cost, other) for other in alexnets)]
+    printed.append(render(pd.DataFrame(versus, dtype=object), fmt, f"{cost.model} against AlexNet"))
+    printed.append(render(_fire_frame(fire_arithmetic()), fmt, "One 3x3 convolution against one Fire module"))
+    return printed
+
+
+def _cost(name: str, model: torch.nn.Module, image_size: int | None, layers: list[Layer]) -> Cost:
+    parameters = list(model.parameters())
+    return Cost(
+        model=name,
+        image_size=image_size,
+        params=sum(parameter.numel() for parameter in parameters),
+        tensors=len(parameters),
+        bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        macs=totals(layers).macs if layers else None,
+    )
+
+
+def _alexnet_cost(name: str, asked_image_size: int | None, num_classes: int) -> Cost:
+    """At the image size that was asked for, so that MACs compare, or at AlexNet's own where none was."""
+    image_size = asked_image_size or default_image_size(name)
+    takes_it = image_size >= smallest_image_size(name)
+    with torch.device("meta"):  # Shapes are all that is wanted: nothing is allocated or computed.
+        model = build_model(
+            ModelOptions(model=name, image_size=image_size if takes_it else None), num_classes
+        )
+    layers = layer_table(model, image_size) if takes_it else []
+    return _cost(name, model, image_size if takes_it else None, layers)
+
+
+def _versus(cost: Cost, other: Cost) -> dict[str, Any]:
+    """`other`, and how many times as much of everything it has."""
+    return {key: value for key, value in asdict(other).items() if key != "model"} | {
+        "params_ratio": other.params / cost.params,
+        "bytes_ratio": other.bytes / cost.bytes,
+        "macs_ratio": other.macs / cost.macs if other.macs and cost.macs else None,
+    }
+
+
+def _layers_frame(layers: list[Layer]) -> pd.DataFrame:
+    total: Mapping[str, Any] = {"name": "total", "kind": "", "output_shape": ()} | asdict(totals(layers))
+    rows = [*(asdict(layer) for layer in layers), total]
+    return pd.DataFrame(
+        [{**row, "output_shape": "x".join(map(str, row["output_shape"]))} for row in rows]
+    ).rename(columns={"name": "layer", "output_shape": "output"})
+
+
+def _fire_frame(fire: FireArithmetic) -> pd.DataFrame:
+    row = asdict(fire)
+    return pd.DataFrame([row]).rename(columns={"reduction": "reduction_share", "ratio": "weights_ratio"})
+
+
+if __name__ == "__main__":
+    run_command(main, Options, "What a model is made of, layer by layer, and the same against AlexNet.")

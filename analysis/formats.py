@@ -1,0 +1,194 @@
+"""How a table is printed: for people with units and separators, for programs raw.
+
+A column's name carries its unit (`step_s`, `tcp_tx_bytes`, `comm_share`), and the unit decides how people
+read its numbers; whoever builds a table need only name its columns well.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from textwrap import fill
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+Format = Literal["table", "markdown", "csv", "json", "latex"]
+
+UNKNOWN = "–"  # noqa: RUF001  # an en dash stands for "no figure"
+
+_WIDEST = 10_000
+"""Columns of a rich table: enough never to fold one, whatever the terminal; a pager can scroll sideways."""
+
+
+def render(frame: pd.DataFrame, fmt: Format, title: str | None = None) -> str:
+    """A frame as text, without its index.
+
+    `table`, `markdown` and `latex` show numbers as people read them: bytes exactly, with thousands
+    separators; seconds as milliseconds below ten; shares in percent; nulls as a dash. `csv` and `json` (a
+    list of rows) keep the numbers and column names as they are and leave out the title.
+    """
+    if fmt == "csv":
+        return _as_csv(frame)
+    if fmt == "json":
+        return to_json(frame.to_dict("records"))
+    return _PRINTERS[fmt](_humanise(frame), _alignments(frame), title)
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON: what is not a number (NaN, infinity) is null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def prose(lines: list[str], fmt: Format) -> str:
+    """Paragraphs to stand beside tables of the same format."""
+    if fmt == "latex":
+        lines = [line.translate(_LATEX_ESCAPES) for line in lines]
+    return ("\n" if fmt == "table" else "\n\n").join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if _is_null(value) else value
+
+
+def _is_null(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return value is None or value is pd.NA or value is pd.NaT
+
+
+def _as_csv(frame: pd.DataFrame) -> str:
+    # Not frame.to_csv: on the way there, an integer beside a null would become a float.
+    page = io.StringIO()
+    writer = csv.writer(page, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows([_flat(value) for value in row] for row in frame.itertuples(index=False, name=None))
+    return page.getvalue().rstrip("\n")
+
+
+def _flat(value: Any) -> Any:
+    """A CSV field: lists and objects as JSON."""
+    return json.dumps(_plain(value)) if isinstance(value, list | tuple | dict) else _plain(value)
+
+
+def _humanise(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = {}
+    for name in frame.columns:
+        values = [_plain(value) for value in frame[name]]
+        header, show = _unit(str(name), values)
+        columns[header] = [_show(value, show) for value in values]
+    return pd.DataFrame(columns, dtype=str)
+
+
+def _show(value: Any, show: Callable[[float], str]) -> str:
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"[{', '.join(_show(item, show) for item in value)}]"
+    return show(value) if isinstance(value, int | float) else str(value)
+
+
+def _unit(name: str, values: list[Any]) -> tuple[str, Callable[[float], str]]:
+    """A column's heading and how its numbers are shown, from the unit that ends its name."""
+    base = name.removesuffix("_ci95")
+    about = " 95% CI" if base != name else ""
+    for suffix, heading, show in _UNITS:
+        if base.endswith(suffix):
+            return _heading(base.removesuffix(suffix) + heading) + about, show
+    if base.endswith("_s"):
+        heading, show = _seconds(values)
+        return _heading(base.removesuffix("_s") + heading) + about, show
+    return _heading(base) + about, _number
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _seconds(values: list[Any]) -> tuple[str, Callable[[float], str]]:
+    numbers = [value for value in values if isinstance(value, int | float)]
+    numbers += [end for value in values if isinstance(value, list) for end in value]
+    largest = max(numbers, default=0.0)
+    if largest >= 10:
+        return " s", lambda seconds: f"{seconds:,.2f}"
+    decimals = 1 if largest >= 0.01 else 3
+    return " ms", lambda seconds: f"{seconds * 1e3:,.{decimals}f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def ratio(value: float) -> str:
+    """A ratio to three digits: 48.9x."""
+    return f"{value:.3g}x" if abs(value) < 999.5 else f"{value:,.0f}x"
+
+
+_UNITS: list[tuple[str, str, Callable[[float], str]]] = [
+    ("_bytes_per_s", " MB/s", lambda value: f"{value / 1e6:,.1f}"),
+    ("_per_s", "/s", lambda value: f"{value:,.1f}"),
+    ("_bytes", " bytes", lambda value: f"{value:,.0f}"),
+    ("_share", " share", lambda value: f"{value:.1%}"),
+    ("_vs_predicted", " vs predicted", lambda value: f"{value:+.3%}"),
+    ("_ratio", " ratio", ratio),
+]
+"""The unit that ends a column's name, how its heading ends, and how a number is shown."""
+
+
+def _alignments(frame: pd.DataFrame) -> list[Literal["left", "right"]]:
+    """Text to the left, numbers to the right."""
+    return [
+        "left" if any(isinstance(value, str) for value in frame[name]) else "right" for name in frame.columns
+    ]
+
+
+def _as_table(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, alignment in zip(text.columns, alignments, strict=True):
+        width = max([*text[name].str.len(), *map(len, name.split())])
+        table.add_column(fill(name, width), justify=alignment, no_wrap=True, vertical="bottom")
+    for row in text.itertuples(index=False):
+        table.add_row(*row)
+    page = io.StringIO()
+    Console(file=page, width=_WIDEST, color_system=None, markup=False, emoji=False).print(table)
+    printed = "\n".join(line.rstrip() for line in page.getvalue().splitlines()).strip("\n")
+    return f"{title}\n\n{printed}" if title else printed
+
+
+def _as_markdown(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
+    table = text.to_markdown(index=False, colalign=alignments, disable_numparse=True)
+    return f"### {title}\n\n{table}" if title else table
+
+
+def _as_latex(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
+    return text.to_latex(
+        index=False, escape=True, caption=title, column_format="".join(side[0] for side in alignments)
+    ).rstrip("\n")
+
+
+_PRINTERS = {"table": _as_table, "markdown": _as_markdown, "latex": _as_latex}
+
+_LATEX_ESCAPES = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)

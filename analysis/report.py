@@ -1,0 +1,261 @@
+"""The report on finished runs, or on one that is still going: `python analysis/report.py [RUN ...]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import tyro
+
+from analysis.formats import Format, prose, ratio, render, to_json
+from analysis.tables import SAME_ACROSS_RUNS, SAME_IN_A_RUN, VIEWS, CellTable, compare, read_cells
+from distsqz.cli import run_command
+from distsqz.errors import RequestError
+from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, Run, newest_run
+
+FIGURE_SUFFIXES = (".svg", ".png")
+
+CELL_COLUMNS = [
+    "model",
+    "strategy",
+    "world_size",
+    "steps",
+    "params",
+    "payload_bytes",
+    "predicted_tx_bytes",
+    "tcp_tx_bytes",
+    "tcp_vs_predicted",
+    "step_s",
+    "step_s_ci95",
+    "compute_s",
+    "exposed_comm_s",
+    "comm_share",
+    "samples_per_s",
+    "busbw_bytes_per_s",
+]
+COMPARISON_COLUMNS = [
+    "strategy",
+    "world_size",
+    "small",
+    "large",
+    "bytes_ratio",
+    "bytes_source",
+    "step_ratio",
+    "step_ratio_ci95",
+    "pairs",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to report, and how."""
+
+    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
+    """Run directories, or ids of runs under --runs; the newest by default."""
+    runs: Path = Path("runs")
+    """Directory that holds the runs."""
+    format: Format = "table"
+    """json has everything, csv the cells only."""
+    figure: Path | None = None
+    """Also draw bytes and step times into this .svg or .png file."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Prints the report, and draws the figure if one is asked for."""
+    if options.figure and options.figure.suffix not in FIGURE_SUFFIXES:
+        raise RequestError(f"--figure {options.figure}: must end in {' or '.join(FIGURE_SUFFIXES)}")
+    runs = find_runs(options.run, options.runs)
+    cells = [read_cells(run) for run in runs]
+    print(report(runs, cells, options.format))
+    if options.format == "csv":
+        print(*remarks(runs, cells), sep="\n", file=sys.stderr)
+    if options.figure:
+        from analysis.figures import draw  # matplotlib takes a second to import
+
+        draw(list(chain(*cells)), options.figure)
+
+
+def find_runs(names: Sequence[str], root: Path) -> list[Run]:
+    """The runs named, each once, or the newest under `root`.
+
+    Raises:
+        RequestError: there is no such run.
+    """
+    paths = [_find_run(name, root) for name in names] or [newest_run(root)]
+    return [Run(path) for path in dict.fromkeys(path.resolve() for path in paths)]
+
+
+def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -> str:
+    """What the runs found; `cells` holds each run's."""
+    rows = [cell.row for cell in chain(*cells)]
+    if fmt == "csv":
+        return render(_frame(rows), fmt)
+    comparisons = compare_all(cells)
+    if fmt == "json":
+        entries = [{"path": str(run.path), **_without(run.meta, "cells")} for run in runs]
+        return to_json({"runs": entries, "cells": rows, "comparisons": comparisons})
+    said = prose([*findings(comparisons, rows), *remarks(runs, cells)], fmt)
+    return "\n\n".join(part for part in (*tables(rows, comparisons, fmt), said) if part)
+
+
+def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
+    """Comparisons within each run, then those across runs that hold a single cell each."""
+    within = chain(*(compare(of_run, SAME_IN_A_RUN) for of_run in cells))
+    return [*within, *compare((of_run[0] for of_run in cells if len(of_run) == 1), SAME_ACROSS_RUNS)]
+
+
+def tables(rows: list[dict[str, Any]], comparisons: list[dict[str, Any]], fmt: Format) -> list[str]:
+    """The tables for people: cells, bytes, comparisons."""
+    run_ids = sorted({row["run_id"] for row in rows})
+    several = ["run_id"] if len(run_ids) > 1 else []
+    evaluated = ["accuracy"] if any(row["accuracy"] is not None for row in rows) else []
+    compared = ["small_run_id", "large_run_id"] if several else []
+    wanted = [
+        (f"Cells of {', '.join(run_ids)}", rows, [*several, *CELL_COLUMNS, *evaluated]),
+        (
+            "Four views of the bytes that a rank sends a step (interface: all that its host sent)",
+            rows,
+            [*several, "cell", *VIEWS],
+        ),
+        ("Larger model over smaller", comparisons, [*COMPARISON_COLUMNS, *compared]),
+    ]
+    names = {"world_size": "workers", "nic_tx_bytes": "interface_tx_bytes"}
+    return [
+        render(_frame(content).reindex(columns=columns).rename(columns=names), fmt, title)
+        for title, content, columns in wanted
+        if content
+    ]
+
+
+def findings(comparisons: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each comparison: what the smaller model saves, and how sure that is."""
+    by_cell = {(row["run_id"], row["cell"]): row for row in rows}
+    return [
+        _finding(
+            comparison,
+            by_cell[comparison["small_run_id"], comparison["small_cell"]],
+            by_cell[comparison["large_run_id"], comparison["large_cell"]],
+        )
+        for comparison in comparisons
+    ]
+
+
+def remarks(runs: Sequence[Run], cells: Sequence[list[CellTable]]) -> list[str]:
+    """What a reader must know before believing the figures: how each run ended, where it ran."""
+    several = len(runs) > 1
+    return [
+        f"{run.run_id}: {line}" if several else line
+        for run, of_run in zip(runs, cells, strict=True)
+        for line in _remarks(run, of_run)
+    ]
+
+
+def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
+    rows = [cell.row for cell in cells]
+    ending = _ending(run, rows)
+    lines = [ending] if ending else []
+    if any(row.get("interface") == "lo" for row in rows):
+        lines.append(
+            "The network was loopback: byte counts are real, but step times show this machine "
+            "and not a network link."
+        )
+    if any(row.get("emulated") for row in rows):
+        lines.append("Hosts and links were emulated on one machine.")
+    crowded = [row for row in rows if row["oversubscribed"]]
+    if crowded:
+        lines.append(_oversubscription(crowded))
+    return lines
+
+
+def _find_run(name: str, root: Path) -> Path:
+    for path in (Path(name), root / name):
+        if (path / "run.json").is_file():
+            return path
+    raise RequestError(
+        f"RUN {name}: neither a run directory nor the id of a run under --runs {root}; "
+        "leave it out for the newest"
+    )
+
+
+def _finding(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
+    workers = comparison["world_size"]
+    where = f"With {workers} worker{'s' if workers > 1 else ''} under {comparison['strategy']}"
+    claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]
+    return f"{where}, {'; '.join(claim for claim in claims if claim)}."
+
+
+def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
+    source = comparison["bytes_source"]
+    if source is None:
+        return f"{small['model']} and {large['model']} sent no bytes that could be compared"
+    verb, kind = ("sends", "of TCP payload") if source == "tcp" else ("must send", "by prediction")
+    column = f"{source}_tx_bytes"
+    return (
+        f"a rank {verb} {small[column]:,.0f} bytes {kind} a step for {small['model']} and "
+        f"{large[column]:,.0f} for {large['model']}: {ratio(comparison['bytes_ratio'])} fewer"
+    )
+
+
+def _time_claim(comparison: dict[str, Any]) -> str:
+    """The smaller model's time over the larger's: the inverse of `step_ratio`, as a saving is told."""
+    small, large = comparison["small"], comparison["large"]
+    if comparison["step_ratio"] is None:
+        return "no step times to compare yet"
+    time = f"{ratio(1 / comparison['step_ratio'])} the time of {large}'s"
+    if comparison["step_ratio_ci95"] is None:
+        return f"{small}'s step takes {time} (too few steps to say how sure that is)"
+    low, high = (1 / end for end in reversed(comparison["step_ratio_ci95"]))
+    how = "paired blocks" if comparison["paired"] else "separate runs, unpaired"
+    sureness = f"[{ratio(low)}, {ratio(high)}], 95% bootstrap interval, {how}"
+    if low <= 1 <= high:
+        return f"their step times cannot be told apart: {small}'s step takes {time} ({sureness})"
+    return f"{small}'s step takes {time} ({sureness})"
+
+
+def _ending(run: Run, rows: list[dict[str, Any]]) -> str | None:
+    status = run.meta["status"]
+    done = sum(row["steps"] for row in rows)
+    planned = sum(row["planned_steps"] or 0 for row in rows)
+    progress = f"{done:,} of {planned:,} measured steps" if planned else f"{done:,} measured steps"
+    endings = {
+        FAILED: f"The run failed after {progress}: {_error_line(run.meta.get('error'))}",
+        INTERRUPTED: f"The run was interrupted after {progress}.",
+        RUNNING: f"The run has done {progress}; it is still going, or was killed.",
+    }
+    return None if status == COMPLETE else endings.get(status, f"The run ended as {status!r}.")
+
+
+def _error_line(error: Any) -> str:
+    text = error["text"] if isinstance(error, dict) else error
+    return str(text or "no reason was written").splitlines()[0]
+
+
+def _oversubscription(rows: list[dict[str, Any]]) -> str:
+    shares = [row["sched_wait_share"] for row in rows if row["sched_wait_share"] is not None]
+    waited = f" (training threads waited up to {max(shares):.1%} of a step for one)" if shares else ""
+    return (
+        f"Warning: cores were oversubscribed in {', '.join(row['cell'] for row in rows)}{waited}: "
+        "such step times show the machine, not the network."
+    )
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame that keeps each value as it is: an integer beside a null stays an integer."""
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+if __name__ == "__main__":
+    run_command(
+        main, Options, "Report what runs measured: every byte, every millisecond, what a smaller model saves."
+    )

@@ -1,0 +1,259 @@
+"""Runs as tables: what each cell measured, and what its model costs against the smallest beside it.
+
+Warm-up is left out. A step counts once every rank has reported it, so a run may be read while it goes on, and
+of a step that was done again after a restart only the last attempt counts. Unknown is None throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import Floats, median_interval, paired_ratio, unpaired_ratio
+from distsqz.runs import Run
+from distsqz.theory.all_reduce import bus_bandwidth
+
+COMPUTE = ["data_s", "forward_s", "backward_s", "optimizer_s"]
+PARTS = ["data_s", "forward_s", "backward_s", "exposed_comm_s", "optimizer_s", "other_s"]
+"""What a step's wall time is made of, in the order of the step."""
+
+VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes"]
+"""The four views of the bytes that a rank sends."""
+
+SCHED_WAIT_LIMIT = 0.05
+"""A larger share of a step spent waiting for a core says that cores were oversubscribed."""
+
+SAME_IN_A_RUN = [
+    "strategy",
+    "world_size",
+    "batch_size",
+    "image_size",
+    "num_classes",
+    "precision",
+    "data",
+    "threads_per_worker",
+    "servers",
+    "consistency",
+]
+SAME_ACROSS_RUNS = [*SAME_IN_A_RUN, "hosts", "interface", "emulated"]
+"""Cells are compared where all of these are alike, so that the model alone makes the difference."""
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """One cell of one run: its row, and the series behind it that comparisons and figures need."""
+
+    run_id: str
+    row: dict[str, Any]
+    """Every key of the cell in run.json, and what was measured."""
+    step_s: pd.Series[float]
+    """By step: the wall time of the slowest rank."""
+    parts_s: pd.Series[float]
+    """By part of `PARTS`: its mean over steps and ranks."""
+
+    def block_means_s(self) -> pd.Series[float] | None:
+        """Mean step time of each block of consecutive steps; None where the cell ran in no known blocks."""
+        block_steps = self.row.get("block_steps")
+        if not block_steps:
+            return None
+        return self.step_s.groupby((self.step_s.index - self.step_s.index.min()) // block_steps).mean()
+
+
+def read_cells(run: Run) -> list[CellTable]:
+    """The cells of a run in its own order; one that has measured nothing yet has a row of nulls."""
+    steps = measured_steps(run)
+    transfers = run.table("transfers").to_pandas()
+    evaluations = run.table("evaluations").to_pandas()
+    return [
+        _read_cell(
+            run.run_id,
+            cell,
+            *(table[table["cell"] == cell["cell"]] for table in (steps, transfers, evaluations)),
+        )
+        for cell in run.cells
+    ]
+
+
+def measured_steps(run: Run) -> pd.DataFrame:
+    """The rows of `steps` that count: a row a rank a step."""
+    steps: pd.DataFrame = run.table("steps").to_pandas()
+    steps = steps[~steps["warmup"]]
+    last_attempt = steps.groupby(["cell", "step"])["attempt"].transform("max")
+    steps = steps[steps["attempt"] == last_attempt]
+    reported = steps.groupby(["cell", "step"])["rank"].transform("nunique")
+    return steps[reported == steps["world_size"]]
+
+
+def compare(cells: Iterable[CellTable], alike: Sequence[str]) -> list[dict[str, Any]]:
+    """Each cell against the one of least payload among those whose `alike` keys are equal.
+
+    A row has `bytes_ratio` (of what a rank sends a step; `bytes_source` says by which view) and `step_ratio`
+    (of step times), both the larger model's over the smaller's. Within a run that took turns in blocks the
+    step ratio is the geometric mean over pairs of blocks (`paired`); else the ratio of the medians.
+    """
+    groups = defaultdict(list)
+    for cell in cells:
+        if cell.row.get("payload_bytes") is not None:
+            groups[tuple(repr(cell.row.get(key)) for key in alike)].append(cell)
+    rows = []
+    for group in groups.values():
+        small, *others = sorted(group, key=lambda cell: int(cell.row["payload_bytes"]))
+        larger = [cell for cell in others if cell.row["payload_bytes"] > small.row["payload_bytes"]]
+        rows += [_comparison(small, large) for large in larger]
+    return rows
+
+
+def _read_cell(
+    run_id: str,
+    cell: dict[str, Any],
+    steps: pd.DataFrame,
+    transfers: pd.DataFrame,
+    evaluations: pd.DataFrame,
+) -> CellTable:
+    by_step = steps.groupby("step")
+    step_s = by_step["wall_s"].max()
+    compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
+    means = {view: _number(steps[view].mean()) for view in VIEWS}
+    sched_wait_share = _share_of_wall(steps, "sched_wait_s")
+    row = {
+        "run_id": run_id,
+        "params": None,
+        "payload_bytes": None,
+        **cell,
+        "planned_steps": cell.get("steps"),
+        "steps": len(step_s),
+        **means,
+        "tcp_vs_predicted": _excess(means["tcp_tx_bytes"], means["predicted_tx_bytes"]),
+        "step_s": _number(step_s.median()),
+        "step_s_ci95": _interval(median_interval(_floats(step_s))),
+        "compute_s": _number(compute_s.median()),
+        "exposed_comm_s": _number(by_step["exposed_comm_s"].mean().median()),
+        "comm_share": _share_of_wall(steps, "exposed_comm_s"),
+        "samples_per_s": _quotient(steps["samples"].sum(), step_s.sum()),
+        "busbw_bytes_per_s": _busbw(cell, steps, transfers),
+        "sched_wait_share": sched_wait_share,
+        "oversubscribed": _oversubscribed(cell, sched_wait_share),
+        "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
+    }
+    return CellTable(run_id, row, step_s, steps[PARTS].mean())
+
+
+def _busbw(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -> float | None:
+    """Bytes a second on each link of the ring: the median over steps.
+
+    The ring's time is how long transfers were in flight on the rank where that was shortest. A rank that
+    arrives early also waits for its peers in that time; the last to arrive sees the transfer itself.
+    """
+    payload_bytes, world_size = cell.get("payload_bytes"), cell["world_size"]
+    if cell["strategy"] != "ddp" or world_size == 1 or payload_bytes is None:
+        return None
+    # What was launched before the step began belongs to an earlier attempt at it.
+    counted = transfers.merge(steps[["rank", "step", "t_start_ns"]], on=["rank", "step"])
+    counted = counted[counted["t_launch_ns"] >= counted["t_start_ns"]]
+    if counted.empty or counted["t_done_ns"].isna().any():
+        return None
+    in_flight_s = _in_flight_s(counted).groupby("step").min()
+    seconds = _number(in_flight_s.median())
+    return bus_bandwidth(payload_bytes, world_size, seconds) if seconds else None
+
+
+def _in_flight_s(transfers: pd.DataFrame) -> pd.Series[float]:
+    """By step and rank: the time that at least one transfer was in flight, overlaps counted once."""
+    ordered = transfers.sort_values(["step", "rank", "t_launch_ns"])
+    keys = [ordered["step"], ordered["rank"]]
+    done_so_far = ordered["t_done_ns"].groupby(keys).cummax()
+    done_before = done_so_far.groupby(keys).shift(fill_value=0)
+    begin = ordered["t_launch_ns"].clip(lower=done_before)
+    return (ordered["t_done_ns"] - begin).clip(lower=0).groupby(keys).sum() / 1e9
+
+
+def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> bool | None:
+    """Whether more threads wanted to compute than there were cores, as planned or as the scheduler saw it."""
+    signs = []
+    hosts, threads, cores = (cell.get(key) for key in ("hosts", "threads_per_worker", "cores_by_host"))
+    if hosts and threads and cores:
+        wanted = {host: workers * threads for host, workers in Counter(hosts).items()}
+        if cell.get("emulated"):
+            # Emulated hosts share the cores of the one machine that they all run on.
+            signs.append(sum(wanted.values()) > max(cores.values()))
+        else:
+            signs.append(any(wanted[host] > cores[host] for host in wanted if host in cores))
+    if sched_wait_share is not None:
+        signs.append(sched_wait_share > SCHED_WAIT_LIMIT)
+    return any(signs) if signs else None
+
+
+def _comparison(small: CellTable, large: CellTable) -> dict[str, Any]:
+    bytes_ratio, bytes_source = _bytes_ratio(small.row, large.row)
+    paired = small.run_id == large.run_id and small.block_means_s() is not None
+    numerators, denominators = _paired_blocks(small, large) if paired else _all_steps(small, large)
+    known = len(numerators) > 0 and len(denominators) > 0
+    ratio = paired_ratio if paired else unpaired_ratio
+    step_ratio, interval = ratio(numerators, denominators) if known else (None, None)
+    return {
+        "strategy": small.row["strategy"],
+        "world_size": small.row["world_size"],
+        "small": small.row["model"],
+        "large": large.row["model"],
+        "small_cell": small.row["cell"],
+        "large_cell": large.row["cell"],
+        "small_run_id": small.run_id,
+        "large_run_id": large.run_id,
+        "bytes_ratio": bytes_ratio,
+        "bytes_source": bytes_source,
+        "step_ratio": step_ratio,
+        "step_ratio_ci95": _interval(interval),
+        "paired": paired,
+        "pairs": len(numerators) if paired else None,
+    }
+
+
+def _bytes_ratio(small: dict[str, Any], large: dict[str, Any]) -> tuple[float | None, str | None]:
+    """TCP's count where both have one, else the prediction."""
+    for source in ("tcp", "predicted"):
+        ratio = _quotient(large[f"{source}_tx_bytes"], small[f"{source}_tx_bytes"])
+        if ratio is not None:
+            return ratio, source
+    return None, None
+
+
+def _paired_blocks(small: CellTable, large: CellTable) -> tuple[Floats, Floats]:
+    pairs = pd.concat([large.block_means_s(), small.block_means_s()], axis=1, join="inner")
+    return _floats(pairs.iloc[:, 0]), _floats(pairs.iloc[:, 1])
+
+
+def _all_steps(small: CellTable, large: CellTable) -> tuple[Floats, Floats]:
+    return _floats(large.step_s), _floats(small.step_s)
+
+
+def _share_of_wall(steps: pd.DataFrame, column: str) -> float | None:
+    known = steps.dropna(subset=[column])
+    return _quotient(known[column].sum(), known["wall_s"].sum())
+
+
+def _quotient(numerator: float | None, denominator: float | None) -> float | None:
+    return None if numerator is None or not denominator else _number(numerator / denominator)
+
+
+def _excess(measured: float | None, predicted: float | None) -> float | None:
+    ratio = _quotient(measured, predicted)
+    return None if ratio is None else ratio - 1
+
+
+def _number(value: Any) -> float | None:
+    """A plain float; None for pandas' "no figure"."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _interval(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def _floats(series: pd.Series[float]) -> Floats:
+    return np.asarray(series, dtype=np.float64)

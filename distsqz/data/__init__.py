@@ -1,0 +1,67 @@
+"""Images to train on: what can be asked for, and the batches that each rank gets of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distsqz.data.batches import evaluation_batches, steps_per_epoch, train_batches
+from distsqz.data.cifar10 import open_cifar10
+from distsqz.data.fashion_mnist import open_fashion_mnist
+from distsqz.data.image_folder import open_image_folder
+from distsqz.data.split import Batch, ImageData, SourceError, Split
+from distsqz.data.synthetic import open_synthetic
+from distsqz.errors import RequestError
+
+__all__ = [
+    "Batch",
+    "ImageData",
+    "Split",
+    "absolute_spec",
+    "evaluation_batches",
+    "open_data",
+    "steps_per_epoch",
+    "train_batches",
+]
+
+
+KNOWN = "synthetic, fashion-mnist, fashion-mnist:DIR, cifar10:DIR or imagefolder:PATH"
+
+
+def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None = None) -> ImageData:
+    """Opens and checks what `--data` asks for; `seed` fixes synthetic images and their labels.
+
+    Synthetic images have labels of `num_classes` classes (1000 by default); real ones may have fewer.
+
+    Raises:
+        RequestError: there is no such source, its files are missing or damaged, or it has more classes.
+    """
+    if image_size < 1:
+        raise RequestError(f"--image-size {image_size}: must be at least 1 pixel")
+    if seed < 0:
+        raise RequestError(f"--seed {seed}: must be 0 or more")
+    source, _, place = spec.partition(":")
+    try:
+        match source, Path(place).expanduser() if place else None:
+            case "synthetic", None:
+                return open_synthetic(image_size, seed, num_classes)
+            case "fashion-mnist", directory:
+                data = open_fashion_mnist(directory, image_size)
+            case "cifar10", Path() as directory:
+                data = open_cifar10(directory, image_size)
+            case "imagefolder", Path() as directory:
+                data = open_image_folder(directory, image_size)
+            case _:
+                raise SourceError(f"not known or not complete; give {KNOWN}")
+    except SourceError as error:
+        raise RequestError(f"--data {spec}: {error}") from error
+    if num_classes is not None and num_classes < data.num_classes:
+        raise RequestError(
+            f"--num-classes {num_classes}: {data.name} has {data.num_classes} classes; give at least as many"
+        )
+    return data
+
+
+def absolute_spec(spec: str) -> str:
+    """What `--data` asks for, its path made to hold wherever it is opened."""
+    source, colon, place = spec.partition(":")
+    return f"{source}:{Path(place).expanduser().absolute()}" if place else f"{source}{colon}"

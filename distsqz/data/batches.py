@@ -1,0 +1,113 @@
+"""Batches ready to be computed on, prepared ahead by loader processes where preparing them costs time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from distsqz.data import plan
+from distsqz.data.plan import Indices
+from distsqz.data.split import Batch, Split
+from distsqz.errors import RequestError, RunError
+
+
+def steps_per_epoch(split: Split, world_size: int, batch_size: int) -> int:
+    """Steps in which `world_size` ranks see `split` once, but for the images that fill no global batch.
+
+    Raises:
+        RequestError: the split is smaller than one global batch.
+    """
+    return plan.steps_per_epoch(len(split), world_size, batch_size)
+
+
+def train_batches(
+    split: Split,
+    *,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    loader_workers: int | None = None,
+) -> Generator[Batch, None, None]:
+    """Shuffled batches of `batch_size` images, randomly mirrored, without end; close it to end its processes.
+
+    The batch of a step depends on `seed`, `rank`, `world_size`, `batch_size` and the step's number alone.
+    `loader_workers` None leaves their number to the split.
+
+    Raises:
+        RequestError: the split is smaller than one global batch, or `loader_workers` is negative.
+        RunError: (while iterating) an image cannot be read, or a loader process died.
+    """
+    steps_per_epoch(split, world_size, batch_size)
+    wanted = plan.training_plan(
+        len(split),
+        rank=rank,
+        world_size=world_size,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+    )
+    return _load(split, wanted, _loader_workers(split, loader_workers))
+
+
+def evaluation_batches(
+    split: Split, *, rank: int, world_size: int, batch_size: int, loader_workers: int | None = None
+) -> Generator[Batch, None, None]:
+    """The rank's own share of `split`, unmirrored; over all ranks every image comes exactly once.
+
+    Raises:
+        RequestError: `loader_workers` is negative.
+        RunError: (while iterating) an image cannot be read, or a loader process died.
+    """
+    wanted = plan.evaluation_plan(len(split), rank=rank, world_size=world_size, batch_size=batch_size)
+    return _load(split, wanted, _loader_workers(split, loader_workers))
+
+
+def _loader_workers(split: Split, asked: int | None) -> int:
+    if asked is not None and asked < 0:
+        raise RequestError(f"--loader-workers {asked}: must be 0 (prepare batches in the rank) or more")
+    return split.loader_workers if asked is None else asked
+
+
+class _Batches(Dataset[Batch | RunError]):
+    """The batches of a split, keyed by the indices that make them up."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, wanted: Indices) -> Batch | RunError:
+        # Returned, not raised: a DataLoader would wrap the one line into a traceback of the loader process.
+        try:
+            return self.split.batch(*wanted)
+        except RunError as error:
+            return error
+
+
+def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Generator[Batch, None, None]:
+    loader = DataLoader(
+        _Batches(split),
+        batch_size=None,
+        sampler=wanted,
+        num_workers=loader_workers,
+        # The consumer runs threads (gRPC's, torch's) whose locks a forked child would inherit held; a fork
+        # server would outlive the loader. A spawned process starts clean and ends with the loader.
+        multiprocessing_context="spawn" if loader_workers else None,
+        # Else the loader would draw from the global generator, and so change what the model draws.
+        generator=torch.Generator(),
+    )
+    try:
+        for loaded in loader:
+            if isinstance(loaded, RunError):
+                raise loaded
+            images, labels = loaded
+            yield images, labels
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        said = " ".join(str(error).split())
+        raise RunError(
+            f"a loader process died: {said} (out of memory or of /dev/shm? Try a smaller --batch-size)"
+        ) from error

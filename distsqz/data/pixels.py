@@ -1,0 +1,57 @@
+"""From stored bytes to what a network reads, and the split that keeps all its images in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from distsqz.data.split import Batch
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of a set's pixels, one a channel, with white at 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def normalise(pixels: NDArray[np.uint8], flips: NDArray[np.bool_], statistics: Statistics) -> Tensor:
+    """Bytes [n, channels, height, width] as floats of mean 0 and deviation 1, mirrored where `flips` is True.
+
+    `pixels` must be the caller's own copy: mirroring happens in place.
+    """
+    pixels[flips] = pixels[flips, ..., ::-1]
+    mean = torch.tensor(statistics.mean).view(1, -1, 1, 1)
+    std = torch.tensor(statistics.std).view(1, -1, 1, 1)
+    return torch.from_numpy(pixels).float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySplit:
+    """Small images, kept as bytes and enlarged a batch at a time; grey ones become three equal channels."""
+
+    pixels: NDArray[np.uint8]
+    """[n, 1 or 3, height, width]"""
+    labels: NDArray[np.int64]
+    """[n]"""
+    statistics: Statistics
+    image_size: int
+    loader_workers: ClassVar[int] = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:
+        """The images at `indices`, enlarged (see `Split`)."""
+        # Bilinear resizing commutes with mirroring and normalising, which are cheaper on the small image.
+        images = normalise(self.pixels[indices], flips, self.statistics)
+        size = (self.image_size, self.image_size)
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        return images.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(self.labels[indices])

@@ -1,0 +1,45 @@
+"""What every source of images offers: a training split, perhaps a validation split, and batches by index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+"""Images, float32 [n, 3, image_size, image_size], normalised; labels, int64 [n]."""
+
+
+class Split(Protocol):
+    """Labelled images that are fetched by index, in any order, by any process."""
+
+    @property
+    def loader_workers(self) -> int:
+        """Processes that should prepare batches ahead: 0 where preparing one costs next to nothing."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:
+        """The images at `indices`, in that order, mirrored left to right where `flips` is True.
+
+        Raises:
+            RunError: an image cannot be read; the line names its file.
+        """
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """An opened source, checked and ready to give batches."""
+
+    name: str
+    num_classes: int
+    train: Split
+    validation: Split | None
+
+
+class SourceError(Exception):
+    """Why a source cannot be opened; `open_data` puts the option and its value before it."""

@@ -1,0 +1,42 @@
+"""How the networks' weights begin, as their authors set them.
+
+Sources: SqueezeNet_v1.0/train_val.prototxt of the SqueezeNet release, and Caffe's
+models/bvlc_alexnet/train_val.prototxt.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def initialise_squeezenet(model: nn.Module) -> None:
+    """Caffe's `xavier` (uniform, bound sqrt(3 / fan_in)); Gaussian 0.01 for the last layer; biases 0."""
+    *earlier, last = _weighted(model)
+    for layer in earlier:
+        # For a linear gain Kaiming's bound is Caffe's: fan-in alone counts.
+        nn.init.kaiming_uniform_(layer.weight, mode="fan_in", nonlinearity="linear")
+    nn.init.normal_(last.weight, std=0.01)
+    for layer in (*earlier, last):
+        _fill_bias(layer, 0.0)
+
+
+def initialise_alexnet(model: nn.Module) -> None:
+    """Gaussian 0.01, for fc6 and fc7 0.005; biases 0.1 for conv2, conv4, conv5, fc6 and fc7, else 0."""
+    conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8 = _weighted(model)
+    for layer in (conv1, conv2, conv3, conv4, conv5, fc8):
+        nn.init.normal_(layer.weight, std=0.01)
+    for layer in (fc6, fc7):
+        nn.init.normal_(layer.weight, std=0.005)
+    for layer in (conv1, conv3, fc8):
+        _fill_bias(layer, 0.0)
+    for layer in (conv2, conv4, conv5, fc6, fc7):
+        _fill_bias(layer, 0.1)
+
+
+def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def _fill_bias(layer: nn.Conv2d | nn.Linear, value: float) -> None:
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, value)

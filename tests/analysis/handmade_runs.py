@@ -1,0 +1,127 @@
+"""Run directories made by hand, through the writer that runs use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distsqz.metering.schema import EvaluationRecord, Record, StepRecord, TransferRecord
+from distsqz.runs import COMPLETE, RUNNING, RunWriter
+
+SQUEEZENET_BYTES, ALEXNET_BYTES = 4_993_696, 244_403_360
+START_NS = 1_790_000_000_000_000_000
+
+
+def cell(model: str = "squeezenet", **entries: Any) -> dict[str, Any]:
+    """A cell's entry in run.json."""
+    payload_bytes = {"squeezenet": SQUEEZENET_BYTES, "alexnet": ALEXNET_BYTES}[model]
+    world_size = entries.get("world_size", 2)
+    return {
+        "cell": f"{model}-ddp-w{world_size}",
+        "model": model,
+        "strategy": "ddp",
+        "world_size": world_size,
+        "params": payload_bytes // 4,
+        "payload_bytes": payload_bytes,
+        "batch_size": 16,
+        "block_steps": 1,
+        "steps": 4,
+        "warmup_steps": 1,
+        "threads_per_worker": 1,
+        "interface": "eth0",
+        "hosts": ["a", "b", "c", "d"][:world_size],
+        "cores_by_host": {"a": 2, "b": 2, "c": 2, "d": 2},
+        **entries,
+    }
+
+
+def step(of: dict[str, Any], rank: int, step: int, wall_s: float = 1.0, **columns: Any) -> StepRecord:
+    """One step of a rank: half of it computation, 0.4 of it exposed communication, unless told otherwise."""
+    record: dict[str, Any] = {
+        "cell": of["cell"],
+        "model": of["model"],
+        "strategy": of["strategy"],
+        "world_size": of["world_size"],
+        "rank": rank,
+        "host": of["hosts"][rank],
+        "attempt": 0,
+        "step": step,
+        "warmup": step < of["warmup_steps"],
+        "t_start_ns": START_NS + step * 10**9,
+        "wall_s": wall_s,
+        "data_s": 0.05 * wall_s,
+        "forward_s": 0.15 * wall_s,
+        "backward_s": 0.25 * wall_s,
+        "exposed_comm_s": 0.4 * wall_s,
+        "optimizer_s": 0.05 * wall_s,
+        "other_s": 0.1 * wall_s,
+        "sched_wait_s": 0.01 * wall_s,
+        "samples": of["batch_size"],
+        "loss": 6.9,
+        "logical_tx_bytes": of["payload_bytes"],
+        "logical_rx_bytes": of["payload_bytes"],
+        "predicted_tx_bytes": of["payload_bytes"],
+        "predicted_rx_bytes": of["payload_bytes"],
+        "tcp_tx_bytes": of["payload_bytes"] + 500,
+        "tcp_rx_bytes": of["payload_bytes"] + 500,
+        "tcp_retrans_bytes": 0,
+        "nic_tx_bytes": of["payload_bytes"] + 9000,
+        "nic_rx_bytes": of["payload_bytes"] + 9000,
+        "staleness": 0,
+    }
+    return StepRecord(**record | columns)
+
+
+def steps(of: dict[str, Any], walls_s: Iterable[float], **columns: Any) -> list[StepRecord]:
+    """The measured steps of all ranks, and slow warm-up steps before them."""
+    walls = [100.0] * of["warmup_steps"] + list(walls_s)
+    return [
+        step(of, rank, index, wall_s, **columns)
+        for index, wall_s in enumerate(walls)
+        for rank in range(of["world_size"])
+    ]
+
+
+def transfer(
+    of: dict[str, Any], rank: int, step: int, launch_s: float, done_s: float | None, bucket: int = 0
+) -> TransferRecord:
+    """A bucket in flight from `launch_s` to `done_s` after its step's start."""
+    start_ns = START_NS + step * 10**9
+    return TransferRecord(
+        cell=of["cell"],
+        rank=rank,
+        step=step,
+        op="all_reduce",
+        bucket=bucket,
+        peer=None,
+        payload_bytes=of["payload_bytes"] // 2,
+        t_launch_ns=start_ns + round(launch_s * 1e9),
+        t_done_ns=None if done_s is None else start_ns + round(done_s * 1e9),
+    )
+
+
+def evaluation(of: dict[str, Any], step: int, accuracy: float) -> EvaluationRecord:
+    """An evaluation after so many steps."""
+    return EvaluationRecord(
+        cell=of["cell"], step=step, samples_seen=step * 32, bytes_so_far=None, accuracy=accuracy, loss=1.0
+    )
+
+
+def write_run(
+    root: Path,
+    cells: Iterable[dict[str, Any]],
+    records: Iterable[Record] = (),
+    status: str = COMPLETE,
+    error: dict[str, Any] | None = None,
+) -> Path:
+    """Writes a run under `root` and gives its directory; a running one is left as its writer would."""
+    run = RunWriter.create(root, "test", ["test"], {}, cells)
+    tables = {StepRecord: "steps", TransferRecord: "transfers", EvaluationRecord: "evaluations"}
+    for record in records:
+        run.append(tables[type(record)], [record])
+    if status == RUNNING:
+        run.flush()
+    else:
+        run.finish(status, error)
+    return run.path

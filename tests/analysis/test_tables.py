@@ -1,0 +1,267 @@
+"""Cells and comparisons: figures that were worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handmade_runs import (
+    ALEXNET_BYTES,
+    SQUEEZENET_BYTES,
+    cell,
+    evaluation,
+    step,
+    steps,
+    transfer,
+    write_run,
+)
+
+from analysis.tables import SAME_ACROSS_RUNS, SAME_IN_A_RUN, compare, read_cells
+from distsqz.metering.schema import Record
+from distsqz.runs import Run
+
+
+def read(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
+    return [table.row for table in read_cells(Run(write_run(root, cells, records)))]
+
+
+def read_one(root: Path, of: dict[str, Any], records: list[Record]) -> dict[str, Any]:
+    (row,) = read(root, [of], records)
+    return row
+
+
+def compared(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
+    return compare(read_cells(Run(write_run(root, cells, records))), SAME_IN_A_RUN)
+
+
+def test_a_step_takes_as_long_as_its_slowest_rank_and_warm_up_is_left_out(tmp_path: Path) -> None:
+    of = cell()
+    walls = {1: (1.0, 2.0), 2: (2.0, 1.0), 3: (3.0, 5.0)}
+    records = [step(of, rank, 0, 100.0) for rank in (0, 1)]
+    records += [
+        step(of, rank, index, wall) for index, pair in walls.items() for rank, wall in enumerate(pair)
+    ]
+    row = read_one(tmp_path, of, records)
+    assert row["steps"] == 3
+    assert row["planned_steps"] == 4
+    assert row["step_s"] == 2.0
+    assert row["step_s_ci95"] == [2.0, 5.0]
+    assert row["compute_s"] == pytest.approx(0.5 * 1.5)
+    assert row["exposed_comm_s"] == pytest.approx(0.4 * 1.5)
+    assert row["samples_per_s"] == pytest.approx(3 * 2 * 16 / 9.0)
+
+
+def test_shares_are_of_the_summed_wall_time(tmp_path: Path) -> None:
+    of = cell()
+    records = [
+        step(of, 0, 1, 1.0, exposed_comm_s=0.5, sched_wait_s=0.2),
+        step(of, 1, 1, 3.0, exposed_comm_s=0.5, sched_wait_s=0.0),
+    ]
+    row = read_one(tmp_path, of, records)
+    assert row["comm_share"] == pytest.approx(1 / 4)
+    assert row["sched_wait_share"] == pytest.approx(0.2 / 4)
+
+
+def test_bytes_are_means_over_steps_and_ranks(tmp_path: Path) -> None:
+    of = cell(payload_bytes=1000)
+    sent = [(0, 1, 1010), (1, 1, 1030), (0, 2, 1010), (1, 2, 1030)]
+    records = [step(of, rank, index, tcp_tx_bytes=tx) for rank, index, tx in sent]
+    row = read_one(tmp_path, of, records)
+    assert row["predicted_tx_bytes"] == 1000
+    assert row["tcp_tx_bytes"] == 1020
+    assert row["tcp_vs_predicted"] == pytest.approx(0.02)
+    assert row["logical_tx_bytes"] == 1000
+    assert row["nic_tx_bytes"] == 10000
+
+
+def test_what_could_not_be_read_is_none_and_not_zero(tmp_path: Path) -> None:
+    of = cell()
+    columns = ["tcp_tx_bytes", "predicted_tx_bytes", "nic_tx_bytes", "sched_wait_s", "exposed_comm_s"]
+    row = read_one(tmp_path, of, steps(of, [1.0] * 4, **dict.fromkeys(columns)))
+    names = ["tcp_tx_bytes", "predicted_tx_bytes", "tcp_vs_predicted", "nic_tx_bytes", "exposed_comm_s"]
+    names += ["comm_share", "sched_wait_share", "busbw_bytes_per_s", "accuracy"]
+    assert {name: row[name] for name in names} == dict.fromkeys(names)
+    assert row["step_s"] == 1.0
+
+
+def test_bus_bandwidth_divides_the_ring_s_bytes_by_the_union_of_the_last_rank_s_transfers(
+    tmp_path: Path,
+) -> None:
+    of = cell()
+    records = [
+        *steps(of, [1.0]),
+        transfer(of, 0, 1, 0.1, 0.5),
+        transfer(of, 0, 1, 0.3, 0.7, bucket=1),
+        transfer(of, 1, 1, 0.2, 0.4),
+        transfer(of, 1, 1, 0.5, 0.6, bucket=1),
+    ]
+    assert read_one(tmp_path, of, records)["busbw_bytes_per_s"] == pytest.approx(SQUEEZENET_BYTES / 0.3)
+
+
+def test_bus_bandwidth_counts_a_transfer_inside_another_once_and_takes_the_median_step(
+    tmp_path: Path,
+) -> None:
+    of = cell(world_size=4)
+    records: list[Record] = [*steps(of, [1.0] * 3)]
+    for rank in range(4):
+        for index, seconds in ((1, 0.2), (2, 0.5), (3, 0.9)):
+            records.append(transfer(of, rank, index, 0.0, seconds))
+            records.append(transfer(of, rank, index, 0.05, 0.1, bucket=1))
+    bandwidth = read_one(tmp_path, of, records)["busbw_bytes_per_s"]
+    assert bandwidth == pytest.approx(2 * 3 / 4 * SQUEEZENET_BYTES / 0.5)
+
+
+def test_no_bus_bandwidth_for_one_worker_or_where_the_end_of_a_transfer_is_unknown(tmp_path: Path) -> None:
+    alone, pair = cell(world_size=1), cell()
+    records = [*steps(alone, [1.0]), transfer(alone, 0, 1, 0.0, 0.1)]
+    records += [*steps(pair, [1.0]), *(transfer(pair, rank, 1, 0.0, None) for rank in (0, 1))]
+    rows = read(tmp_path, [alone, pair], records)
+    assert [row["busbw_bytes_per_s"] for row in rows] == [None, None]
+
+
+def test_a_step_done_again_after_a_restart_counts_once(tmp_path: Path) -> None:
+    of = cell()
+    records = [
+        *steps(of, [9.0, 9.0]),
+        *(transfer(of, rank, 2, 0.0, 0.9) for rank in (0, 1)),
+        *(
+            step(of, rank, 2, 1.0, attempt=1, t_start_ns=steps(of, [1.0])[0].t_start_ns + 60 * 10**9)
+            for rank in (0, 1)
+        ),
+        *(transfer(of, rank, 2, 58.0, 58.5) for rank in (0, 1)),
+    ]
+    row = read_one(tmp_path, of, records)
+    assert row["steps"] == 2
+    assert row["step_s"] == 5.0
+    assert row["busbw_bytes_per_s"] == pytest.approx(SQUEEZENET_BYTES / 0.5)
+
+
+def test_a_step_that_a_rank_has_not_reported_does_not_count_yet(tmp_path: Path) -> None:
+    of = cell()
+    row = read_one(tmp_path, of, [*steps(of, [1.0, 1.0]), step(of, 0, 3, 50.0)])
+    assert row["steps"] == 2
+    assert row["step_s"] == 1.0
+
+
+def test_a_cell_without_steps_keeps_its_description_and_has_no_figures(tmp_path: Path) -> None:
+    row = read_one(tmp_path, cell(), [])
+    assert (row["params"], row["payload_bytes"], row["steps"]) == (1_248_424, SQUEEZENET_BYTES, 0)
+    measured = [
+        "predicted_tx_bytes",
+        "tcp_tx_bytes",
+        "tcp_vs_predicted",
+        "step_s",
+        "step_s_ci95",
+        "compute_s",
+    ]
+    measured += ["exposed_comm_s", "comm_share", "samples_per_s", "busbw_bytes_per_s", "sched_wait_share"]
+    assert {name: row[name] for name in measured} == dict.fromkeys(measured)
+
+
+def test_a_cell_known_by_little_more_than_its_name_is_read(tmp_path: Path) -> None:
+    bare = {"cell": "x", "model": "x", "strategy": "ddp", "world_size": 2}
+    row = read_one(tmp_path, bare, [])
+    assert row["payload_bytes"] is None
+    assert row["oversubscribed"] is None
+    assert compared(tmp_path, [bare], []) == []
+
+
+def test_accuracy_is_that_of_the_last_evaluation(tmp_path: Path) -> None:
+    of = cell()
+    assert read_one(tmp_path, of, [evaluation(of, 2, 0.5), evaluation(of, 4, 0.75)])["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("entries", "wait_share", "expected"),
+    [
+        ({"threads_per_worker": 2}, 0.01, False),
+        ({"threads_per_worker": 3}, 0.01, True),
+        ({"hosts": ["a", "a"], "threads_per_worker": 2}, 0.01, True),
+        ({"hosts": ["a", "a"], "threads_per_worker": 1}, 0.01, False),
+        ({"emulated": True, "threads_per_worker": 2}, 0.01, True),
+        ({"emulated": True, "threads_per_worker": 1}, 0.01, False),
+        ({}, 0.06, True),
+        ({"cores_by_host": None}, 0.06, True),
+        ({"cores_by_host": None}, 0.01, False),
+        ({"cores_by_host": None}, None, None),
+    ],
+)
+def test_cores_are_oversubscribed_by_plan_or_by_what_the_scheduler_saw(
+    tmp_path: Path, entries: dict[str, Any], wait_share: float | None, expected: bool | None
+) -> None:
+    of = cell(**entries)
+    assert read_one(tmp_path, of, steps(of, [1.0], sched_wait_s=wait_share))["oversubscribed"] is expected
+
+
+def test_the_smallest_model_is_compared_with_each_larger_under_the_same_strategy_and_workers(
+    tmp_path: Path,
+) -> None:
+    small, large = cell("squeezenet"), cell("alexnet")
+    middle = cell(
+        "squeezenet", cell="squeezenet-complex", model="squeezenet-complex", payload_bytes=6_358_688
+    )
+    alone = cell("alexnet", world_size=1)
+    cells = [large, small, alone, middle]
+    rows = compared(tmp_path, cells, [record for of in cells for record in steps(of, [1.0] * 3)])
+    assert [(row["world_size"], row["small"], row["large"]) for row in rows] == [
+        (2, "squeezenet", "squeezenet-complex"),
+        (2, "squeezenet", "alexnet"),
+    ]
+
+
+def test_bytes_ratio_is_of_measured_tcp_bytes(tmp_path: Path) -> None:
+    small, large = cell("squeezenet"), cell("alexnet")
+    (row,) = compared(tmp_path, [small, large], [*steps(small, [1.0]), *steps(large, [1.0])])
+    assert row["bytes_ratio"] == pytest.approx((ALEXNET_BYTES + 500) / (SQUEEZENET_BYTES + 500))
+    assert row["bytes_source"] == "tcp"
+
+
+def test_bytes_ratio_falls_back_to_the_prediction_and_says_so(tmp_path: Path) -> None:
+    small, large = cell("squeezenet"), cell("alexnet")
+    records = [*steps(small, [1.0], tcp_tx_bytes=None), *steps(large, [1.0])]
+    (row,) = compared(tmp_path, [small, large], records)
+    assert row["bytes_ratio"] == pytest.approx(ALEXNET_BYTES / SQUEEZENET_BYTES)
+    assert row["bytes_source"] == "predicted"
+
+
+def test_step_ratio_pairs_the_blocks_so_that_a_drifting_machine_cancels_out(tmp_path: Path) -> None:
+    small, large = cell("squeezenet", block_steps=2), cell("alexnet", block_steps=2)
+    drift = [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+    records = [*steps(small, drift), *steps(large, [3 * wall for wall in drift])]
+    (row,) = compared(tmp_path, [small, large], records)
+    assert row["pairs"] == 3
+    assert row["paired"] is True
+    assert [row["step_ratio"], *row["step_ratio_ci95"]] == pytest.approx([3.0] * 3)
+
+
+def test_step_ratio_is_of_the_means_of_blocks_counted_from_the_first_measured_step(tmp_path: Path) -> None:
+    small, large = cell("squeezenet", block_steps=2), cell("alexnet", block_steps=2)
+    records = [*steps(small, [1.0, 3.0, 1.0, 1.0]), *steps(large, [1.0, 7.0, 4.0, 4.0])]
+    (row,) = compared(tmp_path, [small, large], records)
+    assert row["step_ratio"] == pytest.approx((2.0 * 4.0) ** 0.5)
+    assert row["step_ratio_ci95"] is None
+
+
+def test_blocks_that_only_one_model_has_reached_are_not_paired(tmp_path: Path) -> None:
+    small, large = cell("squeezenet"), cell("alexnet")
+    (row,) = compared(tmp_path, [small, large], [*steps(small, [1.0] * 9), *steps(large, [2.0] * 4)])
+    assert row["pairs"] == 4
+
+
+def test_models_without_steps_are_compared_to_nulls(tmp_path: Path) -> None:
+    (row,) = compared(tmp_path, [cell("squeezenet"), cell("alexnet")], [])
+    assert (row["bytes_ratio"], row["bytes_source"], row["step_ratio"], row["step_ratio_ci95"]) == (None,) * 4
+
+
+def test_runs_of_one_cell_each_are_compared_unpaired_where_their_hosts_are_alike(tmp_path: Path) -> None:
+    small, large, elsewhere = cell("squeezenet"), cell("alexnet"), cell("alexnet", hosts=["c", "d"])
+    tables = [
+        read_cells(Run(write_run(tmp_path, [of], steps(of, walls))))[0]
+        for of, walls in ((small, [1.0] * 5), (large, [3.0] * 4), (elsewhere, [9.0] * 4))
+    ]
+    (row,) = compare(tables, SAME_ACROSS_RUNS)
+    assert row["paired"] is False
+    assert row["pairs"] is None
+    assert [row["step_ratio"], *row["step_ratio_ci95"]] == [3.0, 3.0, 3.0]
+    assert (row["small_run_id"], row["large_run_id"]) == (tables[0].run_id, tables[1].run_id)
