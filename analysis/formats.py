@@ -133,7 +133,7 @@ def _number(value: float) -> str:
 
 def ratio(value: float) -> str:
     """A ratio to three digits: 48.9x."""
-    return f"{value:.3g}x" if abs(value) < 999.5 else f"{value:,.0f}x"
+    return f"{value:#.3g}".rstrip(".") + "x" if abs(value) < 999.5 else f"{value:,.0f}x"
 
 
 _UNITS: list[tuple[str, str, Callable[[float], str]]] = [

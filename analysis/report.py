@@ -75,7 +75,8 @@ def main(options: Options) -> None:
     cells = [read_cells(run) for run in runs]
     print(report(runs, cells, options.format))
     if options.format == "csv":
-        print(*remarks(runs, cells), sep="\n", file=sys.stderr)
+        for remark in remarks(runs, cells):
+            print(remark, file=sys.stderr)
     if options.figure:
         from analysis.figures import draw  # matplotlib takes a second to import
 
@@ -113,18 +114,23 @@ def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
 
 def tables(rows: list[dict[str, Any]], comparisons: list[dict[str, Any]], fmt: Format) -> list[str]:
     """The tables for people: cells, bytes, comparisons."""
-    run_ids = sorted({row["run_id"] for row in rows})
+    run_ids = {row["run_id"] for row in rows}
     several = ["run_id"] if len(run_ids) > 1 else []
+    title = "Cells" if several else f"Cells of {''.join(run_ids)}"
     evaluated = ["accuracy"] if any(row["accuracy"] is not None for row in rows) else []
     compared = ["small_run_id", "large_run_id"] if several else []
     wanted = [
-        (f"Cells of {', '.join(run_ids)}", rows, [*several, *CELL_COLUMNS, *evaluated]),
+        (title, rows, [*several, *CELL_COLUMNS, *evaluated]),
         (
             "Four views of the bytes that a rank sends a step (interface: all that its host sent)",
             rows,
             [*several, "cell", *VIEWS],
         ),
-        ("Larger model over smaller", comparisons, [*COMPARISON_COLUMNS, *compared]),
+        (
+            "Larger model over smaller (paired step times: geometric mean over blocks)",
+            comparisons,
+            [*COMPARISON_COLUMNS, *compared],
+        ),
     ]
     names = {"world_size": "workers", "nic_tx_bytes": "interface_tx_bytes"}
     return [

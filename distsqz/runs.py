@@ -99,7 +99,7 @@ class RunWriter:
             return cls(path, meta)
         except OSError as error:
             raise RequestError(
-                f"--runs {root}: cannot write a run there ({error.strerror}); name a directory that you can write"
+                f"--runs {root}: cannot write there ({error.strerror}); name a directory that you can write"
             ) from error
 
     def __enter__(self) -> RunWriter:

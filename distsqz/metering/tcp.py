@@ -84,12 +84,21 @@ class Connection:
 
 
 def own_connections() -> list[Connection]:
-    """Every connected TCP socket of this process; empty where /proc or TCP_INFO cannot be had."""
+    """Every connected TCP socket of this process, once; empty where /proc or TCP_INFO cannot be had."""
     try:
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names, not paths
     except OSError:
         return []
-    return [connection for descriptor in descriptors if (connection := _connection(descriptor)) is not None]
+    # By inode: the number of the listing's own descriptor, closed by now, may name one of our duplicates.
+    by_inode: dict[int, Connection] = {}
+    for descriptor in descriptors:
+        try:
+            inode = os.fstat(descriptor).st_ino
+        except OSError:
+            continue
+        if inode not in by_inode and (connection := _connection(descriptor)) is not None:
+            by_inode[inode] = connection
+    return list(by_inode.values())
 
 
 def _connection(descriptor: int) -> Connection | None:

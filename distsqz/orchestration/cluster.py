@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 8.0
 
 @contextlib.contextmanager
 def ray_cluster(address: str | None, workers: int) -> Iterator[None]:
-    """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray of this machine; leaves it or stops it.
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray of this machine; leaves or stops it.
 
     Raises:
         RequestError: nothing answers at the address, or there are too few cores for the workers.

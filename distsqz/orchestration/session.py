@@ -50,7 +50,7 @@ class SessionOptions:
     workers: int = 2
     """Data-parallel workers."""
     address: str | None = None
-    """HOST:PORT of a Ray cluster to join (also RAY_ADDRESS); by default a local Ray is started and stopped."""
+    """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default one is started here and stopped again."""
     gpus: bool = False
     """One GPU a worker, NCCL instead of Gloo."""
     collective_timeout_s: int = 60

@@ -32,7 +32,7 @@ def replicate(module: nn.Module, transfers: TransferLog | None, bucket_mb: float
     replica = DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         bucket_cap_mb=bucket_mb,
         gradient_as_bucket_view=True,
     )

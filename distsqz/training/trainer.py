@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +72,8 @@ class Trainer:
             fused=True,
         )
         if resume:
-            self._optimizer.load_state_dict(resume.optimizer)
+            # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
+            self._optimizer.load_state_dict(copy.deepcopy(resume.optimizer))
         self._data = cell.open_data()
         self._steps_per_epoch = steps_per_epoch(self._data.train, replica.world_size, options.batch_size)
         self.step = resume.step if resume else 0

@@ -71,7 +71,7 @@ def test_markdown_is_a_pipe_table_under_its_title() -> None:
 @pytest.mark.parametrize("fmt", ["table", "markdown"])
 def test_people_read_units(fmt: Format) -> None:
     text = render(FRAME, fmt)
-    for shown in ("1,248,424", "4,993,968", "+0.014%", "309.1", "[300.0, 320.0]", "25.0%", "117.0", "3.2x"):
+    for shown in ("1,248,424", "4,993,968", "+0.014%", "309.1", "[300.0, 320.0]", "25.0%", "117.0", "3.20x"):
         assert shown in text
     for missing in ("nan", "None"):
         assert missing not in text

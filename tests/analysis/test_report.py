@@ -77,6 +77,18 @@ def test_csv_is_the_cells_under_one_header(tmp_path: Path, capsys: pytest.Captur
     assert {row["run_id"] for row in rows} == {first.name, second.name}
 
 
+def test_csv_leaves_the_remarks_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, said in (
+        (write_pair(tmp_path), ""),
+        (write_pair(tmp_path, interface="lo"), "The network was loopback"),
+    ):
+        report.main(report.Options(run=(str(path),), format="csv"))
+        output = capsys.readouterr()
+        assert len(output.out.splitlines()) == 3
+        assert output.err.startswith(said)
+        assert bool(output.err) == bool(said)
+
+
 @pytest.mark.parametrize("fmt", ["table", "markdown", "latex"])
 def test_every_text_format_has_the_three_tables_and_the_finding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fmt: str

@@ -198,9 +198,7 @@ def test_the_smallest_model_is_compared_with_each_larger_under_the_same_strategy
     tmp_path: Path,
 ) -> None:
     small, large = cell("squeezenet"), cell("alexnet")
-    middle = cell(
-        "squeezenet", cell="squeezenet-complex", model="squeezenet-complex", payload_bytes=6_358_688
-    )
+    middle = small | {"cell": "complex", "model": "squeezenet-complex", "payload_bytes": 6_358_688}
     alone = cell("alexnet", world_size=1)
     cells = [large, small, alone, middle]
     rows = compared(tmp_path, cells, [record for of in cells for record in steps(of, [1.0] * 3)])

@@ -1,0 +1,50 @@
+"""Rays for the commands: one that many tests join, or one of a test's own, gone with it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Commands, commands_that_join, commands_with_own_ray, environment, ray_home
+
+SHARED_CPUS = 4
+
+NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "false", "RAY_enable_worker_prestart": "false"}
+"""A process for every core, started in advance for every command, would take most of a small machine's time."""
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A real Ray of `SHARED_CPUS` cores."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ray_home() as home:
+        command = [Path(sys.executable).parent / "ray", "start", "--head", f"--num-cpus={SHARED_CPUS}"]
+        command += [f"--port={port}", f"--temp-dir={home}", "--include-dashboard=false"]
+        subprocess.run(
+            [*command, "--disable-usage-stats"],
+            env=environment(NO_SPARE_WORKERS),
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def joined(ray_address: str, tmp_path: Path) -> Iterator[Commands]:
+    """Commands that join the shared Ray."""
+    with commands_that_join(ray_address, tmp_path / "runs") as commands:
+        yield commands
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Commands]:
+    """Commands that start a Ray of their own, of which nothing may be left."""
+    with commands_with_own_ray(tmp_path / "runs") as commands:
+        yield commands

@@ -1,0 +1,80 @@
+"""`launch/compare.py`: SqueezeNet and AlexNet side by side on four workers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from commands import Finished, commands_that_join
+
+pytestmark = pytest.mark.ray
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def compared(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """Both models in one session."""
+    with commands_that_join(ray_address, tmp_path_factory.mktemp("compared") / "runs") as commands:
+        yield commands(
+            "launch/compare.py", "--models", "squeezenet", "alexnet", "--workers", 4, "--image-size", 64,
+            "--num-classes", 1000, "--batch-size", 2, "--steps", STEPS, "--warmup-steps", 1, "--format", "json",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def said(compared: Finished) -> dict[str, Any]:
+    """The report on its stdout."""
+    assert compared.status == 0, compared.stderr
+    found: dict[str, Any] = json.loads(compared.stdout)
+    return found
+
+
+def test_four_workers_send_three_halves_of_either_model(compared: Finished, said: dict[str, Any]) -> None:
+    steps = compared.table("steps")
+    # 2(n-1)/n of the payload
+    for model, payload, predicted, tolerance in (
+        ("squeezenet", 4_993_696, 7_490_544, 1e-2),
+        ("alexnet", 244_403_360, 366_605_040, 1e-3),
+    ):
+        of_model = steps[steps["model"] == model]
+        assert len(of_model) == 4 * (STEPS + 1)
+        assert (of_model["logical_tx_bytes"] == payload).all()
+        assert (of_model["predicted_tx_bytes"] == predicted).all()
+        assert ((of_model["tcp_tx_bytes"] / predicted - 1).abs() < tolerance).all()
+        (cell,) = [cell for cell in said["cells"] if cell["model"] == model]
+        assert cell["steps"] == STEPS
+        assert abs(cell["tcp_vs_predicted"]) < tolerance
+
+
+def test_each_rank_sends_to_one_neighbour_on_a_ring(compared: Finished) -> None:
+    peers = compared.table("peers").query("cell == 'alexnet-ddp-w4' and step == 1")
+    much = peers[peers["tx_bytes"] > 300_000_000]
+    links = sorted(zip(much["rank"], much["peer_rank"], strict=True))
+    # Which way round is Gloo's choice.
+    assert links in ([(0, 1), (1, 2), (2, 3), (3, 0)], [(0, 3), (1, 0), (2, 1), (3, 2)])
+
+
+def test_models_take_turns_in_blocks_there_and_back(compared: Finished) -> None:
+    steps = compared.table("steps")
+    measured = steps[(steps["rank"] == 0) & ~steps["warmup"]].sort_values("t_start_ns")
+    turns = [(model, len(list(block))) for model, block in itertools.groupby(measured["model"])]
+    # blocks of one step: squeezenet alexnet, alexnet squeezenet, ...
+    assert turns == [("squeezenet", 1), ("alexnet", 2), ("squeezenet", 2), ("alexnet", 2), ("squeezenet", 1)]
+
+
+def test_warm_up_comes_before_anything_is_measured(compared: Finished) -> None:
+    steps = compared.table("steps")
+    assert steps[steps["warmup"]]["t_start_ns"].max() < steps[~steps["warmup"]]["t_start_ns"].min()
+
+
+def test_the_smaller_model_saves_a_factor_of_49_in_bytes(said: dict[str, Any]) -> None:
+    (comparison,) = said["comparisons"]
+    assert (comparison["small"], comparison["large"]) == ("squeezenet", "alexnet")
+    assert (comparison["strategy"], comparison["world_size"]) == ("ddp", 4)
+    assert (comparison["paired"], comparison["pairs"]) == (True, STEPS)
+    assert comparison["bytes_ratio"] == pytest.approx(244_403_360 / 4_993_696, rel=0.01)
+    assert comparison["step_ratio"] > 1

@@ -1,0 +1,61 @@
+"""Models that are not the registry's, for `--model tests.own_models:NAME`: one that works, others that end badly."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+ENDS_AT_STEP = 3
+"""The step in which the models that end badly do so."""
+
+ENDS_ON_RANK = 1
+
+COMPLAINT = "the hamster in rank one is tired"
+
+
+class SmallNet(nn.Sequential):
+    """Images of any size -> logits; with dropout, so that its losses tell whether random draws repeat."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, stride=2),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(8 * 16, num_classes),
+        )
+
+
+class _EndsBadly(SmallNet):
+    """Trains as far as `ENDS_AT_STEP`; there the rank `ENDS_ON_RANK` calls `end`."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self._steps_begun = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and dist.is_initialized() and dist.get_rank() == ENDS_ON_RANK:
+            if self._steps_begun == ENDS_AT_STEP:
+                self.end()
+            self._steps_begun += 1
+        logits: Tensor = super().forward(images)
+        return logits
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+
+class RaisingNet(_EndsBadly):
+    def end(self) -> None:
+        raise ValueError(COMPLAINT)
+
+
+class DyingNet(_EndsBadly):
+    """Its process is gone at once, as if the kernel had run out of memory."""
+
+    def end(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,78 @@
+"""A plain process group on loopback, without Ray: what trainers do does not depend on who launched them."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from distsqz.metering.schema import Record, StepRecord
+from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.replica import Replica
+from distsqz.training.session import SessionPlan, run_session
+
+
+@dataclass
+class Box:
+    """An outbox that keeps everything."""
+
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checkpoints: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    error: str | None = None
+
+    def put(self, records: Mapping[str, Sequence[Record]]) -> None:
+        for table, rows in records.items():
+            self.records.setdefault(table, []).extend(rows)
+
+    def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
+        self.facts[cell] = dict(facts)
+
+    def save(self, cell: str, step: int, checkpoint: bytes) -> None:
+        self.checkpoints[cell, step] = checkpoint
+
+    def steps(self, cell: str | None = None) -> list[StepRecord]:
+        """Step records in the order they were made, of one cell or of all."""
+        made = self.records.get("steps", [])
+        return [each for each in made if isinstance(each, StepRecord) and cell in (None, each.cell)]
+
+    def losses(self, cell: str | None = None) -> list[float]:
+        return [step.loss for step in self.steps(cell)]
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        (content,) = [content for (_, saved), content in self.checkpoints.items() if saved == step]
+        return Checkpoint(**torch.load(io.BytesIO(content), weights_only=True))
+
+
+def run_group(plan: SessionPlan, world_size: int, folder: Path) -> list[Box]:
+    """Runs a session on `world_size` new processes; gives each rank's box."""
+    mp.spawn(_worker, args=(plan, world_size, folder), nprocs=world_size)
+    return [torch.load(folder / f"box-{rank}.pt", weights_only=False) for rank in range(world_size)]
+
+
+def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None:
+    store = dist.FileStore(str(folder / "store"), world_size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    box = Box()
+    replica = Replica(
+        rank=rank,
+        world_size=world_size,
+        local_world_size=world_size,
+        host=socket.gethostname(),
+        cores=world_size,
+        device="cpu",
+        interface="lo",
+    )
+    try:
+        run_session(plan, replica, box)
+    except Exception as error:
+        box.error = str(error)
+    torch.save(box, folder / f"box-{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,101 @@
+"""Training in a group computes what training in one process computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from group import run_group
+from torch.nn import functional as F
+
+from distsqz.data import open_data, train_batches
+from distsqz.models.recipes import OWN_MODEL
+from distsqz.training.options import TrainingOptions
+from distsqz.training.plan import plan_session
+
+STEPS = 5
+
+
+def options(**changes: Any) -> TrainingOptions:
+    plain: dict[str, Any] = {
+        "image_size": 64,
+        "num_classes": 10,
+        "batch_size": 4,
+        "steps": STEPS,
+        "warmup_steps": 0,
+        "lr": 0.01,
+        "channels_last": "off",
+        "checkpoint_every": STEPS,
+    }
+    return TrainingOptions(**(plain | changes))
+
+
+def trained_in_one_process(model: torch.nn.Module, joined_batch: int) -> dict[str, torch.Tensor]:
+    """The textbook loop: momentum SGD on the joined batch."""
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=OWN_MODEL.momentum, weight_decay=OWN_MODEL.weight_decay
+    )
+    data = open_data("synthetic", image_size=64, seed=0, num_classes=10)
+    batches = train_batches(data.train, rank=0, world_size=1, batch_size=joined_batch, seed=0)
+    for _ in range(STEPS):
+        images, labels = next(batches)
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("name", ["squeezenet_without_dropout", "alexnet_without_dropout"])
+def test_two_workers_train_the_parameters_of_one_process_on_the_joined_batch(
+    name: str, tmp_path: Path
+) -> None:
+    plan, _ = plan_session([f"small_models:{name}"], "ddp", 2, options())
+    boxes = run_group(plan, 2, tmp_path)
+    alone = trained_in_one_process(plan.cells[0].build(), joined_batch=8)
+    start, alone, together = (
+        torch.cat([parameter.flatten() for parameter in parameters.values()])
+        for parameters in (plan.cells[0].build().state_dict(), alone, boxes[0].checkpoint(STEPS).model)
+    )
+    assert (together - alone).norm() <= 1e-5 * alone.norm()
+    # What five steps changed is small beside what was there: it must agree by itself too.
+    assert (together - alone).norm() <= 1e-4 * (alone - start).norm()
+
+
+def test_the_same_seed_gives_the_same_losses_again_and_another_seed_others(tmp_path: Path) -> None:
+    def losses(seed: int, folder: str) -> list[list[float]]:
+        (tmp_path / folder).mkdir()
+        plan, _ = plan_session(["small_models:small_net"], "ddp", 2, options(seed=seed))
+        return [box.losses() for box in run_group(plan, 2, tmp_path / folder)]
+
+    first = losses(seed=7, folder="first")
+    assert losses(seed=7, folder="again") == first
+    assert losses(seed=8, folder="other") != first
+
+
+def test_side_by_side_a_model_trains_as_it_does_alone(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    model, other = "small_models:small_net", "squeezenet"
+    alone, _ = plan_session([model], "ddp", 2, options())
+    beside, _ = plan_session([other, model], "ddp", 2, options(block_steps=2))
+    losses_alone = [box.losses() for box in run_group(alone, 2, tmp_path / "alone")]
+    cell = alone.cells[0].name
+    assert [box.losses(cell) for box in run_group(beside, 2, tmp_path)] == losses_alone
+
+
+def test_a_resumed_run_makes_the_losses_of_an_undisturbed_one(tmp_path: Path) -> None:
+    model = "small_models:small_net"
+    (tmp_path / "whole").mkdir()
+    plan, _ = plan_session([model], "ddp", 2, options(steps=6, checkpoint_every=3))
+    whole = run_group(plan, 2, tmp_path / "whole")
+    saved = tmp_path / "step-3.pt"
+    saved.write_bytes(whole[0].checkpoint(3).to_bytes())
+    rest, _ = plan_session([model], "ddp", 2, options(steps=6, checkpoint_every=3), resume=saved)
+    resumed = run_group(rest, 2, tmp_path)
+    assert [box.losses() for box in resumed] == [box.losses()[3:] for box in whole]
+    assert [step.step for step in resumed[0].steps()] == [3, 4, 5]
+    end, undisturbed = resumed[0].checkpoint(6), whole[0].checkpoint(6)
+    # A new DDP agrees on its buckets once more, which is all that it sends besides.
+    assert 0 <= (end.tx_bytes or 0) - (undisturbed.tx_bytes or 0) < 4096
+    assert all(torch.equal(end.model[key], value) for key, value in undisturbed.model.items())

@@ -1,0 +1,182 @@
+"""What a session's workers record, and how they fail."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from group import Box, run_group
+from PIL import Image
+from torch.nn import functional as F
+
+from distsqz.data import evaluation_batches
+from distsqz.errors import RequestError
+from distsqz.metering.schema import EvaluationRecord, PeerRecord, TransferRecord
+from distsqz.training.options import TrainingOptions
+from distsqz.training.plan import plan_session
+from distsqz.training.session import interleaved
+
+MODEL = "small_models:small_net"
+
+
+def options(**changes: Any) -> TrainingOptions:
+    plain: dict[str, Any] = {
+        "image_size": 64,
+        "num_classes": 10,
+        "batch_size": 4,
+        "steps": 4,
+        "warmup_steps": 1,
+    }
+    return TrainingOptions(**(plain | changes))
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> list[Box]:
+    """SqueezeNet and a small model side by side on three ranks."""
+    plan, _ = plan_session(["squeezenet", MODEL], "ddp", 3, options(block_steps=2, num_classes=1000))
+    return run_group(plan, 3, tmp_path_factory.mktemp("three"))
+
+
+def test_cells_take_turns_forwards_and_backwards() -> None:
+    assert list(interleaved(2, 4)) == [0, 1, 1, 0, 0, 1, 1, 0]
+    assert list(islice(interleaved(3, 2), 6)) == [0, 1, 2, 2, 1, 0]
+
+
+def test_blocks_follow_each_other_in_time(boxes: list[Box]) -> None:
+    steps = sorted(boxes[0].steps(), key=lambda step: step.t_start_ns)
+    order = [("s" if step.model == "squeezenet" else "m", step.warmup) for step in steps]
+    assert order[:2] == [("s", True), ("m", True)]
+    assert "".join(name for name, _ in order[2:]) == "ssmmmmss"
+
+
+def test_every_rank_counts_the_ring_s_bytes_to_within_a_percent(boxes: list[Box]) -> None:
+    for box in boxes:
+        for step in box.steps("squeezenet-ddp-w3"):
+            assert step.logical_tx_bytes == step.logical_rx_bytes == 4_993_696
+            assert step.predicted_tx_bytes == round(4 / 3 * 4_993_696)
+            assert step.tcp_tx_bytes is not None and step.tcp_rx_bytes is not None
+            assert step.predicted_tx_bytes <= step.tcp_tx_bytes <= 1.01 * step.predicted_tx_bytes
+            assert step.tcp_retrans_bytes == 0
+
+
+def test_a_ring_sends_to_one_neighbour_and_hears_from_the_other(boxes: list[Box]) -> None:
+    for rank, box in enumerate(boxes):
+        peers = [peer for peer in box.records["peers"] if isinstance(peer, PeerRecord) and peer.step == 3]
+        squeezenet = {peer.peer_rank: peer for peer in peers if peer.cell == "squeezenet-ddp-w3"}
+        sent_much = {peer for peer, counts in squeezenet.items() if counts.tx_bytes > 1_000_000}
+        heard_much = {peer for peer, counts in squeezenet.items() if counts.rx_bytes > 1_000_000}
+        # Gloo's ring runs towards the lower rank.
+        assert (sent_much, heard_much) == ({(rank - 1) % 3}, {(rank + 1) % 3})
+
+
+def test_phases_and_the_rest_add_up_to_the_step(boxes: list[Box]) -> None:
+    for box in boxes:
+        for step in box.steps():
+            assert step.exposed_comm_s is not None
+            computing = step.data_s + step.forward_s + step.backward_s + step.optimizer_s
+            assert computing + step.exposed_comm_s + step.other_s == pytest.approx(step.wall_s, abs=1e-9)
+            assert min(step.data_s, step.forward_s, step.backward_s, step.exposed_comm_s) >= 0
+            assert step.other_s < 0.01 * step.wall_s + 1e-3
+
+
+def test_transfers_lie_within_their_step_and_carry_its_payload(boxes: list[Box]) -> None:
+    for box in boxes:
+        transfers = [each for each in box.records["transfers"] if isinstance(each, TransferRecord)]
+        for step in box.steps():
+            of_step = [each for each in transfers if (each.cell, each.step) == (step.cell, step.step)]
+            assert sum(each.payload_bytes for each in of_step) == step.logical_tx_bytes
+            for each in of_step:
+                assert each.t_done_ns is not None
+                end_ns = step.t_start_ns + step.wall_s * 1e9
+                assert step.t_start_ns <= each.t_launch_ns <= each.t_done_ns <= end_ns + 1000
+
+
+def test_buckets_are_as_large_as_asked_for(tmp_path: Path) -> None:
+    plan, _ = plan_session(["squeezenet"], "ddp", 2, options(num_classes=1000, bucket_mb=1.0, steps=3))
+    box = run_group(plan, 2, tmp_path)[0]
+    transfers = [each for each in box.records["transfers"] if isinstance(each, TransferRecord)]
+    last = [each for each in transfers if each.step == 3]
+    assert len(last) >= 3
+    assert sum(each.payload_bytes for each in last) == 4_993_696
+    assert [each.bucket for each in last] == list(range(len(last)))
+
+
+def test_unmetered_steps_leave_their_counters_unknown(tmp_path: Path) -> None:
+    plan, _ = plan_session([MODEL], "ddp", 2, options(metered=False))
+    (step, *_) = run_group(plan, 2, tmp_path)[0].steps()
+    assert step.wall_s > 0
+    unknown = (step.exposed_comm_s, step.logical_tx_bytes, step.predicted_tx_bytes, step.tcp_tx_bytes,
+               step.nic_tx_bytes, step.sched_wait_s)  # fmt: skip
+    assert unknown == (None,) * 6
+
+
+def test_one_worker_alone_sends_nothing(tmp_path: Path) -> None:
+    plan, _ = plan_session([MODEL], "ddp", 1, options())
+    step = run_group(plan, 1, tmp_path)[0].steps()[-1]
+    assert (step.predicted_tx_bytes, step.tcp_tx_bytes) == (0, 0)
+
+
+def test_a_failure_names_host_rank_step_and_reason(tmp_path: Path) -> None:
+    plan, _ = plan_session(["small_models:FailsOnRankOne"], "ddp", 2, options())
+    box = run_group(plan, 2, tmp_path)[1]
+    assert box.error is not None
+    assert "rank 1, step 2: ValueError: no more patience" in box.error
+    assert len(box.steps()) == 2
+
+
+def test_a_loss_that_is_no_number_stops_training_with_advice(tmp_path: Path) -> None:
+    plan, _ = plan_session(["squeezenet"], "ddp", 1, options(lr=1e6, steps=20))
+    (box,) = run_group(plan, 1, tmp_path)
+    assert box.error is not None
+    assert "--lr" in box.error
+
+
+def test_accuracy_is_that_of_one_process_over_all_images(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 11)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 255, (70, 80, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    asked = options(
+        data=f"imagefolder:{tmp_path}", num_classes=None, evaluate="end", checkpoint_every=5, loader_workers=0
+    )
+    plan, _ = plan_session([MODEL], "ddp", 2, asked)
+    boxes = run_group(plan, 2, tmp_path)
+    (evaluation,) = boxes[0].records["evaluations"]
+    assert "evaluations" not in boxes[1].records
+    assert isinstance(evaluation, EvaluationRecord)
+
+    model = plan.cells[0].build()
+    model.load_state_dict(boxes[0].checkpoint(5).model)
+    validation = plan.cells[0].open_data().validation
+    assert validation is not None
+    ((images, labels),) = evaluation_batches(validation, rank=0, world_size=1, batch_size=64)
+    with torch.no_grad():
+        logits = model.eval()(images)
+    assert len(labels) == 22
+    assert evaluation.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert evaluation.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert evaluation.samples_seen == 5 * 8
+    assert evaluation.bytes_so_far == sum(step.tcp_tx_bytes or 0 for box in boxes for step in box.steps())
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"steps": 0}, "--steps 0: must be at least 1"),
+        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
+        ({"lr": -1.0}, "--lr -1.0: must be a number above 0"),
+        ({"bucket_mb": float("nan")}, "--bucket-mb nan: must be a number above 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        options(**changes)
+    assert str(refusal.value) == line
