@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ from distsqz.theory.all_reduce import algorithm_bandwidth, bus_bandwidth, ring_t
 def bytes_sent_around_a_ring(payload_bytes: int, world_size: int) -> list[int]:
     """What each rank sends when every part really goes around: n - 1 steps to sum, n - 1 to hand on."""
     cuts = [payload_bytes * part // world_size for part in range(world_size + 1)]
-    parts = [end - start for start, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [end - start for start, end in itertools.pairwise(cuts)]
     sent = [0] * world_size
     for step in range(2 * (world_size - 1)):
         for rank in range(world_size):

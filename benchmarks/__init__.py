@@ -1,0 +1,1 @@
+"""Questions about speed, each with its script and its answer."""

@@ -1,0 +1,1 @@
+"""What channels_last and bf16 save."""

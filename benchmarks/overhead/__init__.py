@@ -1,0 +1,1 @@
+"""What measuring and Ray cost a step."""
