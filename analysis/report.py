@@ -167,6 +167,7 @@ def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
     rows = [cell.row for cell in cells]
     ending = _ending(run, rows)
     lines = [ending] if ending else []
+    lines += dict.fromkeys(_setting(row) for row in rows)
     if any(row.get("interface") == "lo" for row in rows):
         lines.append(
             "The network was loopback: byte counts are real, but step times show this machine "
@@ -178,6 +179,19 @@ def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
     if crowded:
         lines.append(_oversubscription(crowded))
     return lines
+
+
+def _setting(row: dict[str, Any]) -> str:
+    """What a cell was trained on and how, as far as its run tells."""
+    told = [
+        (f"{row['world_size']} workers", True),
+        (f"on {row.get('data')} images at {row.get('image_size')}x{row.get('image_size')}", row.get("data")),
+        (f"{row.get('batch_size')} a worker a step", row.get("batch_size")),
+        (f"{row.get('num_classes')} classes", row.get("num_classes")),
+        (f"{row.get('precision')}", row.get("precision")),
+        (f"compute threads a worker: {row.get('threads_per_worker')}", row.get("threads_per_worker")),
+    ]
+    return f"Trained with {', '.join(words for words, known in told if known)}."
 
 
 def _find_run(name: str, root: Path) -> Path:

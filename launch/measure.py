@@ -45,8 +45,7 @@ def measure(
     """
     start_step = plan.resume.step if plan.resume else 0
     with RunWriter.create(options.runs, name, sys.argv, asdict(options), entries) as writer:
-        print(f"run: {writer.path}", file=sys.stderr)
-        with SessionProgress(plan.cells, start_step) as progress:
+        with SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress:
             run_session(plan, options.session, writer, progress)
     run = Run(writer.path)
     print(report([run], [read_cells(run)], options.format))

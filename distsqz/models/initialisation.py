@@ -6,7 +6,16 @@ models/bvlc_alexnet/train_val.prototxt.
 
 from __future__ import annotations
 
+import torch
 from torch import nn
+
+PIXEL_DEVIATION = 255 * (0.229 + 0.224 + 0.225) / 3
+"""Of ImageNet's pixels, whose values are 0 to 255.
+
+The authors fed such pixels, less their mean; ours are divided by their deviation besides. The first layer's
+weights are multiplied by it, so that every layer after it begins with signals as large as the authors' were:
+without that SqueezeNet's die away on their way through ten modules, and it does not begin to learn.
+"""
 
 
 def initialise_squeezenet(model: nn.Module) -> None:
@@ -16,6 +25,7 @@ def initialise_squeezenet(model: nn.Module) -> None:
         # For a linear gain Kaiming's bound is Caffe's: fan-in alone counts.
         nn.init.kaiming_uniform_(layer.weight, mode="fan_in", nonlinearity="linear")
     nn.init.normal_(last.weight, std=0.01)
+    _expect_normalised_images(earlier[0])
     for layer in (*earlier, last):
         _fill_bias(layer, 0.0)
 
@@ -25,6 +35,7 @@ def initialise_alexnet(model: nn.Module) -> None:
     conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8 = _weighted(model)
     for layer in (conv1, conv2, conv3, conv4, conv5, fc8):
         nn.init.normal_(layer.weight, std=0.01)
+    _expect_normalised_images(conv1)
     for layer in (fc6, fc7):
         nn.init.normal_(layer.weight, std=0.005)
     for layer in (conv1, conv3, fc8):
@@ -35,6 +46,11 @@ def initialise_alexnet(model: nn.Module) -> None:
 
 def _weighted(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def _expect_normalised_images(first: nn.Conv2d | nn.Linear) -> None:
+    with torch.no_grad():
+        first.weight.mul_(PIXEL_DEVIATION)
 
 
 def _fill_bias(layer: nn.Conv2d | nn.Linear, value: float) -> None:

@@ -22,19 +22,21 @@ CONNECT_TIMEOUT_S = 8.0
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, workers: int) -> Iterator[None]:
+def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[None]:
     """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray of this machine; leaves or stops it.
 
     Raises:
-        RequestError: nothing answers at the address, or there are too few cores for the workers.
+        RequestError: nothing answers at the address, or it has too few CPUs or GPUs for the workers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
             _join(address)
-            _check_cluster_carries(workers)
+            _check_cluster_has("CPU", workers)
         else:
             _start_embedded(workers)
+        if gpus:
+            _check_cluster_has("GPU", workers)
         yield
     finally:
         ray.shutdown()
@@ -78,9 +80,9 @@ def _init(**settings: Any) -> None:
     signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
 
 
-def _check_cluster_carries(workers: int) -> None:
-    cpus = int(ray.cluster_resources().get("CPU", 0))
-    if workers > cpus:
+def _check_cluster_has(resource: str, workers: int) -> None:
+    available = int(ray.cluster_resources().get(resource, 0))
+    if workers > available:
         raise RequestError(
-            f"--workers {workers}: the cluster has {cpus} CPUs; ask for at most {cpus} workers"
+            f"--workers {workers}: each takes a {resource} and the cluster has {available}; ask for fewer"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -15,9 +16,11 @@ from distsqz.training.cell import Cell
 
 
 class SessionProgress:
-    """Shows how far each cell is; call it with every delivery."""
+    """Shows how far each cell is, once training begins; call it with every delivery."""
 
-    def __init__(self, cells: Sequence[Cell], start_step: int = 0) -> None:
+    def __init__(self, cells: Sequence[Cell], start_step: int = 0, heading: str | None = None) -> None:
+        """Prepares a bar a cell, below a line that says what they belong to."""
+        self._heading = heading
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -37,18 +40,22 @@ class SessionProgress:
         }
 
     def __enter__(self) -> SessionProgress:
-        """Starts drawing."""
-        self._progress.start()
+        """Draws nothing yet: a request that is refused shows its one line and no bars."""
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Leaves the bars as they stand."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def __call__(self, delivery: Delivery) -> None:
         """Moves the bars to the last step of rank 0."""
+        if not self._progress.live.is_started:
+            if self._heading:
+                print(self._heading, file=sys.stderr)
+            self._progress.start()
         for record in delivery.records.get("steps", []):
             assert isinstance(record, StepRecord)
             if record.rank == 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distsqz.errors import RunError
+from distsqz.errors import RequestError, RunError
 from distsqz.metering.schema import Record
 from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery, Failure
@@ -56,6 +58,13 @@ class SessionOptions:
     collective_timeout_s: int = 60
     """Seconds after which a collective that does not end fails the run."""
 
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range."""
+        for name in ("workers", "collective_timeout_s"):
+            if getattr(self, name) < 1:
+                option = "--" + name.replace("_", "-")
+                raise RequestError(f"{option} {getattr(self, name)}: must be at least 1")
+
 
 def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:
     """Starts or joins a Ray, trains the plan's cells on its workers and records everything.
@@ -64,7 +73,10 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         RequestError: the Ray or the workers cannot be had.
         RunError: training failed; names host, rank and step.
     """
-    with ray_cluster(options.address, options.workers), tempfile.TemporaryDirectory() as storage:
+    with (
+        ray_cluster(options.address, options.workers, options.gpus),
+        tempfile.TemporaryDirectory() as storage,
+    ):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []
@@ -80,16 +92,33 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 plan, options.workers, options.gpus, options.collective_timeout_s, storage, collector
             )
         )
-        try:
-            while training.is_alive():
+        with _noted_interrupts() as interrupted:
+            while training.is_alive() and not interrupted.is_set():
                 training.join(POLL_S)
                 take()
-        except KeyboardInterrupt:
-            take()
-            raise
         take()
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         if training.error:
             raise _explain(training.error, failures) from training.error
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[threading.Event]:
+    """Notes Ctrl-C and SIGTERM instead of raising them in the midst of a write; a second one is raised."""
+    interrupted = threading.Event()
+
+    def note(_signum: int, _frame: object) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Background(threading.Thread):

@@ -1,0 +1,67 @@
+"""Commands that are stopped from outside in the middle of training: what was measured stays, nothing runs on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import SMALL, Commands, processes_of, report, wait_until
+
+from distsqz.runs import INTERRUPTED, RUNNING, Run
+
+pytestmark = pytest.mark.ray
+
+ENDLESS = (*SMALL, "--steps", 1_000_000, "--warmup-steps", 0)
+
+
+def wait_for_steps(runs: Path) -> None:
+    """Until a run's steps.parquet has rows."""
+
+    def measured() -> bool:
+        return any(Run(path.parent).table("steps").num_rows for path in runs.glob("*/run.json"))
+
+    assert wait_until(measured, timeout_s=120)
+
+
+def interrupt_group(process: int) -> None:
+    """As Ctrl-C in a terminal does."""
+    os.killpg(process, signal.SIGINT)
+
+
+def terminate(process: int) -> None:
+    """As a scheduler does, to the driver alone."""
+    os.kill(process, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("stop", [interrupt_group, terminate])
+def test_an_interrupted_run_keeps_what_it_measured(embedded: Commands, stop: Callable[[int], None]) -> None:
+    driver = embedded.start("launch/ddp.py", *ENDLESS)
+    wait_for_steps(embedded.runs)
+    stop(driver.pid)
+    stopped = embedded.finish(driver)
+    assert (stopped.status, stopped.stdout) == (130, "")
+    assert stopped.stderr.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in stopped.stderr
+    assert stopped.run.meta["status"] == INTERRUPTED
+    assert stopped.run.meta["ended_at"] is not None
+    said = report(stopped.run.path)
+    assert said["runs"][0]["status"] == INTERRUPTED
+    assert 0 < said["cells"][0]["steps"] <= stopped.table("steps")["step"].max() + 1
+
+
+def test_a_killed_driver_leaves_a_readable_run_and_takes_its_ray_with_it(embedded: Commands) -> None:
+    driver = embedded.start("launch/ddp.py", *ENDLESS)
+    wait_for_steps(embedded.runs)
+    driver.kill()
+    home = Path(embedded.ray["RAY_TMPDIR"])
+    assert wait_until(lambda: not processes_of(home), timeout_s=20), processes_of(home)
+    killed = embedded.finish(driver)
+    assert killed.run.meta["status"] == RUNNING
+    assert len(killed.table("steps")) > 0
+    assert len(killed.table("transfers")) > 0
+    said = report(killed.run.path)
+    assert said["runs"][0]["status"] == RUNNING
+    assert said["cells"][0]["steps"] > 0
