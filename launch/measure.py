@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ def measure(
         RunError: training failed; the run directory keeps what was measured until then.
     """
     start_step = plan.resume.step if plan.resume else 0
-    with RunWriter.create(options.runs, name, sys.argv, asdict(options), entries) as writer:
-        with SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress:
-            run_session(plan, options.session, writer, progress)
+    with (
+        RunWriter.create(options.runs, name, sys.argv, asdict(options), entries) as writer,
+        SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress,
+        redirect_stdout(sys.stderr),  # Ray prints its own messages; stdout is for results
+    ):
+        run_session(plan, options.session, writer, progress)
     run = Run(writer.path)
     print(report([run], [read_cells(run)], options.format))

@@ -1,4 +1,4 @@
-"""Models that are not the registry's, for `--model tests.own_models:NAME`: one that works, others that end badly."""
+"""Models for `--model tests.own_models:NAME`: a small one that works, others that end badly."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError
 from ray.train import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -154,16 +153,15 @@ def _explain(error: Exception, failures: list[Failure]) -> RunError:
     their peers come last.
     """
     own = [failure for failure in failures if not failure.of_communication]
-    lost = [
-        (rank, reason)
-        for rank, reason in (error.worker_failures if isinstance(error, WorkerGroupError) else {}).items()
-        if isinstance(reason, RayActorError)
-    ]
+    told = {failure.rank for failure in failures}
+    failed: dict[int, Exception] = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    lost = [(rank, reason) for rank, reason in failed.items() if rank not in told]
     if own or (failures and not lost):
         first = (own or failures)[0]
         return RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
     if lost:
         rank, reason = lost[0]
+        reason = getattr(reason, "health_check_failure", reason)  # what Train wraps
         witness = failures[0] if failures else None
         return RunError(
             f"the worker died ({str(reason).splitlines()[0]})",

@@ -23,6 +23,9 @@ from distsqz.runs import Run
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 150
 
+SHARED_CPUS = 4
+"""Cores of the Ray that many tests join."""
+
 SMALL = ("--model", "tests.own_models:SmallNet", "--image-size", "16", "--batch-size", "4")
 """The least that can be trained."""
 

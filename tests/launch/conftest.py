@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Commands, commands_that_join, commands_with_own_ray, environment, ray_home
-
-SHARED_CPUS = 4
+from commands import (
+    SHARED_CPUS,
+    Commands,
+    commands_that_join,
+    commands_with_own_ray,
+    environment,
+    ray_home,
+)
 
 NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "false", "RAY_enable_worker_prestart": "false"}
-"""A process for every core, started in advance for every command, would take most of a small machine's time."""
+"""A process for every core, made in advance for every command, would take most of a small machine's time."""
 
 
 @pytest.fixture(scope="session")

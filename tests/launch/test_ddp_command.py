@@ -84,7 +84,9 @@ def test_the_peers_of_a_step_add_up_to_its_tcp_bytes(squeezenet: Finished, direc
     steps = squeezenet.table("steps").set_index(["rank", "step"]).sort_index()
     peers = squeezenet.table("peers")
     assert (peers["peer_rank"] == 1 - peers["rank"]).all()
-    assert peers.groupby(["rank", "step"])[direction].sum().equals(steps[f"tcp_{direction}"].rename(direction))
+    assert (
+        peers.groupby(["rank", "step"])[direction].sum().equals(steps[f"tcp_{direction}"].rename(direction))
+    )
 
 
 def test_the_phases_of_a_step_add_up_to_its_wall_time(squeezenet: Finished) -> None:
