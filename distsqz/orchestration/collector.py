@@ -10,22 +10,9 @@ from typing import Any
 import ray
 
 from distsqz.metering.schema import Record
+from distsqz.orchestration.failures import Failure
 
 SEND_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """What a worker said before it gave up."""
-
-    text: str
-    cell: str | None
-    host: str
-    rank: int
-    step: int | None
-    trace: str
-    of_communication: bool
-    """It only met another rank's end: its peers' connections broke."""
 
 
 @dataclass(kw_only=True)

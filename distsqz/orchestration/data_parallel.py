@@ -14,7 +14,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
 
 from distsqz.errors import RunError
-from distsqz.orchestration.collector import CollectorOutbox, Failure
+from distsqz.orchestration.collector import CollectorOutbox
+from distsqz.orchestration.failures import Failure
 from distsqz.orchestration.network import interface_of, metered_interface
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session

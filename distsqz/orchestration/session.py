@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from ray.train import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distsqz.errors import RequestError, RunError
+from distsqz.errors import RequestError
 from distsqz.metering.schema import Record
 from distsqz.orchestration.cluster import ray_cluster
-from distsqz.orchestration.collector import Collector, Delivery, Failure
+from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import train_data_parallel
+from distsqz.orchestration.failures import Failure, explain
 from distsqz.training.session import SessionPlan
 
 POLL_S = 0.5
@@ -79,10 +79,12 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []
+        hosts: list[str] = []
 
         def take() -> None:
             delivery: Delivery = ray.get(collector.take.remote())
             failures.extend(delivery.failures)
+            hosts[:] = next((facts["hosts"] for facts in delivery.facts.values()), hosts)
             _record(delivery, recorder)
             watch(delivery)
 
@@ -99,7 +101,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         if interrupted.is_set():
             raise KeyboardInterrupt
         if training.error:
-            raise _explain(training.error, failures) from training.error
+            raise explain(training.error, failures, hosts) from training.error
 
 
 @contextlib.contextmanager
@@ -144,29 +146,3 @@ def _record(delivery: Delivery, recorder: Recorder) -> None:
     for cell, step, checkpoint in delivery.checkpoints:
         recorder.save_checkpoint(cell, step, checkpoint)
     recorder.flush()
-
-
-def _explain(error: Exception, failures: list[Failure]) -> RunError:
-    """The failure that the others followed from, as one line.
-
-    A rank that fails by itself says so; one that is killed says nothing, but Ray names it; ranks that lost
-    their peers come last.
-    """
-    own = [failure for failure in failures if not failure.of_communication]
-    told = {failure.rank for failure in failures}
-    failed: dict[int, Exception] = error.worker_failures if isinstance(error, WorkerGroupError) else {}
-    lost = [(rank, reason) for rank, reason in failed.items() if rank not in told]
-    if own or (failures and not lost):
-        first = (own or failures)[0]
-        return RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
-    if lost:
-        rank, reason = lost[0]
-        reason = getattr(reason, "health_check_failure", reason)  # what Train wraps
-        witness = failures[0] if failures else None
-        return RunError(
-            f"the worker died ({str(reason).splitlines()[0]})",
-            cell=witness.cell if witness else None,
-            rank=rank,
-            step=witness.step if witness else None,
-        )
-    return RunError(str(error).splitlines()[0] or type(error).__name__)

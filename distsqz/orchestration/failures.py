@@ -1,0 +1,62 @@
+"""What a worker says before it gives up, and which of many such words tells the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ray.train import WorkerGroupError
+
+from distsqz.errors import RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A worker's last words."""
+
+    text: str
+    cell: str | None
+    host: str
+    rank: int
+    step: int | None
+    trace: str
+    of_communication: bool
+    """It only met another rank's end: its peers' connections broke."""
+
+
+def explain(error: Exception, failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
+    """The failure that the others followed from, as one line.
+
+    A rank that fails by itself says so; one that is killed says nothing, but Train names it; ranks that lost
+    their peers come last.
+
+    Args:
+        error: what Train raised.
+        failures: the workers' last words, in the order they came.
+        hosts: host names by rank, as far as the workers came to tell them.
+    """
+    said = {failure.rank for failure in failures}
+    failed = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    silent = [(rank, reason) for rank, reason in failed.items() if rank not in said]
+    own = [failure for failure in failures if not failure.of_communication]
+    if own or (failures and not silent):
+        first = (own or failures)[0]
+        told = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
+        told.add_note(f"On the worker:\n{first.trace}")
+        return told
+    if silent:
+        rank, reason = silent[0]
+        reason = getattr(reason, "health_check_failure", reason)  # what Train wraps
+        witness = failures[0] if failures else None
+        return RunError(
+            f"the worker died ({_first_line(reason)})",
+            cell=witness.cell if witness else None,
+            host=hosts[rank] if rank < len(hosts) else None,
+            rank=rank,
+            step=witness.step if witness else None,
+        )
+    return RunError(_first_line(getattr(error, "controller_failure", error)))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,52 @@
+"""Of all that workers say when a run fails, the line that names the reason is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.train import ControllerError, WorkerGroupError
+
+from distsqz.orchestration.failures import Failure, explain
+
+
+def failure(rank: int, text: str, of_communication: bool = False) -> Failure:
+    return Failure(
+        text=text,
+        cell="c",
+        host=f"h{rank}",
+        rank=rank,
+        step=7,
+        trace=f"trace of {rank}",
+        of_communication=of_communication,
+    )
+
+
+BROKEN = "RuntimeError: [gloo] Connection closed by peer"
+
+
+def train_error(**reasons: Any) -> WorkerGroupError:
+    return WorkerGroupError("snippet", {int(rank[1:]): reason for rank, reason in reasons.items()})
+
+
+def test_a_rank_that_failed_by_itself_is_named_before_those_that_lost_it() -> None:
+    error = train_error(r0=RuntimeError(), r1=ValueError(), r2=RuntimeError())
+    said = [failure(0, BROKEN, True), failure(2, BROKEN, True), failure(1, "ValueError: own fault")]
+    told = explain(error, said, ["h0", "h1", "h2"])
+    assert str(told) == "cell c, host h1, rank 1, step 7: ValueError: own fault"
+    assert told.__notes__ == ["On the worker:\ntrace of 1"]
+
+
+def test_a_rank_that_said_nothing_died_and_is_named_with_its_host() -> None:
+    error = train_error(r0=RuntimeError("gloo"), r1=RuntimeError("The actor died.\nmore"))
+    told = explain(error, [failure(0, BROKEN, True)], ["h0", "h1"])
+    assert str(told) == "cell c, host h1, rank 1, step 7: the worker died (The actor died.)"
+
+
+def test_broken_connections_alone_are_told_as_they_are() -> None:
+    error = train_error(r0=RuntimeError(), r1=RuntimeError())
+    told = explain(error, [failure(1, BROKEN, True), failure(0, BROKEN, True)], [])
+    assert str(told) == f"cell c, host h1, rank 1, step 7: {BROKEN}"
+
+
+def test_a_failure_before_any_worker_began_tells_trains_reason() -> None:
+    assert str(explain(ControllerError(ValueError("no such node")), [], [])) == "no such node"
