@@ -1,1 +1,1 @@
-"""What runs and models amount to: tables, figures, cost model and report."""
+"""What runs and models amount to: tables, figures, layer tables and the report."""

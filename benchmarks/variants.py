@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.bootstrap import paired_ratio
 from analysis.tables import CellTable, read_cells
-from distsqz.orchestration.progress import SessionProgress
-from distsqz.orchestration.session import SessionOptions, run_session
-from distsqz.runs import Run, RunWriter
+from distsqz.orchestration.session import SessionOptions
+from distsqz.runs import Run
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
+from launch.measure import record
 
 
 def run_variants(name: str, model: str, variants: Mapping[str, TrainingOptions], workers: int) -> Run:
@@ -26,12 +26,8 @@ def run_variants(name: str, model: str, variants: Mapping[str, TrainingOptions],
         plan, (entry,) = plan_session([model], "ddp", workers, options)
         cells.append(replace(plan.cells[0], name=variant))
         entries.append({**entry, "cell": variant})
-    with (
-        RunWriter.create(Path("runs"), f"benchmark-{name}", sys.argv, {}, entries) as writer,
-        SessionProgress(cells) as progress,
-    ):
-        run_session(SessionPlan(cells=cells), SessionOptions(workers=workers), writer, progress)
-    return Run(writer.path)
+    session = SessionOptions(workers=workers)
+    return record(f"benchmark-{name}", SessionPlan(cells=cells), entries, session, Path("runs"), {})
 
 
 def by_variant(run: Run) -> dict[str, CellTable]:
@@ -43,6 +39,15 @@ def step_ratio(numerator: CellTable, denominator: CellTable) -> tuple[float, tup
     """Step time of one variant over another's, paired block by block, with its 95% bootstrap interval."""
     above, below = (np.asarray(cell.block_means_s(), dtype=np.float64) for cell in (numerator, denominator))
     return paired_ratio(above, below)
+
+
+def period_s(run: Run, variant: str, block_steps: int) -> NDArray[np.float64]:
+    """By block, the mean time from one step's start to the next one's: with what is done between steps."""
+    steps = run.table("steps").to_pandas()
+    steps = steps[(steps["cell"] == variant) & (steps["rank"] == 0) & ~steps["warmup"]].sort_values("step")
+    starts = steps["t_start_ns"].to_numpy()[: len(steps) // block_steps * block_steps]
+    blocks = starts.reshape(-1, block_steps)
+    return np.asarray((blocks[:, -1] - blocks[:, 0]) / (block_steps - 1) / 1e9, dtype=np.float64)
 
 
 def told(ratio: tuple[float, tuple[float, float] | None]) -> str:

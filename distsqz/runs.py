@@ -27,7 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, RunError
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
@@ -143,16 +143,20 @@ class RunWriter:
 
     def finish(self, status: str, error: Mapping[str, Any] | None = None) -> None:
         """Writes everything that is left, then how the run ended."""
-        self._flush_now()
         self._meta.update(status=status, error=error, ended_at=datetime.now(UTC).isoformat())
-        self._write_meta()
+        try:
+            self._flush_now()
+        finally:
+            self._write_meta()
 
     def _measured(self) -> bool:
         return any(self._pending.values()) or any(table.num_rows for table in self._written.values())
 
     def _flush_now(self) -> None:
         start = time.monotonic()
-        for name, records in self._pending.items():
+        for name in TABLES:
+            # Taken first: a flush that is cut off and repeated must not write a row twice.
+            records = self._pending.pop(name, [])
             if records:
                 columns = {
                     column: [getattr(record, column) for record in records]
@@ -160,7 +164,6 @@ class RunWriter:
                 }
                 rows = pa.table(columns, schema=arrow_schema(name))
                 self._written[name] = pa.concat_tables([self._written[name], rows])
-                records.clear()
                 self._write_table(name)
         self._next_flush = time.monotonic() + WRITE_SPACING * (time.monotonic() - start)
 
@@ -191,10 +194,9 @@ class Run:
             raise RequestError(
                 f"{path}: not a run directory ({error}); name one that holds a run.json"
             ) from error
-        if self.meta["schema_version"] != SCHEMA_VERSION:
-            raise RequestError(
-                f"{path}: schema_version {self.meta['schema_version']}, this distsqz reads {SCHEMA_VERSION}"
-            )
+        version = self.meta.get("schema_version") if isinstance(self.meta, dict) else None
+        if version != SCHEMA_VERSION:
+            raise RequestError(f"{path}: schema_version {version}, this distsqz reads {SCHEMA_VERSION}")
 
     @property
     def run_id(self) -> str:
@@ -227,7 +229,9 @@ def newest_run(root: Path) -> Path:
 def describe_error(error: BaseException) -> dict[str, Any]:
     """An error's entry in run.json: its one line, and where it happened as far as that is known."""
     where = {name: getattr(error, name, None) for name in ("cell", "host", "rank", "step")}
-    return {"text": str(error) or type(error).__name__, **where}
+    text = (str(error).splitlines() or [""])[0]
+    told = text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+    return {"text": told, **where}
 
 
 def git_commit() -> str | None:

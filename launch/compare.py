@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distsqz.cli import run_command
-from distsqz.training.plan import plan_session
 from launch.measure import MeasureOptions, measure
 
 
@@ -19,8 +18,7 @@ class Options(MeasureOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
-    plan, entries = plan_session(options.models, "ddp", options.session.workers, options.training)
-    measure("compare", plan, entries, options)
+    measure("compare", options.models, options)
 
 
 if __name__ == "__main__":

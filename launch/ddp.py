@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distsqz.cli import run_command
-from distsqz.training.plan import plan_session
 from launch.measure import MeasureOptions, measure
 
 
@@ -25,11 +24,7 @@ class Options(MeasureOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
-    workers, training = options.session.workers, options.training
-    plan, entries = plan_session(
-        [options.model], "ddp", workers, training, checkpoint=options.checkpoint, resume=options.resume
-    )
-    measure("ddp", plan, entries, options)
+    measure("ddp", [options.model], options, checkpoint=options.checkpoint, resume=options.resume)
 
 
 if __name__ == "__main__":

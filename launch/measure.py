@@ -18,6 +18,7 @@ from distsqz.orchestration.progress import SessionProgress
 from distsqz.orchestration.session import SessionOptions, run_session
 from distsqz.runs import Run, RunWriter
 from distsqz.training.options import TrainingOptions
+from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 
 
@@ -36,20 +37,39 @@ class MeasureOptions:
 
 
 def measure(
-    name: str, plan: SessionPlan, entries: Sequence[Mapping[str, Any]], options: MeasureOptions
+    name: str,
+    models: Sequence[str],
+    options: MeasureOptions,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
 ) -> None:
-    """Runs a session, named `name`, and prints what it found.
+    """Trains models on the same workers, in a session named `name`, and prints what it found.
 
     Raises:
-        RequestError: the run directory or the workers cannot be had.
+        RequestError: what was asked for cannot be done; it leaves no run behind.
         RunError: training failed; the run directory keeps what was measured until then.
     """
+    with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
+        plan, entries = plan_session(
+            models, "ddp", options.session.workers, options.training, checkpoint=checkpoint, resume=resume
+        )
+        run = record(name, plan, entries, options.session, options.runs, asdict(options))
+    print(report([run], [read_cells(run)], options.format))
+
+
+def record(
+    name: str,
+    plan: SessionPlan,
+    entries: Sequence[Mapping[str, Any]],
+    session: SessionOptions,
+    runs: Path,
+    options: Mapping[str, Any],
+) -> Run:
+    """Runs a planned session into a new run directory under `runs`."""
     start_step = plan.resume.step if plan.resume else 0
     with (
-        RunWriter.create(options.runs, name, sys.argv, asdict(options), entries) as writer,
+        RunWriter.create(runs, name, sys.argv, options, entries) as writer,
         SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress,
-        redirect_stdout(sys.stderr),  # Ray prints its own messages; stdout is for results
     ):
-        run_session(plan, options.session, writer, progress)
-    run = Run(writer.path)
-    print(report([run], [read_cells(run)], options.format))
+        run_session(plan, session, writer, progress)
+    return Run(writer.path)

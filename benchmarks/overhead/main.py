@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
-from benchmarks.variants import by_variant, run_variants, step_ratio, told
+from analysis.bootstrap import paired_ratio
+from benchmarks.variants import by_variant, period_s, run_variants, told
 from distsqz.cli import run_command
 from distsqz.training.options import TrainingOptions
 
@@ -28,6 +30,8 @@ class Options:
     """A name of the registry."""
     steps: int = 200
     """Measured steps of each variant (metering), or of each launch (launching)."""
+    block_steps: int = 10
+    """metering: steps that a variant takes before the other takes its turn."""
     rounds: int = 4
     """launching: how often both are launched, in turn."""
     workers: int = 2
@@ -39,8 +43,8 @@ class Options:
 
     @property
     def training(self) -> TrainingOptions:
-        """What both variants have in common."""
-        return TrainingOptions(image_size=self.image_size, steps=self.steps, warmup_steps=10, block_steps=2)
+        """What all variants have in common."""
+        return TrainingOptions(image_size=self.image_size, steps=self.steps, warmup_steps=10)
 
 
 def main(options: Options) -> None:
@@ -52,27 +56,29 @@ def main(options: Options) -> None:
 
 
 def metering(options: Options) -> None:
-    """Metered and unmetered steps take turns in one session."""
-    variants = {"metered": options.training, "unmetered": replace(options.training, metered=False)}
-    cells = by_variant(run_variants("metering", options.model, variants, options.workers))
-    ratio = step_ratio(cells["metered"], cells["unmetered"])
-    print(f"{options.model}: metered over unmetered step time {told(ratio)}")
+    """Metered and unmetered steps take turns in one session; times are from step start to step start."""
+    metered = replace(options.training, block_steps=options.block_steps)
+    variants = {"metered": metered, "unmetered": replace(metered, metered=False)}
+    run = run_variants("metering", options.model, variants, options.workers)
+    above, below = (period_s(run, variant, options.block_steps) for variant in variants)
+    print(f"{options.model}: metered over unmetered time a step {told(paired_ratio(above, below))}")
 
 
 def launching(options: Options) -> None:
-    """Whole launches take turns, R T T R ...; the ratio is that of the medians over all launches' steps."""
-    step_s: dict[str, list[float]] = {"ray": [], "torchrun": []}
+    """Whole launches take turns, R T, T R, ..., both unmetered; the ratio is paired round by round."""
+    medians: dict[str, list[float]] = {"ray": [], "torchrun": []}
     for index in range(options.rounds):
         for launcher in ("ray", "torchrun") if index % 2 == 0 else ("torchrun", "ray"):
-            measured = _ray_steps(options) if launcher == "ray" else _torchrun_steps(options)
-            print(f"{launcher}: median step {statistics.median(measured) * 1000:.1f} ms", file=sys.stderr)
-            step_s[launcher].extend(measured)
-    ray, torchrun = (statistics.median(step_s[launcher]) for launcher in ("ray", "torchrun"))
-    print(f"{options.model}: Ray-launched over torchrun-launched step time {ray / torchrun:.4f}")
+            step_s = _ray_steps(options) if launcher == "ray" else _torchrun_steps(options)
+            medians[launcher].append(statistics.median(step_s))
+            print(f"{launcher}: median step {medians[launcher][-1] * 1000:.1f} ms", file=sys.stderr)
+    ratio = paired_ratio(np.asarray(medians["ray"]), np.asarray(medians["torchrun"]))
+    print(f"{options.model}: Ray-launched over torchrun-launched step time {told(ratio)}")
 
 
 def _ray_steps(options: Options) -> list[float]:
-    run = run_variants("launching", options.model, {"ray": options.training}, options.workers)
+    unmetered = replace(options.training, metered=False, block_steps=options.steps)
+    run = run_variants("launching", options.model, {"ray": unmetered}, options.workers)
     return [float(step_s) for step_s in by_variant(run)["ray"].step_s]
 
 

@@ -39,9 +39,9 @@ def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None 
         raise RequestError(f"--image-size {image_size}: must be at least 1 pixel")
     if seed < 0:
         raise RequestError(f"--seed {seed}: must be 0 or more")
-    source, _, place = spec.partition(":")
+    source, _, place = absolute_spec(spec).partition(":")
     try:
-        match source, Path(place).expanduser() if place else None:
+        match source, Path(place) if place else None:
             case "synthetic", None:
                 return open_synthetic(image_size, seed, num_classes)
             case "fashion-mnist", directory:
@@ -64,4 +64,7 @@ def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None 
 def absolute_spec(spec: str) -> str:
     """What `--data` asks for, its path made to hold wherever it is opened."""
     source, colon, place = spec.partition(":")
-    return f"{source}:{Path(place).expanduser().absolute()}" if place else f"{source}{colon}"
+    try:
+        return f"{source}:{Path(place).expanduser().absolute()}" if place else f"{source}{colon}"
+    except RuntimeError as error:  # no such user's home
+        raise RequestError(f"--data {spec}: {error}; give the directory itself") from error

@@ -76,7 +76,11 @@ def _open_split(directory: Path, present: list[str], classes: list[str], image_s
     files: list[str] = []
     labels: list[int] = []
     for name in present:
-        found = sorted(file.name for file in (directory / name).iterdir() if file.suffix.lower() in SUFFIXES)
+        try:
+            files_there = list((directory / name).iterdir())
+        except OSError as error:
+            raise SourceError(f"{directory / name}: {error.strerror}") from error
+        found = sorted(file.name for file in files_there if file.suffix.lower() in SUFFIXES)
         if not found:
             raise SourceError(f"{directory / name}: no images; they end in {', '.join(SUFFIXES)}")
         files += [f"{name}/{file}" for file in found]

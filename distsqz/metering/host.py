@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-NS_PER_S = 1_000_000_000
+from distsqz.metering.clock import NS_PER_S
 
 
 class CounterFile:

@@ -172,7 +172,7 @@ def _own_factory(name: str) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(
             f"--model {name}: cannot import {module_name!r} ({_one_line(error)}); "
             "it must be importable from the current directory"
@@ -195,6 +195,6 @@ def _takes_num_classes(factory: Callable[..., Any]) -> bool:
     return True
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"

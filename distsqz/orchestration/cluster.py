@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import ray
 from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray.exceptions import RayError
 
 from distsqz.errors import RequestError
 from distsqz.training.replica import cores_of_this_host
@@ -19,6 +21,8 @@ LENT_PER_CORE = 4
 """An embedded Ray lends each core this often: more workers than cores still show bytes, if not times."""
 
 CONNECT_TIMEOUT_S = 8.0
+FREE_TIMEOUT_S = 10.0
+"""What a job that has just ended still holds comes free within this time."""
 
 
 @contextlib.contextmanager
@@ -39,7 +43,11 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[None]
             _check_cluster_has("GPU", workers)
         yield
     finally:
+        # An impatient second Ctrl-C must not leave half a Ray running.
+        handlers = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
         ray.shutdown()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
 
 
 def _start_embedded(workers: int) -> None:
@@ -69,8 +77,8 @@ def _join(address: str) -> None:
             f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
             "start one with `ray start --head` or leave --address out"
         ) from error
-    except (ConnectionError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (ConnectionError, ValueError, OSError, RuntimeError, RayError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
 
 
@@ -81,8 +89,16 @@ def _init(**settings: Any) -> None:
 
 
 def _check_cluster_has(resource: str, workers: int) -> None:
-    available = int(ray.cluster_resources().get(resource, 0))
-    if workers > available:
+    there = int(ray.cluster_resources().get(resource, 0))
+    if workers > there:
         raise RequestError(
-            f"--workers {workers}: each takes a {resource} and the cluster has {available}; ask for fewer"
+            f"--workers {workers}: each takes a {resource} and the cluster has {there}; ask for fewer"
         )
+    give_up_at = time.monotonic() + FREE_TIMEOUT_S
+    while (free := int(ray.available_resources().get(resource, 0))) < workers:
+        if time.monotonic() > give_up_at:
+            raise RequestError(
+                f"--workers {workers}: each takes a {resource} and {free} of the cluster's {there} are free; "
+                "ask for fewer or wait for other jobs to end"
+            )
+        time.sleep(0.5)

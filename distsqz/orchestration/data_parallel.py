@@ -42,10 +42,14 @@ class NodeInterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
 
 
 def _use_node_interface() -> None:
-    interface = interface_of(ray.util.get_node_ip_address())
-    if interface:
-        os.environ["GLOO_SOCKET_IFNAME"] = interface
-        os.environ["NCCL_SOCKET_IFNAME"] = interface
+    address = ray.util.get_node_ip_address()
+    interface = interface_of(address)
+    if interface is None:
+        raise RuntimeError(
+            f"no network interface of {socket.gethostname()} holds Ray's node address {address}"
+        )
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without the sign NCCL takes it for a prefix
 
 
 def train_data_parallel(
@@ -104,5 +108,13 @@ def _failure(error: Exception) -> Failure:
         rank=ray.train.get_context().get_world_rank(),
         step=known.step if known else None,
         trace=traceback.format_exc(),
-        of_communication=any(word in text for word in ("gloo", "Gloo", "NCCL", "Connection closed by peer")),
+        of_communication=_is_of_communication(error),
     )
+
+
+def _is_of_communication(error: BaseException) -> bool:
+    """Whether a collective broke; Gloo has no exception of its own, its messages name its source files."""
+    from torch.distributed import DistError
+
+    cause = error.__cause__ or error
+    return isinstance(cause, DistError) or (isinstance(cause, RuntimeError) and "/gloo/" in str(cause))

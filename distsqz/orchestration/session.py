@@ -73,8 +73,8 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         RunError: training failed; names host, rank and step.
     """
     with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
         ray_cluster(options.address, options.workers, options.gpus),
-        tempfile.TemporaryDirectory() as storage,
     ):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             while training.is_alive() and not interrupted.is_set():
                 training.join(POLL_S)
                 take()
-        take()
+            take()
         if interrupted.is_set():
             raise KeyboardInterrupt
         if training.error:

@@ -16,7 +16,9 @@ from distsqz.metering.transfers import TransferLog
 from distsqz.theory.all_reduce import ring_tx_bytes
 
 
-def replicate(module: nn.Module, transfers: TransferLog | None, bucket_mb: float) -> DistributedDataParallel:
+def replicate(
+    module: nn.Module, transfers: TransferLog | None, bucket_mb: float | None
+) -> DistributedDataParallel:
     """Makes `module` one of the default group's replicas; their gradients are summed, not averaged.
 
     Whoever computes the loss divides it by the world size: that costs nothing, where dividing the gradients
@@ -26,7 +28,8 @@ def replicate(module: nn.Module, transfers: TransferLog | None, bucket_mb: float
     Args:
         module: the model, the same on every rank.
         transfers: where each bucket is noted; None sends them unnoted.
-        bucket_mb: gradients are sent in buckets of about this many MiB.
+        bucket_mb: gradients are sent in buckets of about this many MiB; None leaves it to DDP, whose first
+            bucket is smaller, so that sending begins early in the backward pass.
     """
     device = next(module.parameters()).device
     replica = DistributedDataParallel(

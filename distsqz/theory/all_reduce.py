@@ -15,11 +15,6 @@ def ring_tx_bytes(payload_bytes: int, world_size: int) -> int:
     return round(2 * (world_size - 1) * payload_bytes / world_size)
 
 
-def algorithm_bandwidth(payload_bytes: int, seconds: float) -> float:
-    """Algorithm bandwidth (algbw) in bytes a second: payload over time, as the caller sees it."""
-    return payload_bytes / seconds
-
-
 def bus_bandwidth(payload_bytes: int, world_size: int, seconds: float) -> float:
     """Bus bandwidth (busbw) in bytes a second: what each link carried one way, comparable to its rate."""
     return ring_tx_bytes(payload_bytes, world_size) / seconds

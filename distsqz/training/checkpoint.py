@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         path = found[-1]
     try:
         return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # torch.load lets any parsing error through
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise RequestError(f"--resume {path}: not a checkpoint of this program ({reason})") from error

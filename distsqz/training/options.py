@@ -37,8 +37,8 @@ class TrainingOptions:
     """bf16 computes under autocast; parameters and gradients stay fp32."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up."""
-    bucket_mb: float = 25.0
-    """Gradients are sent in buckets of about this many MiB."""
+    bucket_mb: float | None = None
+    """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each."""
     threads: int | None = None
     """Compute threads a worker; by default its host's cores divided by the workers there."""
     seed: int = 0
@@ -75,6 +75,8 @@ class TrainingOptions:
         for field in fields(self):
             value = getattr(self, field.name)
             option = "--" + field.name.replace("_", "-")
+            if field.name == "seed" and value >= 2**63:
+                raise RequestError(f"--seed {value}: must be below 2**63")
             if field.name in least and value is not None and value < least[field.name]:
                 raise RequestError(f"{option} {value}: must be at least {least[field.name]}")
             if field.name in ("lr", "bucket_mb") and value is not None and not 0 < value < math.inf:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from distsqz.errors import RequestError
+from distsqz.models.registry import default_image_size
 from distsqz.models.weights import load_weights
 from distsqz.training.cell import Cell, describe_cell, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
@@ -39,6 +41,9 @@ def plan_session(
     """
     if len(set(models)) < len(models):
         raise RequestError(f"--models {' '.join(models)}: name each model once")
+    if options.image_size is None:
+        # One size for all: cells are compared where the model alone makes the difference.
+        options = replace(options, image_size=max(map(default_image_size, models)))
     cells, entries, weights = [], [], {}
     for model in models:
         cell = plan_cell(model, strategy, world_size, options)
@@ -49,6 +54,8 @@ def plan_session(
         cells.append(cell)
         entries.append(describe_cell(cell, module))
     state = _resumed(resume, cells[0], module) if resume else None
+    if state:
+        entries[0]["steps"] -= state.step
     return SessionPlan(cells=cells, weights=weights, resume=state), entries
 
 
@@ -68,8 +75,9 @@ def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
         raise RequestError(
             f"--resume {path}: not of this model ({str(error).splitlines()[-1].strip()})"
         ) from error
-    if state.step >= cell.total_steps:
+    if cell.total_steps - state.step <= cell.options.warmup_steps:
         raise RequestError(
-            f"--resume {path}: stands at step {state.step} of {cell.total_steps} already; ask for more steps"
+            f"--resume {path}: stands at step {state.step} of {cell.total_steps}, which leaves nothing to "
+            f"measure after --warmup-steps {cell.options.warmup_steps}; ask for more steps"
         )
     return state

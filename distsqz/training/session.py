@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,24 +45,17 @@ def interleaved(cells: int, rounds: int) -> Iterator[int]:
 
 def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
     """Trains every cell of the plan to its end; torch's default process group must be up."""
-    threads = _threads(plan, replica)
+    threads = plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
     torch.set_num_threads(threads)
-    clock = _clock(replica.device)
-    dist.barrier()  # a backend that connects late has connected now
-    peers = PeerMeter(replica.rank, exchange=_all_gather)
-    trainers = [
-        Trainer(
-            cell,
-            replica,
-            _instruments(clock, peers, replica, metered=cell.options.metered),
-            outbox,
-            weights=plan.weights.get(cell.name),
-            resume=plan.resume,
-        )
-        for cell in plan.cells
-    ]
     _describe(plan, replica, outbox, threads)
-    try:
+    with ExitStack() as stack:
+        instruments = _instruments(replica, stack)
+        trainers = []
+        for cell in plan.cells:
+            metered = instruments if cell.options.metered else Instruments(clock=instruments.clock)
+            weights = plan.weights.get(cell.name)
+            trainers.append(Trainer(cell, replica, metered, outbox, weights, plan.resume))
+            stack.callback(trainers[-1].close)
         for trainer in trainers:
             trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
         rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
@@ -69,21 +63,25 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
             trainer = trainers[index]
             dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
-    finally:
-        for trainer in trainers:
-            trainer.close()
-        peers.close()
 
 
-def _instruments(clock: Clock[Any], peers: PeerMeter, replica: Replica, metered: bool) -> Instruments:
-    if not metered:
-        return Instruments(clock=clock)
+def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
+    """All that this worker can be measured with, closed with the stack."""
+    clock = _clock(replica.device)
+    peers = PeerMeter(replica.rank, exchange=_all_gather)
+    interface = InterfaceMeter(replica.interface) if replica.interface else None
+    scheduler = SchedulerMeter(threading.get_native_id())
+    for instrument in (peers, interface, scheduler):
+        if instrument:
+            stack.callback(instrument.close)
+    # NCCL may send through NVLink, shared memory or InfiniBand: its process's sockets do not tell its bytes.
+    counted = replica.device == "cpu" and (peers.available or replica.world_size == 1)
     return Instruments(
         clock=clock,
         transfers=TransferLog(clock),
-        peers=peers if peers.available or replica.world_size == 1 else None,
-        interface=InterfaceMeter(replica.interface) if replica.interface else None,
-        scheduler=SchedulerMeter(threading.get_native_id()),
+        peers=peers if counted else None,
+        interface=interface,
+        scheduler=scheduler,
     )
 
 
@@ -95,18 +93,14 @@ def _clock(device: str) -> Clock[Any]:
     return CudaClock()
 
 
-def _threads(plan: SessionPlan, replica: Replica) -> int:
-    return plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
-
-
 def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> None:
-    replicas = _all_gather(replica)
+    replicas, threads_by_rank = zip(*_all_gather((replica, threads)), strict=True)
     if replica.rank != 0:
         return
     facts = {
         "hosts": [each.host for each in replicas],
         "cores_by_host": {each.host: each.cores for each in replicas},
-        "threads_per_worker": threads,
+        "threads_per_worker": max(threads_by_rank),
         "interface": replica.interface,
         "device": replica.device,
     }

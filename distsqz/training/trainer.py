@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from distsqz.data import Split, evaluation_batches, steps_per_epoch, train_batches
 from distsqz.errors import RunError
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
-from distsqz.metering.schema import EvaluationRecord, Record, StepRecord
+from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import recipe_for
 from distsqz.sync.data_parallel import predict_bytes, replicate
@@ -117,10 +117,10 @@ class Trainer:
         for _ in range(steps):
             try:
                 self._train_step()
+                self._after_step()
             except Exception as error:
                 raise self._failure(error) from error
             self.step += 1
-            self._after_step()
 
     def close(self) -> None:
         """Lets go of processes that decode images."""
@@ -131,7 +131,6 @@ class Trainer:
         meter, optimizer = self._meter, self._optimizer
         optimizer.param_groups[0]["lr"] = self._lr()
         self._seed_dropout()
-        self._module.train()
         meter.begin(self.step, warmup=self.step < self._measure_from)
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)
@@ -146,6 +145,7 @@ class Trainer:
         meter.lap("optimizer")
         meter.end()
         meter.record(samples=len(labels), loss=loss.item())
+        self._send_records()
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"the loss is {loss.item()}; a lower --lr (now {self._lr():g}) may help")
 
@@ -167,25 +167,29 @@ class Trainer:
         return rise * self._recipe.lr_at(self.step, self.cell.total_steps)
 
     def _after_step(self) -> None:
-        records = self._meter.take()
-        self._count_bytes(records["steps"])
-        self._outbox.put(records)
-        options, at_end = self.cell.options, self.remaining == 0
-        if self._data.validation is not None and (
-            (options.evaluate == "epoch" and self.step % self._steps_per_epoch == 0)
-            or (options.evaluate == "end" and at_end)
-        ):
-            self._evaluate(self._data.validation)
-        if options.checkpoint_every and (self.step % options.checkpoint_every == 0 or at_end):
-            self._save()
+        """What is due after the step: judging, saving."""
+        options, done = self.cell.options, self.step + 1
+        at_end = done == self.cell.total_steps
+        evaluates = (options.evaluate == "epoch" and done % self._steps_per_epoch == 0) or (
+            options.evaluate == "end" and at_end
+        )
+        saves = options.checkpoint_every and (done % options.checkpoint_every == 0 or at_end)
+        if evaluates and self._data.validation is not None:
+            self._evaluate(self._data.validation, done)
+        if saves:
+            self._save(done)
+        if evaluates or saves:
+            dist.barrier()  # else the next step would count one rank's work here as communication
 
-    def _count_bytes(self, steps: list[Record]) -> None:
-        for record in steps:
+    def _send_records(self) -> None:
+        records = self._meter.take()
+        for record in records["steps"]:
             assert isinstance(record, StepRecord)
             if self._tx_bytes is None or record.tcp_tx_bytes is None:
                 self._tx_bytes = None
             else:
                 self._tx_bytes += record.tcp_tx_bytes
+        self._outbox.put(records)
 
     def _all_tx_bytes(self) -> int | None:
         """TCP payload that all ranks have sent in steps so far."""
@@ -197,7 +201,7 @@ class Trainer:
         dist.all_gather_object(gathered, mine)
         return gathered
 
-    def _evaluate(self, validation: Split) -> None:
+    def _evaluate(self, validation: Split, done: int) -> None:
         """Accuracy and loss over all validation images, each rank judging its own share."""
         batches = evaluation_batches(
             validation,
@@ -208,20 +212,21 @@ class Trainer:
         )
         self._module.eval()
         share = judge(lambda images: self._logits(self._module, self._to_device(images)), batches)
+        self._module.train()
         seen, right, loss = (sum(parts) for parts in zip(*self._gather(share), strict=True))
         bytes_so_far = self._all_tx_bytes()
         if self._replica.rank == 0:
             evaluation = EvaluationRecord(
                 cell=self.cell.name,
-                step=self.step,
-                samples_seen=self.step * self.cell.global_batch,
+                step=done,
+                samples_seen=done * self.cell.global_batch,
                 bytes_so_far=bytes_so_far,
                 accuracy=right / seen,
                 loss=loss / seen,
             )
             self._outbox.put({"evaluations": [evaluation]})
 
-    def _save(self) -> None:
+    def _save(self, done: int) -> None:
         bytes_so_far = self._all_tx_bytes()
         if self._replica.rank == 0:
             checkpoint = Checkpoint(
@@ -229,12 +234,12 @@ class Trainer:
                 num_classes=self.cell.num_classes,
                 world_size=self.cell.world_size,
                 batch_size=self.cell.options.batch_size,
-                step=self.step,
+                step=done,
                 tx_bytes=bytes_so_far,
                 model=self._module.state_dict(),
                 optimizer=self._optimizer.state_dict(),
             )
-            self._outbox.save(self.cell.name, self.step, checkpoint.to_bytes())
+            self._outbox.save(self.cell.name, done, checkpoint.to_bytes())
 
     def _failure(self, error: Exception) -> RunError:
         return RunError(
