@@ -7,7 +7,8 @@ FASHION_MNIST := /usr/share/datasets/fashion-mnist
 .PHONY: demo test lint clean data
 
 demo: .venv/.installed data
-	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 --workers 2 --steps 20
+	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 --workers 2 \
+	  --steps 40 --block-steps 2
 
 test: .venv/.installed data lint
 	$(BIN)/python -m pytest
@@ -20,6 +21,8 @@ lint: .venv/.installed
 
 # The stamp is written last, so that an installation cut short is made again.
 .venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq \
+	  && apt-get install -y -qq python3-venv; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@

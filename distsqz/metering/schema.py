@@ -38,17 +38,22 @@ class StepRecord:
     """From there until the synchronised gradients are back."""
     optimizer_s: float
     other_s: float
+    """What is left of wall_s: next to nothing."""
     sched_wait_s: float | None
     """Time that the training thread was runnable and had no core."""
     samples: int
     loss: float
+    """Mean cross-entropy of this rank's images, before the update."""
     logical_tx_bytes: int | None
+    """Payload handed to the communication layer."""
     logical_rx_bytes: int | None
     predicted_tx_bytes: int | None
+    """What `distsqz.theory` says that this rank must send for it."""
     predicted_rx_bytes: int | None
     tcp_tx_bytes: int | None
     """Payload written to the sockets shared with other ranks, retransmissions apart."""
     tcp_rx_bytes: int | None
+    """Payload that the kernel has received; a peer that is ahead may have sent some of its next step."""
     tcp_retrans_bytes: int | None
     nic_tx_bytes: int | None
     """Bytes through the interface, of everything on the host: ranks that share a host share this figure."""
@@ -65,7 +70,9 @@ class TransferRecord:
     rank: int
     step: int
     op: str
+    """all_reduce."""
     bucket: int
+    """In the order of the backward pass, from 0."""
     peer: str | None
     """The other end of a push or pull; None for a collective."""
     payload_bytes: int
@@ -88,6 +95,7 @@ class PeerRecord:
     rx_bytes: int
     retrans_bytes: int
     rtt_us: int
+    """The kernel's smoothed round-trip time, of the slowest connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,0 @@
-"""Whether the models learn."""
