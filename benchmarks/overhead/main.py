@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from analysis.bootstrap import paired_ratio
-from benchmarks.variants import by_variant, period_s, run_variants, told
+from benchmarks.overhead.trainings import RayTraining, TorchrunTraining, Training
+from benchmarks.variants import period_s, run_variants, told
 from distsqz.cli import run_command
 from distsqz.training.options import TrainingOptions
 
-PLAIN = Path(__file__).with_name("plain_torchrun.py")
+Turn = tuple[int, int]
+"""Begin and end, in ns since the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +33,13 @@ class Options:
     model: str = "squeezenet"
     """A name of the registry."""
     steps: int = 200
-    """Measured steps of each variant (metering), or of each launch (launching)."""
+    """metering: measured steps of each variant."""
     block_steps: int = 10
     """metering: steps that a variant takes before the other takes its turn."""
-    rounds: int = 4
-    """launching: how often both are launched, in turn."""
+    turns: int = 20
+    """launching: turns of each."""
+    turn_s: float = 4.0
+    """launching: how long a turn lasts, in seconds."""
     workers: int = 2
     """Data-parallel workers."""
     image_size: int = 64
@@ -65,30 +71,44 @@ def metering(options: Options) -> None:
 
 
 def launching(options: Options) -> None:
-    """Whole launches take turns, R T, T R, ..., both unmetered; the ratio is paired round by round."""
-    medians: dict[str, list[float]] = {"ray": [], "torchrun": []}
-    for index in range(options.rounds):
-        for launcher in ("ray", "torchrun") if index % 2 == 0 else ("torchrun", "ray"):
-            step_s = _ray_steps(options) if launcher == "ray" else _torchrun_steps(options)
-            medians[launcher].append(statistics.median(step_s))
-            print(f"{launcher}: median step {medians[launcher][-1] * 1000:.1f} ms", file=sys.stderr)
-    ratio = paired_ratio(np.asarray(medians["ray"]), np.asarray(medians["torchrun"]))
-    print(f"{options.model}: Ray-launched over torchrun-launched step time {told(ratio)}")
+    """Both train all the while, but one is stopped while the other has its turn; paired turn by turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        what = (options.model, options.workers, options.training, Path(folder))
+        trainings = [RayTraining(*what), TorchrunTraining(*what)]
+        try:
+            for training in trainings:
+                training.wait_for_steps()
+                training.send(signal.SIGSTOP)
+            turns = [_take_turns(trainings, options.turn_s, index) for index in range(options.turns)]
+        finally:
+            for training in trainings:
+                training.end()
+        medians = [
+            [_median_step_s(training.steps(), turn[index]) for turn in turns]
+            for index, training in enumerate(trainings)
+        ]
+    ray, torchrun = (np.asarray(each) for each in medians)
+    print(
+        f"{options.model}: Ray-launched over torchrun-launched step time {told(paired_ratio(ray, torchrun))}"
+    )
 
 
-def _ray_steps(options: Options) -> list[float]:
-    unmetered = replace(options.training, metered=False, block_steps=options.steps)
-    run = run_variants("launching", options.model, {"ray": unmetered}, options.workers)
-    return [float(step_s) for step_s in by_variant(run)["ray"].step_s]
+def _take_turns(trainings: Sequence[Training], turn_s: float, index: int) -> list[Turn]:
+    """A turn of each training, in this order or, every other time, in the reverse; told in this order."""
+    turns: dict[int, Turn] = {}
+    for position in (0, 1) if index % 2 == 0 else (1, 0):
+        trainings[position].send(signal.SIGCONT)
+        begin_ns = time.time_ns()
+        time.sleep(turn_s)
+        turns[position] = (begin_ns, time.time_ns())
+        trainings[position].send(signal.SIGSTOP)
+    return [turns[0], turns[1]]
 
 
-def _torchrun_steps(options: Options) -> list[float]:
-    training = options.training
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={options.workers}", str(PLAIN), options.model]
-    command += map(str, [training.image_size, training.batch_size, training.warmup_steps, training.steps])
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [float(line) for line in output.split()]
+def _median_step_s(steps: NDArray[np.float64], turn: Turn) -> float:
+    """Of the steps that lie within a turn; `steps` has a row (start in ns, duration in s) each."""
+    begin, end = steps[:, 0], steps[:, 0] + steps[:, 1] * 1e9
+    return float(np.median(steps[(begin >= turn[0]) & (end <= turn[1]), 1]))
 
 
 if __name__ == "__main__":

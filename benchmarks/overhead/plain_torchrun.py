@@ -1,13 +1,15 @@
 """The same training as an engineer would write it plainly, under torchrun: no Ray, no meters, stock DDP.
 
-Prints the time of each measured step on the slowest rank, in seconds, a line each.
+Trains until it is ended; rank 0 writes a line a step: its start in ns since the epoch, its duration in s.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,8 +20,8 @@ from distsqz.data import open_data, train_batches
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
 
 
-def main(name: str, image_size: int, batch_size: int, warmup_steps: int, steps: int) -> None:
-    """Trains and prints step times."""
+def main(name: str, image_size: int, batch_size: int, output: Path) -> None:
+    """Trains and writes step times."""
     dist.init_process_group("gloo")
     rank, world_size = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world_size))
@@ -37,20 +39,17 @@ def main(name: str, image_size: int, batch_size: int, warmup_steps: int, steps: 
     )
     data = open_data("synthetic", image_size=image_size, seed=0)
     batches = train_batches(data.train, rank=rank, world_size=world_size, batch_size=batch_size, seed=0)
-    times = torch.zeros(warmup_steps + steps)
-    for step in range(warmup_steps + steps):
-        start = time.perf_counter()
-        images, labels = next(batches)
-        loss = F.cross_entropy(replica(images.to(memory_format=torch.channels_last)), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        times[step] = time.perf_counter() - start
-    dist.all_reduce(times, op=dist.ReduceOp.MAX)
-    if rank == 0:
-        print(*times[warmup_steps:].tolist(), sep="\n")
-    dist.destroy_process_group()
+    with (output if rank == 0 else Path(os.devnull)).open("w") as lines:
+        for _ in itertools.count():
+            start_ns, start = time.time_ns(), time.perf_counter()
+            images, labels = next(batches)
+            loss = F.cross_entropy(replica(images.to(memory_format=torch.channels_last)), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step_s = time.perf_counter() - start
+            print(start_ns, step_s, file=lines, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
