@@ -182,7 +182,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "stands at step 8 of 8 already"),
+        ((), "stands at step 8 of 8, which leaves nothing to measure"),
         (("--workers", 3), "saved with --workers 2, not 3"),
         (("--model", "squeezenet", "--image-size", 32), "saved with --model tests.own_models:SmallNet"),
     ],
