@@ -21,7 +21,7 @@ from distsqz.orchestration.data_parallel import train_data_parallel
 from distsqz.orchestration.failures import Failure, explain
 from distsqz.training.session import SessionPlan
 
-POLL_S = 0.5
+POLL_S = 1.0
 
 
 class Recorder(Protocol):
