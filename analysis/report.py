@@ -122,7 +122,7 @@ def tables(rows: list[dict[str, Any]], comparisons: list[dict[str, Any]], fmt: F
     wanted = [
         (title, rows, [*several, *CELL_COLUMNS, *evaluated]),
         (
-            "Four views of the bytes that a rank sends a step (interface: all that its host sent)",
+            "Four views of the bytes that a rank sends a step (interface: by its whole host)",
             rows,
             [*several, "cell", *VIEWS],
         ),

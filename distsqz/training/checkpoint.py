@@ -49,6 +49,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 f"--resume {path}: no checkpoint there; runs keep them with --checkpoint-every"
             )
         path = found[-1]
+    if not path.exists():
+        raise RequestError(f"--resume {path}: no such file or run directory")
     try:
         return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load lets any parsing error through

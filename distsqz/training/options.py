@@ -54,7 +54,7 @@ class TrainingOptions:
     loader_workers: int | None = None
     """Processes a worker that decode images; by default 2 for image folders, 0 for sets held in memory."""
     metered: bool = True
-    """Count bytes; without it only step times are taken, which shows what measuring costs."""
+    """Whether bytes are counted; --no-metered takes step times only, which shows what measuring costs."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""

@@ -39,6 +39,8 @@ def plan_session(
     Raises:
         RequestError: model, data, options or checkpoint do not make sense.
     """
+    if not models:
+        raise RequestError("--models: none given; name at least one, such as squeezenet alexnet")
     if len(set(models)) < len(models):
         raise RequestError(f"--models {' '.join(models)}: name each model once")
     if options.image_size is None:

@@ -179,3 +179,13 @@ def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], li
     with pytest.raises(RequestError) as refusal:
         options(**changes)
     assert str(refusal.value) == line
+
+
+def test_a_session_without_models_is_refused() -> None:
+    with pytest.raises(RequestError, match="--models: none given"):
+        plan_session([], "ddp", 2, options())
+
+
+def test_resuming_from_nowhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such file or run directory"):
+        plan_session([MODEL], "ddp", 2, options(), resume=tmp_path / "nothing")
