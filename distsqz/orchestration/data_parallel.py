@@ -20,6 +20,15 @@ from distsqz.orchestration.network import interface_of, metered_interface
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
 
+KEEP_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+"""For glibc (mallopt(3)). Train computes in a thread of its own, from which freed tensors would go back to
+the kernel and be faulted in again in every step: a tenth of AlexNet's (benchmarks/overhead)."""
+
 
 class _NodeInterfaceBackend(_TorchBackend):  # type: ignore[misc]  # Ray is untyped
     """Torch's process group over the interface that holds Ray's own node address.
@@ -65,7 +74,7 @@ def train_data_parallel(
         train_loop_config={"plan": ray.put(plan), "collector": collector},
         torch_config=NodeInterfaceTorchConfig(timeout_s=timeout_s),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-        run_config=RunConfig(storage_path=storage),
+        run_config=RunConfig(storage_path=storage, worker_runtime_env={"env_vars": KEEP_FREED_MEMORY}),
     ).fit()
 
 
