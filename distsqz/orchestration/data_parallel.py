@@ -26,7 +26,7 @@ KEEP_FREED_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
-"""For glibc (mallopt(3)): AlexNet's step takes a tenth less with these (benchmarks/overhead). Probably because
+"""For glibc (mallopt(3)): AlexNet's step takes a tenth less with these (benchmarks/overhead). Probably since
 Train computes in a thread of its own, from which freed tensors else go back to the kernel in every step."""
 
 
