@@ -18,6 +18,7 @@ from analysis.bootstrap import paired_ratio
 from benchmarks.overhead.trainings import RayTraining, TorchrunTraining, Training
 from benchmarks.variants import period_s, run_variants, told
 from distsqz.cli import run_command
+from distsqz.orchestration.data_parallel import KEEP_FREED_MEMORY
 from distsqz.training.options import TrainingOptions
 
 Turn = tuple[int, int]
@@ -40,6 +41,8 @@ class Options:
     """launching: turns of each."""
     turn_s: float = 4.0
     """launching: how long a turn lasts, in seconds."""
+    plain_memory: Literal["as-ray", "stock"] = "as-ray"
+    """launching: whether the plain script gets the memory settings of glibc that Ray's workers get."""
     workers: int = 2
     """Data-parallel workers."""
     image_size: int = 64
@@ -74,7 +77,8 @@ def launching(options: Options) -> None:
     """Both train all the while, but one is stopped while the other has its turn; paired turn by turn."""
     with tempfile.TemporaryDirectory() as folder:
         what = (options.model, options.workers, options.training, Path(folder))
-        trainings = [RayTraining(*what), TorchrunTraining(*what)]
+        memory = KEEP_FREED_MEMORY if options.plain_memory == "as-ray" else {}
+        trainings = [RayTraining(*what), TorchrunTraining(*what, environment=memory)]
         try:
             for training in trainings:
                 training.wait_for_steps()
@@ -89,7 +93,8 @@ def launching(options: Options) -> None:
         ]
     ray, torchrun = (np.asarray(each) for each in medians)
     print(
-        f"{options.model}: Ray-launched over torchrun-launched step time {told(paired_ratio(ray, torchrun))}"
+        f"{options.model}: Ray-launched over torchrun-launched step time ({options.plain_memory} memory) "
+        f"{told(paired_ratio(ray, torchrun))}"
     )
 
 

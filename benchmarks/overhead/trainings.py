@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,12 @@ ENDLESS = 1_000_000
 class Training:
     """A training without end, and all processes that belong to it."""
 
-    def __init__(self, command: Sequence[object]) -> None:
+    def __init__(self, command: Sequence[object], environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
         )
 
     def steps(self) -> NDArray[np.float64]:
@@ -81,10 +85,18 @@ class RayTraining(Training):
 class TorchrunTraining(Training):
     """`plain_torchrun.py`."""
 
-    def __init__(self, model: str, workers: int, options: TrainingOptions, folder: Path) -> None:
+    def __init__(
+        self,
+        model: str,
+        workers: int,
+        options: TrainingOptions,
+        folder: Path,
+        environment: Mapping[str, str],
+    ) -> None:
         self._output = folder / "torchrun.txt"
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
-        super().__init__([*launcher, PLAIN, model, options.image_size, options.batch_size, self._output])
+        script = [PLAIN, model, options.image_size, options.batch_size, self._output]
+        super().__init__([*launcher, *script], environment)
 
     def steps(self) -> NDArray[np.float64]:
         """From the file that rank 0 writes."""
