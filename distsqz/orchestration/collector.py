@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Delivery:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     checkpoints: list[tuple[str, int, bytes]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    pids: list[int] = field(default_factory=list)
+    """Of the processes that train."""
 
 
 @ray.remote(num_cpus=0)
@@ -45,6 +48,10 @@ class Collector:
         """Takes a checkpoint's bytes."""
         self._delivery.checkpoints.append((cell, step, checkpoint))
 
+    def enlist(self, pid: int) -> None:
+        """Takes the process id of a worker that begins."""
+        self._delivery.pids.append(pid)
+
     def fail(self, failure: Failure) -> None:
         """Takes a worker's last words."""
         self._delivery.failures.append(failure)
@@ -62,6 +69,7 @@ class CollectorOutbox:
         self._collector = collector
         self._kept: dict[str, list[Record]] = {}
         self._send_at = time.monotonic() + SEND_EVERY_S
+        collector.enlist.remote(os.getpid())
 
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
         """Keeps records, and sends all that are kept if it is time."""

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.errors import RequestError
 from distsqz.metering.schema import Record
-from distsqz.orchestration.cluster import ray_cluster
+from distsqz.orchestration.cluster import ray_cluster, step_aside
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import train_data_parallel
 from distsqz.orchestration.failures import Failure, explain
@@ -74,17 +74,21 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
     """
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
-        ray_cluster(options.address, options.workers, options.gpus),
+        ray_cluster(options.address, options.workers, options.gpus) as embedded,
     ):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []
         hosts: list[str] = []
+        pids: set[int] = set()
 
         def take() -> None:
             delivery: Delivery = ray.get(collector.take.remote())
             failures.extend(delivery.failures)
             hosts[:] = next((facts["hosts"] for facts in delivery.facts.values()), hosts)
+            pids.update(delivery.pids)
+            if embedded and delivery.pids and len(pids) == options.workers:
+                step_aside(pids)
             _record(delivery, recorder)
             watch(delivery)
 
