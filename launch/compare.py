@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
+
+from tyro.conf import OmitArgPrefixes
 
 from distsqz.cli import run_command
-from launch.measure import MeasureOptions, measure
+from launch.measure import MeasureOptions, measure, plan
+from launch.network import NetworkOptions, lab_for, run_in_lab
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +18,17 @@ class Options(MeasureOptions):
 
     models: tuple[str, ...] = ("squeezenet", "alexnet")
     """Models to take turns on the same workers: names of the registry, or package.module:factory."""
+    network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
-    measure("compare", options.models, options)
+    lab = lab_for(options.network, options.session)
+    if lab is None:
+        measure("compare", options.models, options)
+        return
+    plan(options.models, options)  # what is wrong with the request shows before hosts are made for it
+    sys.exit(run_in_lab(lab))
 
 
 if __name__ == "__main__":

@@ -50,11 +50,25 @@ def measure(
         RunError: training failed; the run directory keeps what was measured until then.
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
-        plan, entries = plan_session(
-            models, "ddp", options.session.workers, options.training, checkpoint=checkpoint, resume=resume
-        )
-        run = record(name, plan, entries, options.session, options.runs, asdict(options))
+        session, entries = plan(models, options, checkpoint, resume)
+        run = record(name, session, entries, options.session, options.runs, asdict(options))
     print(report([run], [read_cells(run)], options.format))
+
+
+def plan(
+    models: Sequence[str],
+    options: MeasureOptions,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+) -> tuple[SessionPlan, list[dict[str, Any]]]:
+    """The session that `options` ask for, and its cells' entries for run.json.
+
+    Raises:
+        RequestError: what was asked for does not make sense.
+    """
+    return plan_session(
+        models, "ddp", options.session.workers, options.training, checkpoint=checkpoint, resume=resume
+    )
 
 
 def record(

@@ -16,6 +16,7 @@ from distsqz.metering.host import InterfaceMeter, SchedulerMeter
 from distsqz.metering.schema import PeerRecord, Record, StepRecord, TransferRecord
 from distsqz.metering.tcp import PeerMeter, TcpCounters, total
 from distsqz.metering.transfers import EPOCH_OFFSET_NS, Transfer, TransferLog
+from distsqz.metering.wire import WireCounters, WireMeter
 
 PredictBytes = Callable[[int], tuple[int, int]]
 """Payload bytes of a transfer -> (bytes that a rank must send, bytes that it must receive) for it."""
@@ -29,6 +30,7 @@ class Instruments:
     transfers: TransferLog | None = None
     peers: PeerMeter | None = None
     interface: InterfaceMeter | None = None
+    wire: WireMeter | None = None
     scheduler: SchedulerMeter | None = None
 
 
@@ -51,6 +53,7 @@ class _Counters:
 
     peers: dict[int, TcpCounters]
     interface: tuple[int, int] | None
+    wire: WireCounters | None
     sched_wait_s: float | None
 
 
@@ -93,6 +96,7 @@ class StepMeter:
         peers = {rank: after.since(self._before.peers[rank]) for rank, after in self._after.peers.items()}
         tcp = total(peers.values()) if self._instruments.peers else None
         nic = _difference(self._before.interface, self._after.interface)
+        wire = self._after.wire.since(self._before.wire) if self._after.wire and self._before.wire else None
         predicted = [self._predict(transfer.payload_bytes) for transfer in transfers]
         logical_bytes = sum(transfer.payload_bytes for transfer in transfers) if log else None
         self._records["steps"].append(
@@ -126,6 +130,10 @@ class StepMeter:
                 tcp_retrans_bytes=tcp.retrans_bytes if tcp else None,
                 nic_tx_bytes=nic[0] if nic else None,
                 nic_rx_bytes=nic[1] if nic else None,
+                wire_tx_bytes=wire.tx_bytes if wire else None,
+                wire_rx_bytes=wire.rx_bytes if wire else None,
+                wire_tx_packets=wire.tx_packets if wire else None,
+                wire_rx_packets=wire.rx_packets if wire else None,
                 staleness=0,
             )
         )
@@ -143,6 +151,7 @@ class StepMeter:
         return _Counters(
             instruments.peers.read() if instruments.peers else {},
             instruments.interface.read() if instruments.interface else None,
+            instruments.wire.read() if instruments.wire else None,
             instruments.scheduler.read() if instruments.scheduler else None,
         )
 

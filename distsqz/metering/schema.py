@@ -58,6 +58,12 @@ class StepRecord:
     nic_tx_bytes: int | None
     """Bytes through the interface, of everything on the host: ranks that share a host share this figure."""
     nic_rx_bytes: int | None
+    wire_tx_bytes: int | None
+    """Bytes of frames through the queue that shapes an emulated host's link: as nic_tx_bytes, but with the
+    headers of every frame. None where the link is not emulated."""
+    wire_rx_bytes: int | None
+    wire_tx_packets: int | None
+    wire_rx_packets: int | None
     staleness: int | None
     """Updates by others between reading the parameters and applying this update; 0 when synchronous."""
 
@@ -114,12 +120,28 @@ class EvaluationRecord:
     loss: float
 
 
-Record = StepRecord | TransferRecord | PeerRecord | EvaluationRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRecord:
+    """What one path between two hosts carried before training began: a TCP stream, with no other traffic."""
+
+    rank: int
+    """The first of the sending host."""
+    host: str
+    peer_rank: int
+    peer_host: str
+    goodput_bytes_per_s: float
+    """TCP payload received, once the stream had found its rate."""
+    rtt_us: int
+    """Of one byte there and back between the two programs: the median."""
+
+
+Record = StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord
 
 TABLES: dict[str, type[Record]] = {
     "steps": StepRecord,
     "transfers": TransferRecord,
     "peers": PeerRecord,
     "evaluations": EvaluationRecord,
+    "links": LinkRecord,
 }
 """Table name -> the record that makes its rows."""

@@ -6,11 +6,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import psutil
 import ray
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.exceptions import RayError
@@ -21,7 +20,6 @@ from distsqz.training.replica import cores_of_this_host
 LENT_PER_CORE = 4
 """An embedded Ray lends each core this often: more workers than cores still show bytes, if not times."""
 
-LEAST_PRIORITY = 19
 CONNECT_TIMEOUT_S = 8.0
 FREE_TIMEOUT_S = 10.0
 """What a job that has just ended still holds comes free within this time."""
@@ -64,19 +62,6 @@ def _start_embedded(workers: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers yield to Ray's daemons
     _init(address="local", num_cpus=max(workers, cores), include_dashboard=False)
-
-
-def step_aside(pids: Collection[int]) -> None:
-    """Lets every process of an embedded Ray but these yield to them.
-
-    Ray's daemons and helpers use a tenth of a core; where workers fill every core, they would hold up now one
-    rank and now another, and with it all of them. In the gaps that communication leaves they find their time.
-    """
-    for process in psutil.Process().children(recursive=True):
-        if process.pid not in pids:
-            with contextlib.suppress(psutil.Error, OSError):
-                for thread in process.threads():  # Linux counts niceness by thread
-                    os.setpriority(os.PRIO_PROCESS, thread.id, LEAST_PRIORITY)
 
 
 def _join(address: str) -> None:

@@ -7,6 +7,7 @@ import socket
 import traceback
 from typing import Any
 
+import psutil
 import ray
 import ray.train
 from ray.train import RunConfig, ScalingConfig
@@ -14,9 +15,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
 
 from distsqz.errors import RunError
+from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
 from distsqz.orchestration.failures import Failure
 from distsqz.orchestration.network import interface_of, metered_interface
+from distsqz.orchestration.priority import step_aside
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
 
@@ -73,7 +76,7 @@ def train_data_parallel(
         _worker,
         train_loop_config={"plan": ray.put(plan), "collector": collector},
         torch_config=NodeInterfaceTorchConfig(timeout_s=timeout_s),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, placement_strategy="SPREAD"),
         run_config=RunConfig(storage_path=storage, worker_runtime_env={"env_vars": KEEP_FREED_MEMORY}),
     ).fit()
 
@@ -94,8 +97,11 @@ def _replica() -> Replica:
 
     context = ray.train.get_context()
     address = ray.util.get_node_ip_address()
-    addresses: list[Any] = [None] * context.get_world_size()
-    dist.all_gather_object(addresses, address)
+    places: list[Any] = [None] * context.get_world_size()
+    dist.all_gather_object(places, (address, os.getpid()))
+    if LAB_VARIABLE in os.environ and context.get_local_rank() == 0:
+        # An emulated host sees its own processes only, and shares the cores with those of all others.
+        step_aside(psutil.process_iter(), {pid for place, pid in places if place == address})
     return Replica(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
@@ -103,7 +109,8 @@ def _replica() -> Replica:
         host=socket.gethostname(),
         cores=cores_of_this_host(),
         device=str(get_device()),
-        interface=metered_interface(address, addresses),
+        address=address,
+        interface=metered_interface(address, [place for place, _ in places]),
     )
 
 

@@ -7,18 +7,21 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.errors import RequestError
 from distsqz.metering.schema import Record
-from distsqz.orchestration.cluster import ray_cluster, step_aside
+from distsqz.metering.wire import emulated_rates
+from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import train_data_parallel
 from distsqz.orchestration.failures import Failure, explain
+from distsqz.orchestration.priority import step_aside
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
@@ -44,12 +47,17 @@ Watch = Callable[[Delivery], None]
 """Called with all that came in since the last call, to show progress."""
 
 
+def default_workers() -> int:
+    """One a host of the lab that this process is in, else 2."""
+    return len(emulated_rates() or ()) or 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
     """Where and with how many workers a session runs."""
 
-    workers: int = 2
-    """Data-parallel workers."""
+    workers: int = field(default_factory=default_workers)
+    """Data-parallel workers; by default one a host of a lab, else 2."""
     address: str | None = None
     """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default one is started here and stopped again."""
     gpus: bool = False
@@ -88,7 +96,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             hosts[:] = next((facts["hosts"] for facts in delivery.facts.values()), hosts)
             pids.update(delivery.pids)
             if embedded and delivery.pids and len(pids) == options.workers:
-                step_aside(pids)
+                step_aside(psutil.Process().children(recursive=True), pids)
             _record(delivery, recorder)
             watch(delivery)
 

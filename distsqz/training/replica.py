@@ -19,6 +19,8 @@ class Replica:
     """Cores of this host that its workers may use together."""
     device: str
     """`cpu` or `cuda:N`."""
+    address: str
+    """Of this host, where the other ranks reach it."""
     interface: str | None
     """The network interface that the bytes to other ranks go through."""
     attempt: int = 0

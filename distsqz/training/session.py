@@ -13,9 +13,11 @@ import torch.distributed as dist
 
 from distsqz.metering.clock import Clock, HostClock
 from distsqz.metering.host import InterfaceMeter, SchedulerMeter
+from distsqz.metering.link import measure_ring
 from distsqz.metering.meter import Instruments
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import TransferLog
+from distsqz.metering.wire import WireMeter, emulated_rates
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.outbox import Outbox
@@ -32,6 +34,8 @@ class SessionPlan:
     """Initial parameters by cell name, where they are not the seed's."""
     resume: Checkpoint | None = None
     """Where the only cell goes on from."""
+    preflight_s: float = 1.0
+    """How long each path between hosts is measured before training begins, in seconds; 0: not at all."""
 
 
 def interleaved(cells: int, rounds: int) -> Iterator[int]:
@@ -47,7 +51,11 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
     """Trains every cell of the plan to its end; torch's default process group must be up."""
     threads = plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
     torch.set_num_threads(threads)
-    _describe(plan, replica, outbox, threads)
+    hosts = _describe(plan, replica, outbox, threads)
+    if plan.preflight_s:
+        outbox.put(
+            {"links": measure_ring(replica.rank, hosts, replica.address, plan.preflight_s, _all_gather)}
+        )
     with ExitStack() as stack:
         instruments = _instruments(replica, stack)
         trainers = []
@@ -70,8 +78,9 @@ def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
     clock = _clock(replica.device)
     peers = PeerMeter(replica.rank, exchange=_all_gather)
     interface = InterfaceMeter(replica.interface) if replica.interface else None
+    wire = WireMeter.of_this_host()
     scheduler = SchedulerMeter(threading.get_native_id())
-    for instrument in (peers, interface, scheduler):
+    for instrument in (peers, interface, wire, scheduler):
         if instrument:
             stack.callback(instrument.close)
     # NCCL may send through NVLink, shared memory or InfiniBand: its process's sockets do not tell its bytes.
@@ -81,6 +90,7 @@ def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
         transfers=TransferLog(clock),
         peers=peers if counted else None,
         interface=interface,
+        wire=wire,
         scheduler=scheduler,
     )
 
@@ -93,19 +103,25 @@ def _clock(device: str) -> Clock[Any]:
     return CudaClock()
 
 
-def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> None:
+def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> list[str]:
+    """Tells what the workers run on; gives their hosts by rank."""
     replicas, threads_by_rank = zip(*_all_gather((replica, threads)), strict=True)
+    hosts = [each.host for each in replicas]
     if replica.rank != 0:
-        return
+        return hosts
+    rates = emulated_rates()
     facts = {
-        "hosts": [each.host for each in replicas],
+        "hosts": hosts,
         "cores_by_host": {each.host: each.cores for each in replicas},
         "threads_per_worker": max(threads_by_rank),
         "interface": replica.interface,
         "device": replica.device,
+        "emulated": rates is not None,
+        "emulated_rate_bits_per_s": rates,
     }
     for cell in plan.cells:
         outbox.describe(cell.name, facts)
+    return hosts
 
 
 def _all_gather(mine: Any) -> list[Any]:

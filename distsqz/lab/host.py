@@ -1,0 +1,102 @@
+"""The first process of an emulated host: `python -m distsqz.lab.host LAB_FILE HOST`, PID 1 in its namespaces.
+
+It makes the host's own view of the machine, says `ready`, waits until its link is there, starts sshd, says
+`up`, and from then on only collects the processes that have ended. With it, the kernel ends every process of
+the host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from distsqz.lab.processes import HOME, PROJECT, SWITCH, holders, namespace
+from distsqz.lab.state import Host, LabState, load
+from distsqz.metering.wire import SWITCH_NAMESPACE
+
+MS_BIND = 4096
+PRIVATE = (Path("/dev/shm"), Path("/tmp/ray"))
+
+
+def main(lab_file: Path, name: str) -> None:
+    """Makes the host and stays until it is killed, or until stdin ends where the lab is `owned`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for whoever made the lab
+    state = load(lab_file)
+    assert state is not None
+    if name != SWITCH:  # while the machine's /proc still shows it
+        switch = namespace(holders(state.directory)[SWITCH])
+        _mount(switch, state.directory / SWITCH_NAMESPACE, None, MS_BIND)
+    _mount("proc", Path("/proc"), "proc")
+    _mount("sysfs", Path("/sys"), "sysfs")  # /sys/class/net is that of the network namespace
+    for setting in ("all", "default"):
+        Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
+    host = None if name == SWITCH else state.host(name)
+    if host:
+        _make_host(state, host)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    sshd = _start_sshd(state, host) if host and state.ssh else None
+    print("up", flush=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    _collect(state, host, sshd)
+
+
+def _make_host(state: LabState, host: Host) -> None:
+    socket.sethostname(host.name)
+    os.sched_setaffinity(0, host.cores)
+    for place in PRIVATE:
+        place.mkdir(exist_ok=True)
+        _mount("tmpfs", place, "tmpfs")
+    for name in ("hosts", "passwd"):
+        _mount(str(state.directory / name), Path("/etc") / name, None, MS_BIND)
+    HOME.mkdir()
+    (HOME / "distsqz").symlink_to(PROJECT)
+    for name in (".bashrc", ".bash_profile"):  # a login shell resets PATH first
+        (HOME / name).write_text(f"export PATH={Path(sys.executable).parent}:$PATH\n")
+
+
+def _start_sshd(state: LabState, host: Host) -> subprocess.Popen[bytes]:
+    config = state.directory / f"sshd-{host.name}"
+    Path("/run/sshd").mkdir(exist_ok=True)  # as Debian's own service makes it
+    return subprocess.Popen(
+        ["/usr/sbin/sshd", "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+
+
+def _collect(state: LabState, host: Host | None, sshd: subprocess.Popen[bytes] | None) -> None:
+    """Collects what has ended, for ever; an sshd that has ended is started again."""
+    while True:
+        try:
+            pid, _ = os.wait()
+        except ChildProcessError:
+            time.sleep(0.2)
+            continue
+        if sshd and host and pid == sshd.pid:
+            time.sleep(1)
+            sshd = _start_sshd(state, host)
+
+
+def _end_with_owner() -> None:
+    """A lab made for one command holds a pipe to it; others have an empty stdin, which says `keep` first."""
+    if sys.stdin.readline().strip() != "keep":
+        os._exit(0)
+
+
+def _mount(source: str, target: Path, kind: str | None, flags: int = 0) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    encoded = kind.encode() if kind else None
+    if libc.mount(source.encode(), os.fsencode(target), encoded, ctypes.c_ulong(flags), None) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot mount {source} on {target}: {os.strerror(code)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

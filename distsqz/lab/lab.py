@@ -1,0 +1,375 @@
+"""A lab: up, looked at, changed while it is in use, and down again with everything that it made."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from distsqz.errors import RequestError
+from distsqz.lab import links, processes, ssh
+from distsqz.lab.privileges import is_true_root
+from distsqz.lab.processes import HOME, SWITCH
+from distsqz.lab.rate import format_rate, parse_rate
+from distsqz.lab.state import (
+    DEFAULT_NAME,
+    DEFAULT_SUBNET,
+    MAX_HOSTS,
+    Host,
+    LabState,
+    all_labs,
+    directory_of,
+    free_subnet,
+    load,
+)
+from distsqz.metering.wire import SWITCH_NAMESPACE
+
+LEAST_MEMORY = 256 << 20
+"""Of a host: less does not carry a Ray node."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabOptions:
+    """The hosts of a lab and their links."""
+
+    hosts: int = 4
+    """Emulated hosts, named h1, h2, ..."""
+    rate: str = "1gbit"
+    """Of each host's link, each way: kbit, mbit or gbit."""
+    head_cpus: int | None = None
+    """Cores of h1; by default as many as the others have."""
+    cpus_per_host: int = 1
+    """Cores of each host; hosts share the machine's cores where there are too few."""
+    memory: str | None = None
+    """Memory that Ray may plan with on each host, such as 2gib; by default an equal share of what is free."""
+
+
+class Lab:
+    """A lab that is up."""
+
+    def __init__(self, state: LabState, holders: dict[str, int]) -> None:
+        self.state = state
+        self._holders = holders
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Its hosts."""
+        return self.state.hosts
+
+    def pid_of(self, host: Host) -> int:
+        """The process that a host lives with.
+
+        Raises:
+            RequestError: the host has died.
+        """
+        if host.name not in self._holders:
+            raise RequestError(f"host {host.name}: has died; `launch/lab.py up` brings it back")
+        return self._holders[host.name]
+
+    def inside(self, host: Host, command: list[str]) -> list[str]:
+        """The command line that runs `command` on a host."""
+        return processes.inside(self.state, host, self.pid_of(host), command)
+
+    def set_rate(self, rate_bits_per_s: int, only: str | None = None) -> None:
+        """Changes the rate of every link, or of one host's, for connections under way too."""
+        for host in [self.state.host(only)] if only else self.hosts:
+            host.rate_bits_per_s = rate_bits_per_s
+            links.shape(host, self._holders[SWITCH], self.pid_of(host))
+        self.state.save()
+
+    def set_cut(self, name: str, cut: bool) -> None:
+        """Pulls a host's cable, or plugs it in again."""
+        host = self.state.host(name)
+        links.set_cut(host, self._holders[SWITCH], cut)
+        host.is_cut = cut
+        self.state.save()
+
+    def status(self) -> list[dict[str, Any]]:
+        """A row a host: what it is, and what has passed its link."""
+        return [self._status(host) for host in self.hosts]
+
+    def _status(self, host: Host) -> dict[str, Any]:
+        pid = self._holders.get(host.name)
+        queues = links.read_queues(host, self._holders[SWITCH], pid) if pid else None
+        return {
+            "host": host.name,
+            "address": host.address,
+            "link": "dead" if pid is None else "cut" if host.is_cut else "up",
+            "rate": format_rate(host.rate_bits_per_s),
+            "cores": len(host.cores),
+            "wire_tx_bytes": queues.tx_bytes if queues else None,
+            "wire_rx_bytes": queues.rx_bytes if queues else None,
+            "pid": pid,
+        }
+
+
+def up(
+    name: str, options: LabOptions, wants_ssh: bool, subnet: str | None = None, owned: bool = False
+) -> Lab:
+    """Makes a lab, or mends what is missing of one that is there; on failure nothing half-made is left.
+
+    Args:
+        name: of the lab.
+        options: hosts and links.
+        wants_ssh: whether every host gets an sshd (the machine's root only).
+        subnet: a /24; by default the default lab's own, or a free one.
+        owned: whether the lab ends with this process.
+
+    Raises:
+        RequestError: it cannot be as asked, or another lab has the name.
+    """
+    if wants_ssh:
+        ssh.check_sshd()
+    wanted = _plan(name, options, wants_ssh, subnet)
+    with _locked(wanted.directory):
+        found = load(wanted.path)
+        if found:
+            _check_same(wanted, found)
+        elif is_true_root() and links.has_link(links.uplink_name(name)):
+            raise RequestError(
+                f"--name {name}: a device {links.uplink_name(name)} is there that is no lab's; "
+                "choose another --name"
+            )
+        try:
+            return _make(found or wanted, owned)
+        except BaseException:
+            if not found:
+                _remove(wanted.directory, name)
+            raise
+
+
+def find(name: str) -> Lab:
+    """The lab of that name.
+
+    Raises:
+        RequestError: it is not up.
+    """
+    directory = directory_of(name)
+    state, holders = load(directory / "lab.json"), processes.holders(directory)
+    if state is None or SWITCH not in holders:
+        raise RequestError(f"--name {name}: no such lab is up; `launch/lab.py up` makes one")
+    return Lab(state, holders)
+
+
+def down(name: str) -> bool:
+    """Removes a lab, or what a crash has left of it, and nothing else; tells whether there was any."""
+    directory = directory_of(name)
+    there = directory.exists() or bool(processes.holders(directory))
+    if there:
+        with _locked(directory):
+            _remove(directory, name)
+    return there
+
+
+def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -> LabState:
+    if not 1 <= options.hosts <= MAX_HOSTS:
+        raise RequestError(f"--hosts {options.hosts}: 1 to {MAX_HOSTS}")
+    for option, cpus in (("--cpus-per-host", options.cpus_per_host), ("--head-cpus", options.head_cpus)):
+        most = len(os.sched_getaffinity(0))
+        if cpus is not None and not 1 <= cpus <= most:
+            raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine")
+    rate = parse_rate(options.rate)
+    memory = _memory_a_host(options)
+    network = _subnet(name, subnet)
+    cpus_by_host = [options.head_cpus or options.cpus_per_host]
+    cpus_by_host += [options.cpus_per_host] * (options.hosts - 1)
+    cores = _deal_cores(cpus_by_host)
+    hosts = [
+        Host(
+            name=f"h{index + 1}",
+            address=str(network[index + 1]),
+            rate_bits_per_s=rate,
+            cores=cores[index],
+            memory_bytes=memory,
+        )
+        for index in range(options.hosts)
+    ]
+    return LabState(name=name, directory=directory_of(name), subnet=str(network), ssh=wants_ssh, hosts=hosts)
+
+
+def _deal_cores(cpus_by_host: list[int]) -> list[list[int]]:
+    """Cores by host, dealt in turn, so that each core serves about as many hosts as any other."""
+    cores = sorted(os.sched_getaffinity(0))
+    dealt, position = [], 0
+    for cpus in cpus_by_host:
+        dealt.append(sorted(cores[(position + index) % len(cores)] for index in range(cpus)))
+        position += cpus
+    return dealt
+
+
+def _memory_a_host(options: LabOptions) -> int:
+    available = available_memory()
+    if options.memory is None:
+        share = available // options.hosts
+        if share < LEAST_MEMORY:
+            raise RequestError(
+                f"--hosts {options.hosts}: {available >> 20} MiB are free, each takes "
+                f"{LEAST_MEMORY >> 20} MiB; {available // LEAST_MEMORY} at most"
+            )
+        return share
+    memory = parse_size(options.memory)
+    if memory * options.hosts > available:
+        raise RequestError(
+            f"--memory {options.memory}: {options.hosts} hosts would take "
+            f"{memory * options.hosts >> 20} MiB, {available >> 20} MiB are free; "
+            "ask for fewer --hosts or less --memory"
+        )
+    return memory
+
+
+def available_memory() -> int:
+    """Bytes that new processes may take without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `512mib` or `2gib`.
+
+    Raises:
+        RequestError: it is not one, or too little.
+    """
+    for unit, shift in (("mib", 20), ("gib", 30)):
+        number = text.lower().removesuffix(unit)
+        if number != text.lower() and number.replace(".", "", 1).isdigit():
+            size = int(float(number) * (1 << shift))
+            if size >= LEAST_MEMORY:
+                return size
+    raise RequestError(
+        f"--memory {text}: a number and mib or gib, such as 2gib; {LEAST_MEMORY >> 20}mib at least"
+    )
+
+
+def _subnet(name: str, asked: str | None) -> IPv4Network:
+    """The lab's addresses: asked for, as it has them already, the default lab's own, or free ones."""
+    known = {state.name: IPv4Network(state.subnet) for state in all_labs()}
+    if name in known and asked is None:
+        return known[name]
+    taken = [network for lab, network in known.items() if lab != name]
+    own_uplink = name in known
+    if is_true_root() and not own_uplink:
+        taken += links.subnets_in_use()
+    if asked is None and name != DEFAULT_NAME:
+        return free_subnet(taken)
+    try:
+        network = IPv4Network(asked) if asked else DEFAULT_SUBNET
+    except ValueError:
+        network = None
+    if network is None or network.prefixlen != 24:
+        raise RequestError(f"--subnet {asked}: a network of 254 addresses, such as {DEFAULT_SUBNET}")
+    if any(network.overlaps(other) for other in taken):
+        raise RequestError(f"--subnet {network}: this machine has a route there already; choose another")
+    return network
+
+
+def _check_same(wanted: LabState, found: LabState) -> None:
+    """Raises RequestError where a lab of the name is up that is another than the one asked for."""
+
+    def shape(state: LabState) -> tuple[object, ...]:
+        return state.subnet, state.ssh, [(host.name, host.address, host.cores) for host in state.hosts]
+
+    if shape(wanted) != shape(found):
+        rates = {format_rate(host.rate_bits_per_s) for host in found.hosts}
+        raise RequestError(
+            f"--name {wanted.name}: in use, by a lab of {len(found.hosts)} hosts at "
+            f"{', '.join(sorted(rates))}; take it down first, or choose another --name"
+        )
+    for ours, theirs in zip(wanted.hosts, found.hosts, strict=True):
+        theirs.rate_bits_per_s = ours.rate_bits_per_s
+        theirs.is_cut = False
+
+
+def _make(state: LabState, owned: bool) -> Lab:
+    """Brings up what is not there yet, all hosts at once."""
+    state.save()
+    (state.directory / "hosts").write_text(_hosts_file(state))
+    (state.directory / "passwd").write_text(_passwd_file())
+    (state.directory / SWITCH_NAMESPACE).touch()
+    if state.ssh:
+        ssh.prepare(state)
+    there = processes.holders(state.directory)
+    if SWITCH not in there:  # and with it every link
+        processes.end(state.directory)
+        there = _start(state, [SWITCH], owned)
+        links.make_switch(there[SWITCH])
+    if state.ssh:
+        links.connect_machine(state, there[SWITCH])
+
+    def connect(name: str, pid: int) -> None:
+        links.connect(state, state.host(name), there[SWITCH], pid)
+
+    missing = [host.name for host in state.hosts if host.name not in there]
+    lab = Lab(state, there | _start(state, missing, owned, connect))
+    for host in lab.hosts:
+        links.set_cut(host, there[SWITCH], host.is_cut)
+        links.shape(host, there[SWITCH], lab.pid_of(host))
+    return lab
+
+
+def _start(
+    state: LabState, names: list[str], owned: bool, connect: Callable[[str, int], None] | None = None
+) -> dict[str, int]:
+    """Starts holders together; each gets its link, then its last word. Gives their process ids."""
+    starting = [processes.start_holder(state, name) for name in names]
+    for one in starting:
+        one.wait_for("ready")
+    pids = processes.holders(state.directory)
+    for one in starting:
+        if connect:
+            connect(one.name, pids[one.name])
+        one.tell("go")
+    for one in starting:
+        one.wait_for("up")
+        if owned:
+            _OWNED.append(one)
+        else:
+            one.tell("keep")
+    return {name: pids[name] for name in names}
+
+
+_OWNED: list[processes.Starting] = []
+"""Holders that end when their pipes to this process do."""
+
+
+def _hosts_file(state: LabState) -> str:
+    lines = ["127.0.0.1 localhost", *(f"{host.address} {host.name}" for host in state.hosts)]
+    return "\n".join(lines) + "\n"
+
+
+def _passwd_file() -> str:
+    """The machine's users, but root at home on the host and in bash."""
+    lines = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+    return "".join(
+        ":".join([*words[:5], str(HOME), "/bin/bash"] if words[0] == "root" else words) + "\n"
+        for words in lines
+    )
+
+
+def _remove(directory: Path, name: str) -> None:
+    if is_true_root():
+        links.remove_link(links.uplink_name(name))
+    processes.end(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One change at a time to this user's labs; their directory goes with the last of them."""
+    root = directory.parent
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.stat().st_uid != os.geteuid():
+        raise RequestError(f"{root}: belongs to another user; remove it, or ask them to")
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty: other labs are up
+            root.rmdir()
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""What a lab needs from the kernel: root, or a user namespace in which this user plays root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from distsqz.errors import RequestError
+from distsqz.lab.processes import holders
+from distsqz.lab.state import directory_of
+
+WHOLE_MACHINE = 2**32 - 1
+AS_ROOT = ("unshare", "--net", "--mount", "--pid", "--fork")
+AS_USER = ("unshare", "--user", "--map-root-user", "--net", "--mount")
+
+
+def what_is_missing() -> str | None:
+    """Why no lab can be made here, as one line; None if one can."""
+    if sys.platform != "linux":
+        return "a lab takes Linux's namespaces"
+    for tool in ("unshare", "nsenter", "taskset"):
+        if not shutil.which(tool):
+            return f"{tool} is missing (Debian's package util-linux)"
+    if os.geteuid() == 0:
+        if _works(*AS_ROOT, "true"):
+            return None
+        return "root may not make namespaces here (a container without CAP_SYS_ADMIN?)"
+    if _works(*AS_USER, "true"):
+        return None
+    return "neither root nor allowed to make user namespaces (try sudo)"
+
+
+def is_true_root() -> bool:
+    """Whether this process is the machine's root, not only that of a user namespace."""
+    try:
+        mapping = Path("/proc/self/uid_map").read_text().split()
+    except OSError:
+        return os.geteuid() == 0
+    return os.geteuid() == 0 and int(mapping[2]) == WHOLE_MACHINE
+
+
+def become_root(lab: str) -> None:
+    """Returns at once for root; else starts this program again as root of a user namespace.
+
+    It is that of the lab, if it is up already.
+
+    Raises:
+        RequestError: no lab can be made here.
+    """
+    missing = what_is_missing()
+    if missing:
+        raise RequestError(f"lab: {missing}; --network loopback does without")
+    if os.geteuid() != 0:
+        _again(lab)
+
+
+def _again(lab: str) -> NoReturn:
+    switch = holders(directory_of(lab)).get("switch")
+    enter = ["nsenter", "--target", str(switch), "--user", "--preserve-credentials"] if switch else [*AS_USER]
+    os.execvp(enter[0], [*enter, sys.executable, *sys.orig_argv[1:]])
+
+
+def _works(*command: str) -> bool:
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return done.returncode == 0

@@ -1,0 +1,33 @@
+"""Link rates as people write them: `1gbit`, `2.5gbit`, `100mbit`."""
+
+from __future__ import annotations
+
+import re
+
+from distsqz.errors import RequestError
+
+UNITS = {"kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+LEAST, MOST = 10**6, 30 * 10**9
+"""Below, one frame takes over 12 ms; above, the rate does not fit the kernel's 32 bits of bytes a second."""
+
+
+def parse_rate(text: str, option: str = "--rate") -> int:
+    """Bits a second.
+
+    Raises:
+        RequestError: it is not a rate, or out of range.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", text.strip().lower())
+    rate = round(float(match[1]) * UNITS[match[2]]) if match else 0
+    if not LEAST <= rate <= MOST:
+        raise RequestError(
+            f"{option} {text}: give a number and kbit, mbit or gbit, such as 1gbit; "
+            f"{format_rate(LEAST)} at least, {format_rate(MOST)} at most"
+        )
+    return rate
+
+
+def format_rate(bits_per_s: int) -> str:
+    """The shortest way to write it: `1gbit`."""
+    unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if bits_per_s >= size)
+    return f"{bits_per_s / size:g}{unit}"

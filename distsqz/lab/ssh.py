@@ -1,0 +1,67 @@
+"""sshd on the hosts of a lab: keys made for this lab alone, listening on the hosts' own addresses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from distsqz.errors import RequestError
+from distsqz.lab.processes import variables
+from distsqz.lab.state import Host, LabState
+
+SSHD = Path("/usr/sbin/sshd")
+
+
+def check_sshd() -> None:
+    """Raises RequestError where OpenSSH's server or key generator is not installed."""
+    if not SSHD.exists() or not shutil.which("ssh-keygen"):
+        raise RequestError(
+            "lab up: sshd is missing; `apt-get install openssh-server` brings it, --no-ssh does without"
+        )
+
+
+def prepare(state: LabState) -> None:
+    """Makes the lab's keys, unless there are some, and each host's configuration."""
+    for name in ("ssh_key", "host_key"):
+        if not (state.directory / name).exists():
+            subprocess.run(
+                ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state.directory / name),
+                check=True,
+                stdin=subprocess.DEVNULL,
+            )
+    public = (state.directory / "host_key.pub").read_text()
+    known = "".join(f"{host.address} {public}" for host in state.hosts)
+    (state.directory / "known_hosts").write_text(known)
+    for host in state.hosts:
+        (state.directory / f"sshd-{host.name}").write_text(_configuration(state, host))
+
+
+def command(state: LabState, host: Host) -> list[str]:
+    """The `ssh` command line to a host."""
+    return [
+        *("ssh", "-i", str(state.directory / "ssh_key"), "-o", "IdentitiesOnly=yes"),
+        *("-o", f"UserKnownHostsFile={state.directory / 'known_hosts'}", f"root@{host.address}"),
+    ]
+
+
+def _configuration(state: LabState, host: Host) -> str:
+    # A value in double quotes may not hold any itself, save with a backslash.
+    environment = " ".join(json.dumps(f"{name}={value}") for name, value in variables(state, host).items())
+    return "\n".join(
+        [
+            f"ListenAddress {host.address}",
+            f"HostKey {state.directory / 'host_key'}",
+            f"AuthorizedKeysFile {state.directory / 'ssh_key.pub'}",
+            "AuthenticationMethods publickey",
+            "PermitRootLogin prohibit-password",
+            "StrictModes no",  # the lab's directory is root's alone, but /run may not please sshd
+            "UsePAM no",
+            "PidFile none",
+            "PrintMotd no",
+            "MaxStartups 100",
+            f"SetEnv {environment}",
+            "",
+        ]
+    )

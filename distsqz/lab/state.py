@@ -1,0 +1,147 @@
+"""What a lab consists of, as its file tells it: the one record that commands, hosts and meters share.
+
+The file says what was asked for. What there is, the processes themselves say (`hosts.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from distsqz.errors import RequestError
+
+DEFAULT_NAME = "lab"
+DEFAULT_SUBNET = IPv4Network("198.18.0.0/24")
+SUBNETS = IPv4Network("198.18.0.0/15")
+"""Set apart for benchmarks of network devices (RFC 2544, appendix C.2.2): no one's own addresses."""
+
+MAX_HOSTS = 64
+
+
+@dataclass(kw_only=True)
+class Host:
+    """One emulated host."""
+
+    name: str
+    address: str
+    rate_bits_per_s: int
+    """Of its link, each way."""
+    cores: list[int]
+    """Of the machine, that its processes may run on."""
+    memory_bytes: int
+    """That Ray may plan with there."""
+    is_cut: bool = False
+
+
+@dataclass(kw_only=True)
+class LabState:
+    """A lab's file."""
+
+    name: str
+    directory: Path
+    subnet: str
+    ssh: bool
+    hosts: list[Host] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.directory / "lab.json"
+
+    @property
+    def gateway(self) -> str:
+        """The machine's own address in the lab."""
+        return str(IPv4Network(self.subnet)[254])
+
+    @property
+    def prefix_length(self) -> int:
+        """Of the subnet."""
+        return IPv4Network(self.subnet).prefixlen
+
+    def host(self, name: str) -> Host:
+        """The host of that name.
+
+        Raises:
+            RequestError: there is none.
+        """
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise RequestError(f"host {name}: lab {self.name} has {', '.join(each.name for each in self.hosts)}")
+
+    def save(self) -> None:
+        """Writes the file, whole or not at all."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps({**asdict(self), "directory": str(self.directory)}, indent=2) + "\n")
+        part.replace(self.path)
+
+
+def labs_directory() -> Path:
+    """Where this user's labs are kept; gone with the next boot, as they are."""
+    uid = _outer_uid()
+    return Path("/run/distsqz") if uid == 0 else Path(f"/tmp/distsqz-{uid}")
+
+
+def directory_of(name: str) -> Path:
+    """Of the lab `name`.
+
+    Raises:
+        RequestError: it cannot be a lab's name.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,6}", name):
+        raise RequestError(f"--name {name}: up to 7 lower-case letters and digits, a letter first")
+    return labs_directory() / name
+
+
+def load(path: Path) -> LabState | None:
+    """The lab of a file; None if there is no such file.
+
+    Raises:
+        RequestError: it is not a lab's file.
+    """
+    try:
+        read = json.loads(path.read_text())
+        hosts = [Host(**host) for host in read.pop("hosts")]
+        return LabState(**{**read, "directory": Path(read["directory"])}, hosts=hosts)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{path}: not a lab's file ({error}); `launch/lab.py down` removes it") from error
+
+
+def all_labs() -> Iterator[LabState]:
+    """Every lab that this user has."""
+    for path in sorted(labs_directory().glob("*/lab.json")):
+        try:
+            state = load(path)
+        except RequestError:
+            continue
+        if state:
+            yield state
+
+
+def free_subnet(taken: list[IPv4Network]) -> IPv4Network:
+    """The first /24 set apart for labs that overlaps none of those taken; the default lab's is left to it.
+
+    Raises:
+        RequestError: none is free.
+    """
+    for subnet in SUBNETS.subnets(new_prefix=24):
+        if subnet != DEFAULT_SUBNET and not any(subnet.overlaps(other) for other in taken):
+            return subnet
+    raise RequestError(f"--subnet: no /24 of {SUBNETS} is free; name one")
+
+
+def _outer_uid() -> int:
+    """This user's id as the machine knows it, whatever a user namespace maps it to."""
+    try:
+        first = Path("/proc/self/uid_map").read_text().split()
+    except OSError:
+        return os.getuid()
+    return int(first[1]) if len(first) == 3 and first[2] == "1" else os.getuid()

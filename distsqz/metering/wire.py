@@ -1,0 +1,130 @@
+"""Frames as an emulated host's shaping queues let them through: the true bytes on the wire, headers included.
+
+A veth device counts a packet of 64 KiB, cut into frames only later, with the headers of one frame; the queue
+that shapes the link counts those of every frame (qdisc_pkt_len_init in the kernel's net/core/dev.c).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+LAB_VARIABLE = "DISTSQZ_LAB"
+"""Set on every host of a lab: the path of the lab's file, beside which stands the switch's namespace."""
+SWITCH_NAMESPACE = "switch.net"
+DEVICE = "eth0"
+"""The host's end of its link; the switch's end has the host's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireCounters:
+    """What has passed a host's link since it was made, in frames of up to 1514 bytes."""
+
+    tx_bytes: int
+    tx_packets: int
+    rx_bytes: int
+    rx_packets: int
+
+    def since(self, earlier: WireCounters) -> WireCounters:
+        """What passed between an earlier reading and this one."""
+        return WireCounters(
+            tx_bytes=self.tx_bytes - earlier.tx_bytes,
+            tx_packets=self.tx_packets - earlier.tx_packets,
+            rx_bytes=self.rx_bytes - earlier.rx_bytes,
+            rx_packets=self.rx_packets - earlier.rx_packets,
+        )
+
+
+class WireMeter:
+    """The queues at both ends of a host's link: its own for what it sends, the switch's for the rest."""
+
+    def __init__(self, host: str, switch_namespace: str, host_namespace: str | None = None) -> None:
+        """Opens both.
+
+        Args:
+            host: the host's name.
+            switch_namespace: path of the switch's network namespace.
+            host_namespace: path of the host's; by default that of this process.
+
+        Raises:
+            OSError, LookupError: there is no such namespace, device or queue.
+        """
+        self._ends = [_Queue(host_namespace, DEVICE), _Queue(switch_namespace, host)]
+        self.read()
+
+    @classmethod
+    def of_this_host(cls) -> Self | None:
+        """The meter of the emulated host that this process is on; None on none, or where it may not read."""
+        lab = os.environ.get(LAB_VARIABLE)
+        if not lab:
+            return None
+        try:
+            return cls(socket.gethostname(), str(Path(lab).parent / SWITCH_NAMESPACE))
+        except (OSError, LookupError, ImportError):
+            return None
+
+    def read(self) -> WireCounters:
+        """The counters now."""
+        (tx_bytes, tx_packets), (rx_bytes, rx_packets) = (end.read() for end in self._ends)
+        return WireCounters(
+            tx_bytes=tx_bytes, tx_packets=tx_packets, rx_bytes=rx_bytes, rx_packets=rx_packets
+        )
+
+    def close(self) -> None:
+        """Gives the sockets back."""
+        for end in self._ends:
+            end.close()
+
+
+def emulated_rates() -> dict[str, int] | None:
+    """The rates of all links of the lab that this host is in, by host, in bits a second; None in no lab."""
+    lab = os.environ.get(LAB_VARIABLE)
+    if not lab:
+        return None
+    return {host["name"]: host["rate_bits_per_s"] for host in json.loads(Path(lab).read_text())["hosts"]}
+
+
+def open_netlink(namespace: str | None) -> Any:
+    """A pyroute2 IPRoute in the network namespace of that path, or in this process's own; to be closed.
+
+    A socket stays in the namespace that it was opened in, so this thread steps in and out again. (IPRoute's
+    own way there forks this process, with its signal handlers and all that they do.)
+
+    Raises:
+        OSError: there is no such namespace, or it may not be entered.
+    """
+    from pyroute2 import IPRoute, netns  # Linux only
+
+    if namespace is None:
+        return IPRoute()
+    netns.pushns(namespace)
+    try:
+        return IPRoute()
+    finally:
+        netns.popns()
+
+
+class _Queue:
+    """The shaping queue of one device in one network namespace."""
+
+    def __init__(self, namespace: str | None, device: str) -> None:
+        self._route = open_netlink(namespace)
+        found = self._route.link_lookup(ifname=device)
+        if not found:
+            self.close()
+            raise LookupError(f"no device {device}")
+        self._device = found[0]
+
+    def read(self) -> tuple[int, int]:
+        for queue in self._route.get_qdiscs(self._device):
+            if queue.get_attr("TCA_KIND") == "tbf":
+                basic = queue.get_attr("TCA_STATS2").get_attr("TCA_STATS_BASIC")
+                return int(basic["bytes"]), int(basic["packets"])
+        raise LookupError("no shaping queue")
+
+    def close(self) -> None:
+        self._route.close()
