@@ -209,9 +209,18 @@ class Run:
         return list(self.meta["cells"])
 
     def table(self, name: str) -> pa.Table:
-        """One of the tables of `distsqz.metering.schema`; empty if nothing was written to it."""
-        path = self.path / f"{name}.parquet"
-        return pq.read_table(path) if path.exists() else arrow_schema(name).empty_table()
+        """One of the tables of `distsqz.metering.schema`; empty if nothing was written to it.
+
+        A run may be older than a nullable column or a table: nothing is known of what it would hold.
+        """
+        path, schema = self.path / f"{name}.parquet", arrow_schema(name)
+        if not path.exists():
+            return schema.empty_table()
+        table = pq.read_table(path)
+        for column in schema:
+            if column.nullable and column.name not in table.column_names:
+                table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+        return table.select(schema.names)
 
 
 def newest_run(root: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from distsqz.lab.lab import LabOptions
 from distsqz.lab.privileges import become_root, what_is_missing
 from distsqz.lab.ray_nodes import start_ray
 from distsqz.metering.wire import emulated_rates
+from distsqz.orchestration.cluster import EMBEDDED, named_cluster
 from distsqz.orchestration.session import SessionOptions
 
 Network = Literal["auto", "loopback", "lab", "cluster"]
@@ -42,16 +42,17 @@ def lab_for(options: NetworkOptions, session: SessionOptions) -> LabOptions | No
     Raises:
         RequestError: the options contradict each other, or a lab is asked for and cannot be made.
     """
-    address = session.address or os.environ.get("RAY_ADDRESS")
+    address = named_cluster(session.address)
     if emulated_rates() is not None:  # this process stands on a lab's host
         return None
     if options.network == "cluster" and not address:
         raise RequestError("--network cluster: name it with --address HOST:PORT (or RAY_ADDRESS)")
     if options.network in ("lab", "loopback") and address:
         raise RequestError(
-            f"--network {options.network}: contradicts --address {address}; leave one of them out"
+            f"--network {options.network}: a Ray is there already, at {address}; "
+            "leave --network out, or stop it"
         )
-    if options.network in ("cluster", "loopback") or address:
+    if options.network in ("cluster", "loopback") or address or session.address == EMBEDDED:
         return None
     hosts = options.hosts or min(4, lab.available_memory() // MEMORY_A_HOST)
     if options.network == "lab":

@@ -293,6 +293,7 @@ def _make(state: LabState, owned: bool) -> Lab:
     (state.directory / SWITCH_NAMESPACE).touch()
     if state.ssh:
         ssh.prepare(state)
+        ssh.make_ray_token()
     there = processes.holders(state.directory)
     if SWITCH not in there:  # and with it every link
         processes.end(state.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,6 +37,18 @@ def prepare(state: LabState) -> None:
     (state.directory / "known_hosts").write_text(known)
     for host in state.hosts:
         (state.directory / f"sshd-{host.name}").write_text(_configuration(state, host))
+
+
+def make_ray_token() -> None:
+    """Makes the token that Ray keeps in this user's home, unless there is one.
+
+    cluster.yaml ships it to the hosts. Ray would make the same on its first start, so it stays when the lab goes.
+    """
+    path = Path.home() / ".ray" / "auth_token"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
 
 
 def command(state: LabState, host: Host) -> list[str]:

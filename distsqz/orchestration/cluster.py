@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import ray
 from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from distsqz.errors import RequestError
@@ -20,21 +21,53 @@ from distsqz.training.replica import cores_of_this_host
 LENT_PER_CORE = 4
 """An embedded Ray lends each core this often: more workers than cores still show bytes, if not times."""
 
+EMBEDDED = "local"
+"""The address that asks for a Ray of this command's own, whatever runs here."""
+
 CONNECT_TIMEOUT_S = 8.0
 FREE_TIMEOUT_S = 10.0
 """What a job that has just ended still holds comes free within this time."""
 
 
+def named_cluster(address: str | None) -> str | None:
+    """The cluster to join: that at `address`, at RAY_ADDRESS, or the one that `ray start` began on this host.
+
+    None if there is none or `address` is `local`: a Ray is to be started.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address == EMBEDDED:
+        return None
+    return address or _started_here()
+
+
+def _started_here() -> str | None:
+    """What `ray start` noted on this host and `ray stop` removes again, if it still answers."""
+    address = read_ray_address()
+    if address and _answers(address, timeout_s=2.0):
+        return str(address)
+    return None
+
+
+def _answers(address: str, timeout_s: float) -> bool:
+    """Whether a gRPC server is there; Ray itself would wait 40 seconds for one."""
+    try:
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(timeout=timeout_s)
+    except grpc.FutureTimeoutError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]:
-    """Joins the cluster at `address` (or RAY_ADDRESS), or starts a Ray of this machine; leaves or stops it.
+    """Joins the cluster that `named_cluster` finds, or starts a Ray of this machine; leaves or stops it.
 
     Yields whether it is embedded, that is all our own.
 
     Raises:
         RequestError: nothing answers at the address, or it has too few CPUs or GPUs for the workers.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = named_cluster(address)
     try:
         if address:
             _join(address)
@@ -71,15 +104,12 @@ def _join(address: str) -> None:
         )
     try:
         bootstrap = canonicalize_bootstrap_address_or_die(address)
-        # Ray itself would wait 40 seconds for a server that is not there.
-        with grpc.insecure_channel(bootstrap) as channel:
-            grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
+        if not _answers(bootstrap, CONNECT_TIMEOUT_S):
+            raise RequestError(
+                f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
+                "start one with `ray start --head` or leave --address out"
+            )
         _init(address=bootstrap)
-    except grpc.FutureTimeoutError as error:
-        raise RequestError(
-            f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
-            "start one with `ray start --head` or leave --address out"
-        ) from error
     except (ConnectionError, ValueError, OSError, RuntimeError, RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error

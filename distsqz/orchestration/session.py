@@ -59,7 +59,8 @@ class SessionOptions:
     workers: int = field(default_factory=default_workers)
     """Data-parallel workers; by default one a host of a lab, else 2."""
     address: str | None = None
-    """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default one is started here and stopped again."""
+    """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default the one that `ray start` began on this host,
+    if any, else one is started and stopped again; local: always that."""
     gpus: bool = False
     """One GPU a worker, NCCL instead of Gloo."""
     collective_timeout_s: int = 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -117,6 +118,7 @@ def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int)
         "interface": replica.interface,
         "device": replica.device,
         "emulated": rates is not None,
+        "machine_cores": os.cpu_count(),  # which emulated hosts share
         "emulated_rate_bits_per_s": rates,
     }
     for cell in plan.cells:
