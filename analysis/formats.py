@@ -138,10 +138,14 @@ def ratio(value: float) -> str:
 
 _UNITS: list[tuple[str, str, Callable[[float], str]]] = [
     ("_bytes_per_s", " MB/s", lambda value: f"{value / 1e6:,.1f}"),
+    ("_bits_per_s", " Mbit/s", lambda value: f"{value / 1e6:,.1f}"),
     ("_per_s", "/s", lambda value: f"{value:,.1f}"),
     ("_bytes", " bytes", lambda value: f"{value:,.0f}"),
     ("_share", " share", lambda value: f"{value:.1%}"),
     ("_vs_predicted", " vs predicted", lambda value: f"{value:+.3%}"),
+    ("_vs_tcp", " vs tcp", lambda value: f"{value:.3f}x"),
+    ("_vs_goodput", " of goodput", lambda value: f"{value:.1%}"),
+    ("_us", " us", lambda value: f"{value:,.0f}"),
     ("_ratio", " ratio", ratio),
 ]
 """The unit that ends a column's name, how its heading ends, and how a number is shown."""

@@ -13,9 +13,19 @@ import pandas as pd
 import tyro
 
 from analysis.formats import Format, prose, ratio, render, to_json
-from analysis.tables import SAME_ACROSS_RUNS, SAME_IN_A_RUN, VIEWS, CellTable, compare, read_cells
+from analysis.tables import (
+    SAME_ACROSS_RUNS,
+    SAME_IN_A_RUN,
+    VIEWS,
+    CellTable,
+    compare,
+    hosts_by_rate,
+    read_cells,
+    read_links,
+)
 from distsqz.cli import run_command
 from distsqz.errors import RequestError
+from distsqz.lab.rate import format_rate
 from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, Run, newest_run
 
 FIGURE_SUFFIXES = (".svg", ".png")
@@ -49,6 +59,9 @@ COMPARISON_COLUMNS = [
     "step_ratio_ci95",
     "pairs",
 ]
+LINK_COLUMNS = ["host", "peer_host", "goodput_bytes_per_s", "goodput_bits_per_s", "rtt_us"]
+MOST_LINKS = 16
+"""That the table for people shows of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +112,14 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
     if fmt == "csv":
         return render(_frame(rows), fmt)
     comparisons = compare_all(cells)
+    links = {run.run_id: read_links(run) for run in runs}
     if fmt == "json":
-        entries = [{"path": str(run.path), **_without(run.meta, "cells")} for run in runs]
+        entries = [
+            {"path": str(run.path), **_without(run.meta, "cells"), "links": links[run.run_id]} for run in runs
+        ]
         return to_json({"runs": entries, "cells": rows, "comparisons": comparisons})
     said = prose([*findings(comparisons, rows), *remarks(runs, cells)], fmt)
-    return "\n\n".join(part for part in (*tables(rows, comparisons, fmt), said) if part)
+    return "\n\n".join(part for part in (*tables(rows, comparisons, links, fmt), said) if part)
 
 
 def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
@@ -112,20 +128,33 @@ def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
     return [*within, *compare((of_run[0] for of_run in cells if len(of_run) == 1), SAME_ACROSS_RUNS)]
 
 
-def tables(rows: list[dict[str, Any]], comparisons: list[dict[str, Any]], fmt: Format) -> list[str]:
-    """The tables for people: cells, bytes, comparisons."""
+def tables(
+    rows: list[dict[str, Any]],
+    comparisons: list[dict[str, Any]],
+    links: dict[str, list[dict[str, Any]]],
+    fmt: Format,
+) -> list[str]:
+    """The tables for people: cells, bytes, links by the id of their run, comparisons."""
     run_ids = {row["run_id"] for row in rows}
     several = ["run_id"] if len(run_ids) > 1 else []
     title = "Cells" if several else f"Cells of {''.join(run_ids)}"
-    evaluated = ["accuracy"] if any(row["accuracy"] is not None for row in rows) else []
+    known = {name for row in rows for name, value in row.items() if value is not None}
+    optional = [name for name in ("busbw_vs_goodput", "accuracy") if name in known]
+    wired = "wire_tx_bytes" in known
+    views = [*VIEWS, "wire_vs_tcp"] if wired else [view for view in VIEWS if view != "wire_tx_bytes"]
     compared = ["small_run_id", "large_run_id"] if several else []
+    links_title, shown_links = _slowest_links(links)
     wanted = [
-        (title, rows, [*several, *CELL_COLUMNS, *evaluated]),
+        (title, rows, [*several, *CELL_COLUMNS, *optional]),
         (
-            "Four views of the bytes that a rank sends a step (interface: by its whole host)",
+            "Five views of the bytes that a rank sends a step "
+            "(interface: by its whole host; wire: likewise, with the headers of every frame)"
+            if wired
+            else "Four views of the bytes that a rank sends a step (interface: by its whole host)",
             rows,
-            [*several, "cell", *VIEWS],
+            [*several, "cell", *views],
         ),
+        (links_title, shown_links, [*several, *LINK_COLUMNS]),
         (
             "Larger model over smaller (paired step times: geometric mean over blocks)",
             comparisons,
@@ -138,6 +167,20 @@ def tables(rows: list[dict[str, Any]], comparisons: list[dict[str, Any]], fmt: F
         for title, content, columns in wanted
         if content
     ]
+
+
+def _slowest_links(links: dict[str, list[dict[str, Any]]]) -> tuple[str, list[dict[str, Any]]]:
+    """The table of links, with its title: all of each run, or as many of the slowest as people can read."""
+    title, shown = "Links, measured before training", []
+    for run_id, of_run in links.items():
+        if len(of_run) > MOST_LINKS:
+            title = f"Links, measured before training (the {MOST_LINKS} slowest of each run that has more)"
+            of_run = sorted(of_run, key=lambda link: float(link["goodput_bytes_per_s"]))
+        shown += [
+            {"run_id": run_id, **link, "goodput_bits_per_s": link["goodput_bytes_per_s"] * 8}
+            for link in of_run[:MOST_LINKS]
+        ]
+    return title, shown
 
 
 def findings(comparisons: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
@@ -173,12 +216,23 @@ def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
             "The network was loopback: byte counts are real, but step times show this machine "
             "and not a network link."
         )
-    if any(row.get("emulated") for row in rows):
-        lines.append("Hosts and links were emulated on one machine.")
+    lines += dict.fromkeys(_emulation(row) for row in rows if row.get("emulated"))
     crowded = [row for row in rows if row["oversubscribed"]]
     if crowded:
         lines.append(_oversubscription(crowded))
     return lines
+
+
+def _emulation(row: dict[str, Any]) -> str:
+    """What about a cell's network was not real."""
+    rates = {format_rate(rate): hosts for rate, hosts in hosts_by_rate(row).items()}
+    told = "Hosts and links were emulated on one machine"
+    if not rates:
+        return f"{told}."
+    if len(rates) == 1:
+        return f"{told}: each link shaped to {next(iter(rates))} each way, no delay added."
+    each = "; ".join(f"{rate} for {', '.join(hosts)}" for rate, hosts in rates.items())
+    return f"{told}: links shaped each way, to {each}; no delay added."
 
 
 def _setting(row: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ COMPUTE = ["data_s", "forward_s", "backward_s", "optimizer_s"]
 PARTS = ["data_s", "forward_s", "backward_s", "exposed_comm_s", "optimizer_s", "other_s"]
 """What a step's wall time is made of, in the order of the step."""
 
-VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes"]
-"""The four views of the bytes that a rank sends."""
+VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes", "wire_tx_bytes"]
+"""The five views of the bytes that a rank sends; the last is for emulated hosts only."""
 
 SCHED_WAIT_LIMIT = 0.05
 """A larger share of a step spent waiting for a core says that cores were oversubscribed."""
@@ -41,7 +41,7 @@ SAME_IN_A_RUN = [
     "servers",
     "consistency",
 ]
-SAME_ACROSS_RUNS = [*SAME_IN_A_RUN, "hosts", "interface", "emulated"]
+SAME_ACROSS_RUNS = [*SAME_IN_A_RUN, "hosts", "interface", "emulated", "emulated_rate_bits_per_s"]
 """Cells are compared where all of these are alike, so that the model alone makes the difference."""
 
 
@@ -70,14 +70,22 @@ def read_cells(run: Run) -> list[CellTable]:
     steps = measured_steps(run)
     transfers = run.table("transfers").to_pandas()
     evaluations = run.table("evaluations").to_pandas()
+    links = run.table("links").to_pandas()
     return [
         _read_cell(
             run.run_id,
             cell,
+            links,
             *(table[table["cell"] == cell["cell"]] for table in (steps, transfers, evaluations)),
         )
         for cell in run.cells
     ]
+
+
+def read_links(run: Run) -> list[dict[str, Any]]:
+    """What each path between two hosts carried before training began, around the ring."""
+    links: list[dict[str, Any]] = run.table("links").to_pylist()
+    return sorted(links, key=lambda link: int(link["rank"]))
 
 
 def measured_steps(run: Run) -> pd.DataFrame:
@@ -109,9 +117,20 @@ def compare(cells: Iterable[CellTable], alike: Sequence[str]) -> list[dict[str, 
     return rows
 
 
+def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
+    """A cell's hosts by the rate of their emulated links, in bits a second; empty where none is known."""
+    rates = row.get("emulated_rate_bits_per_s") or {}
+    hosts = defaultdict(list)
+    for host in dict.fromkeys(row.get("hosts") or rates):
+        if host in rates:
+            hosts[int(rates[host])].append(host)
+    return dict(hosts)
+
+
 def _read_cell(
     run_id: str,
     cell: dict[str, Any],
+    links: pd.DataFrame,
     steps: pd.DataFrame,
     transfers: pd.DataFrame,
     evaluations: pd.DataFrame,
@@ -120,6 +139,8 @@ def _read_cell(
     step_s = by_step["wall_s"].max()
     compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
     means = {view: _number(steps[view].mean()) for view in VIEWS}
+    busbw = _busbw(cell, steps, transfers)
+    goodput = _number(links["goodput_bytes_per_s"].min())
     sched_wait_share = _share_of_wall(steps, "sched_wait_s")
     row = {
         "run_id": run_id,
@@ -130,18 +151,30 @@ def _read_cell(
         "steps": len(step_s),
         **means,
         "tcp_vs_predicted": _excess(means["tcp_tx_bytes"], means["predicted_tx_bytes"]),
+        "wire_vs_tcp": _wire_vs_tcp(cell, means),
         "step_s": _number(step_s.median()),
         "step_s_ci95": _interval(median_interval(_floats(step_s))),
         "compute_s": _number(compute_s.median()),
         "exposed_comm_s": _number(by_step["exposed_comm_s"].mean().median()),
         "comm_share": _share_of_wall(steps, "exposed_comm_s"),
         "samples_per_s": _quotient(steps["samples"].sum(), step_s.sum()),
-        "busbw_bytes_per_s": _busbw(cell, steps, transfers),
+        "busbw_bytes_per_s": busbw,
+        # Every link carries as much as every other, so the slowest bounds the ring.
+        "goodput_bytes_per_s": goodput,
+        "busbw_vs_goodput": _quotient(busbw, goodput),
+        "rtt_us": _number(links["rtt_us"].median()),
         "sched_wait_share": sched_wait_share,
         "oversubscribed": _oversubscribed(cell, sched_wait_share),
         "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
     }
     return CellTable(run_id, row, step_s, steps[PARTS].mean())
+
+
+def _wire_vs_tcp(cell: dict[str, Any], means: dict[str, float | None]) -> float | None:
+    """Bytes on the wire for each byte of TCP payload; None where ranks share a host, and so its wire."""
+    hosts = cell.get("hosts") or []
+    alone = len(set(hosts)) == len(hosts)
+    return _quotient(means["wire_tx_bytes"], means["tcp_tx_bytes"]) if alone else None
 
 
 def _busbw(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -> float | None:
@@ -176,12 +209,13 @@ def _in_flight_s(transfers: pd.DataFrame) -> pd.Series[float]:
 def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> bool | None:
     """Whether more threads wanted to compute than there were cores, as planned or as the scheduler saw it."""
     signs = []
-    hosts, threads, cores = (cell.get(key) for key in ("hosts", "threads_per_worker", "cores_by_host"))
+    hosts, threads = cell.get("hosts"), cell.get("threads_per_worker")
+    # Emulated hosts all run on the cores of one machine; what each calls its own is a share of them.
+    cores = cell.get("machine_cores" if cell.get("emulated") else "cores_by_host")
     if hosts and threads and cores:
         wanted = {host: workers * threads for host, workers in Counter(hosts).items()}
         if cell.get("emulated"):
-            # Emulated hosts share the cores of the one machine that they all run on.
-            signs.append(sum(wanted.values()) > max(cores.values()))
+            signs.append(sum(wanted.values()) > cores)
         else:
             signs.append(any(wanted[host] > cores[host] for host in wanted if host in cores))
     if sched_wait_share is not None:

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distsqz.metering.schema import EvaluationRecord, Record, StepRecord, TransferRecord
+from distsqz.metering.schema import (
+    TABLES,
+    EvaluationRecord,
+    LinkRecord,
+    Record,
+    StepRecord,
+    TransferRecord,
+)
 from distsqz.runs import COMPLETE, RUNNING, RunWriter
 
 SQUEEZENET_BYTES, ALEXNET_BYTES = 4_993_696, 244_403_360
@@ -68,6 +75,10 @@ def step(of: dict[str, Any], rank: int, step: int, wall_s: float = 1.0, **column
         "tcp_retrans_bytes": 0,
         "nic_tx_bytes": of["payload_bytes"] + 9000,
         "nic_rx_bytes": of["payload_bytes"] + 9000,
+        "wire_tx_bytes": None,
+        "wire_rx_bytes": None,
+        "wire_tx_packets": None,
+        "wire_rx_packets": None,
         "staleness": 0,
     }
     return StepRecord(**record | columns)
@@ -108,6 +119,18 @@ def evaluation(of: dict[str, Any], step: int, accuracy: float) -> EvaluationReco
     )
 
 
+def link(rank: int, peer_rank: int, goodput_bytes_per_s: float, rtt_us: int = 100) -> LinkRecord:
+    """What the path from one rank's host to another's carried."""
+    return LinkRecord(
+        rank=rank,
+        host=f"h{rank}",
+        peer_rank=peer_rank,
+        peer_host=f"h{peer_rank}",
+        goodput_bytes_per_s=goodput_bytes_per_s,
+        rtt_us=rtt_us,
+    )
+
+
 def write_run(
     root: Path,
     cells: Iterable[dict[str, Any]],
@@ -117,7 +140,7 @@ def write_run(
 ) -> Path:
     """Writes a run under `root` and gives its directory; a running one is left as its writer would."""
     run = RunWriter.create(root, "test", ["test"], {}, cells)
-    tables = {StepRecord: "steps", TransferRecord: "transfers", EvaluationRecord: "evaluations"}
+    tables = {record: name for name, record in TABLES.items()}
     for record in records:
         run.append(tables[type(record)], [record])
     if status == RUNNING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade_runs import cell, evaluation, steps, transfer, write_run
+from handmade_runs import cell, evaluation, link, steps, transfer, write_run
 
 from analysis import report
 from distsqz.runs import FAILED, INTERRUPTED, RUNNING
@@ -103,11 +103,75 @@ def test_accuracy_is_shown_where_the_run_has_evaluations(
     assert "accuracy" not in printed(capsys, write_pair(tmp_path))
 
 
+def test_bytes_on_the_wire_are_a_fifth_view_where_there_are_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = steps(PAIR[0], [1.0], tcp_tx_bytes=1_000_000, wire_tx_bytes=1_047_000)
+    text = printed(capsys, write_run(tmp_path, PAIR, records), fmt="markdown")
+    for part in ("Five views", "wire tx bytes", "1,047,000", "wire vs tcp", "1.047x"):
+        assert part in text
+    text = printed(capsys, write_pair(tmp_path), fmt="markdown")
+    assert "Four views" in text
+    assert "wire" not in text
+
+
+def test_what_the_links_carried_stands_beside_what_training_made_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 4,993,696 bytes in half a second are 9,987,392 a second: four fifths of 12,484,240.
+    records = [*steps(PAIR[0], [1.0]), *(transfer(PAIR[0], rank, 1, 0.0, 0.5) for rank in (0, 1))]
+    records += [link(0, 1, 12_484_240.0, rtt_us=71), link(1, 0, 13e6)]
+    path = write_run(tmp_path, PAIR, records)
+    text = printed(capsys, path, fmt="markdown")
+    for part in (
+        "of goodput",
+        "80.0%",
+        "### Links, measured before training\n",
+        "12.5",
+        "99.9",
+        "104.0",
+        "71",
+    ):
+        assert part in text
+    (run,) = json.loads(printed(capsys, path, fmt="json"))["runs"]
+    assert run["links"][0] == {
+        "rank": 0,
+        "host": "h0",
+        "peer_rank": 1,
+        "peer_host": "h1",
+        "goodput_bytes_per_s": 12_484_240.0,
+        "rtt_us": 71,
+    }
+    text = printed(capsys, write_pair(tmp_path), fmt="markdown")
+    assert "goodput" not in text
+    assert "Links" not in text
+
+
+def test_of_many_links_the_slowest_are_shown_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = [link(rank, (rank + 1) % 20, (100 - rank) * 1e6) for rank in range(20)]
+    path = write_run(tmp_path, PAIR, links)
+    text = printed(capsys, path, fmt="markdown")
+    assert "the 16 slowest" in text
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| h")]
+    assert rows == ["host", *(f"h{rank}" for rank in range(19, 3, -1))]
+    assert len(json.loads(printed(capsys, path, fmt="json"))["runs"][0]["links"]) == 20
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
         ({"interface": "lo"}, "The network was loopback"),
-        ({"emulated": True}, "emulated on one machine"),
+        ({"emulated": True}, "Hosts and links were emulated on one machine."),
+        (
+            {"emulated": True, "emulated_rate_bits_per_s": {"a": 10**9, "b": 10**9}},
+            "emulated on one machine: each link shaped to 1gbit each way, no delay added.",
+        ),
+        (
+            {"emulated": True, "emulated_rate_bits_per_s": {"a": 10**9, "b": 25 * 10**7}},
+            "links shaped each way, to 1gbit for a; 250mbit for b; no delay added.",
+        ),
         ({"threads_per_worker": 3}, "cores were oversubscribed in squeezenet-ddp-w2, alexnet-ddp-w2"),
     ],
 )

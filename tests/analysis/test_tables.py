@@ -5,21 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from handmade_runs import (
     ALEXNET_BYTES,
     SQUEEZENET_BYTES,
     cell,
     evaluation,
+    link,
     step,
     steps,
     transfer,
     write_run,
 )
 
-from analysis.tables import SAME_ACROSS_RUNS, SAME_IN_A_RUN, compare, read_cells
-from distsqz.metering.schema import Record
-from distsqz.runs import Run
+from analysis.tables import (
+    SAME_ACROSS_RUNS,
+    SAME_IN_A_RUN,
+    CellTable,
+    compare,
+    hosts_by_rate,
+    read_cells,
+    read_links,
+)
+from distsqz.metering.schema import TABLES, Record
+from distsqz.runs import Run, arrow_schema
 
 
 def read(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
@@ -75,12 +85,49 @@ def test_bytes_are_means_over_steps_and_ranks(tmp_path: Path) -> None:
     assert row["nic_tx_bytes"] == 10000
 
 
+def test_bytes_on_the_wire_are_told_for_each_byte_of_tcp_payload(tmp_path: Path) -> None:
+    of = cell(payload_bytes=1000)
+    sent = [(0, 1, 1040), (1, 1, 1060), (0, 2, 1050), (1, 2, 1038)]
+    records = [step(of, rank, index, tcp_tx_bytes=1000, wire_tx_bytes=tx) for rank, index, tx in sent]
+    row = read_one(tmp_path, of, records)
+    assert row["wire_tx_bytes"] == 1047
+    assert row["wire_vs_tcp"] == pytest.approx(1.047)
+
+
+def test_bytes_on_the_wire_of_a_host_are_not_held_against_one_rank_of_several(tmp_path: Path) -> None:
+    of = cell(hosts=["a", "a"])
+    row = read_one(tmp_path, of, steps(of, [1.0], wire_tx_bytes=5000))
+    assert row["wire_tx_bytes"] == 5000
+    assert row["wire_vs_tcp"] is None
+
+
+def test_bus_bandwidth_is_held_against_the_goodput_of_the_slowest_link(tmp_path: Path) -> None:
+    of = cell(payload_bytes=45_000_000)
+    records = [*steps(of, [1.0]), *(transfer(of, rank, 1, 0.0, 0.5) for rank in (0, 1))]
+    records += [link(0, 1, 120e6, rtt_us=70), link(1, 2, 100e6, rtt_us=90), link(2, 0, 118e6, rtt_us=200)]
+    row = read_one(tmp_path, of, records)
+    assert row["busbw_bytes_per_s"] == pytest.approx(90e6)
+    assert row["goodput_bytes_per_s"] == 100e6
+    assert row["busbw_vs_goodput"] == pytest.approx(0.9)
+    assert row["rtt_us"] == 90
+
+
+def test_links_are_read_in_the_order_of_the_ring(tmp_path: Path) -> None:
+    path = write_run(tmp_path, [cell()], [link(1, 2, 2e6), link(0, 1, 1e6), link(2, 0, 3e6)])
+    assert [(row["host"], row["goodput_bytes_per_s"]) for row in read_links(Run(path))] == [
+        ("h0", 1e6),
+        ("h1", 2e6),
+        ("h2", 3e6),
+    ]
+
+
 def test_what_could_not_be_read_is_none_and_not_zero(tmp_path: Path) -> None:
     of = cell()
     columns = ["tcp_tx_bytes", "predicted_tx_bytes", "nic_tx_bytes", "sched_wait_s", "exposed_comm_s"]
     row = read_one(tmp_path, of, steps(of, [1.0] * 4, **dict.fromkeys(columns)))
     names = ["tcp_tx_bytes", "predicted_tx_bytes", "tcp_vs_predicted", "nic_tx_bytes", "exposed_comm_s"]
     names += ["comm_share", "sched_wait_share", "busbw_bytes_per_s", "accuracy"]
+    names += ["wire_tx_bytes", "wire_vs_tcp", "goodput_bytes_per_s", "busbw_vs_goodput", "rtt_us"]
     assert {name: row[name] for name in names} == dict.fromkeys(names)
     assert row["step_s"] == 1.0
 
@@ -179,8 +226,13 @@ def test_accuracy_is_that_of_the_last_evaluation(tmp_path: Path) -> None:
         ({"threads_per_worker": 3}, 0.01, True),
         ({"hosts": ["a", "a"], "threads_per_worker": 2}, 0.01, True),
         ({"hosts": ["a", "a"], "threads_per_worker": 1}, 0.01, False),
-        ({"emulated": True, "threads_per_worker": 2}, 0.01, True),
-        ({"emulated": True, "threads_per_worker": 1}, 0.01, False),
+        ({"emulated": True, "machine_cores": 3, "threads_per_worker": 2}, 0.01, True),
+        ({"emulated": True, "machine_cores": 4, "threads_per_worker": 2}, 0.01, False),
+        ({"emulated": True, "machine_cores": 4, "threads_per_worker": 2}, 0.06, True),
+        ({"emulated": True, "machine_cores": 2, "cores_by_host": {"a": 1, "b": 1}}, 0.01, False),
+        ({"emulated": True, "threads_per_worker": 2}, 0.01, False),
+        ({"emulated": True, "threads_per_worker": 2}, None, None),
+        ({"emulated": False, "machine_cores": 2, "threads_per_worker": 2}, 0.01, False),
         ({}, 0.06, True),
         ({"cores_by_host": None}, 0.06, True),
         ({"cores_by_host": None}, 0.01, False),
@@ -263,3 +315,44 @@ def test_runs_of_one_cell_each_are_compared_unpaired_where_their_hosts_are_alike
     assert row["pairs"] is None
     assert [row["step_ratio"], *row["step_ratio_ci95"]] == [3.0, 3.0, 3.0]
     assert (row["small_run_id"], row["large_run_id"]) == (tables[0].run_id, tables[1].run_id)
+
+
+def test_runs_over_links_of_different_rates_are_not_compared(tmp_path: Path) -> None:
+    def read_alone(model: str, rate: int) -> CellTable:
+        of = cell(model, emulated=True, emulated_rate_bits_per_s={"a": rate, "b": rate})
+        (table,) = read_cells(Run(write_run(tmp_path, [of], steps(of, [1.0] * 3))))
+        return table
+
+    small, large, slower = (
+        read_alone("squeezenet", 10**9),
+        read_alone("alexnet", 10**9),
+        read_alone("alexnet", 10**8),
+    )
+    (row,) = compare([small, large, slower], SAME_ACROSS_RUNS)
+    assert row["large_run_id"] == large.run_id
+
+
+def test_rates_are_those_of_the_hosts_that_took_part() -> None:
+    rates = {"a": 10**9, "b": 10**8, "c": 10**9, "d": 10**7}
+    of = cell(world_size=3, emulated_rate_bits_per_s=rates)
+    assert hosts_by_rate(of) == {10**9: ["a", "c"], 10**8: ["b"]}
+    assert hosts_by_rate(cell(emulated_rate_bits_per_s=None)) == {}
+
+
+def test_a_run_written_before_a_column_or_a_table_existed_is_read_as_if_nothing_was_known(
+    tmp_path: Path,
+) -> None:
+    of = cell()
+    path = write_run(tmp_path, [of], [*steps(of, [1.0], wire_tx_bytes=1, nic_tx_bytes=7), link(0, 1, 1e6)])
+    (path / "links.parquet").unlink()
+    table = pq.read_table(path / "steps.parquet")
+    newer = ["wire_tx_bytes", "wire_rx_bytes", "wire_tx_packets", "wire_rx_packets"]
+    pq.write_table(table.drop_columns(newer), path / "steps.parquet")
+    run = Run(path)
+    assert all(run.table(name).schema.equals(arrow_schema(name)) for name in TABLES)
+    assert run.table("links").num_rows == 0
+    read_back = run.table("steps")
+    assert read_back.drop_columns(newer).equals(table.drop_columns(newer))
+    assert {name: read_back[name].null_count for name in newer} == dict.fromkeys(newer, 4)
+    (row,) = (of_run.row for of_run in read_cells(run))
+    assert (row["nic_tx_bytes"], row["wire_tx_bytes"], row["goodput_bytes_per_s"]) == (7, None, None)
