@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.formats import UNKNOWN
-from analysis.tables import PARTS, CellTable
+from analysis.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.errors import RequestError
+from distsqz.lab.rate import format_rate
 
 PART_COLOURS = {
     "data_s": "#b9c4cf",
@@ -71,7 +72,11 @@ def draw(cells: Sequence[CellTable], path: Path) -> None:
 
 def _label(cell: CellTable) -> str:
     workers = cell.row["world_size"]
-    return f"{cell.row['model']}\n{cell.row['strategy']}, {workers} worker{'s' if workers > 1 else ''}"
+    label = f"{cell.row['model']}\n{cell.row['strategy']}, {workers} worker{'s' if workers > 1 else ''}"
+    if cell.row.get("emulated"):
+        rates = "/".join(map(format_rate, hosts_by_rate(cell.row)))
+        label += f"\nemulated{', ' if rates else ''}{rates}"
+    return label
 
 
 def _draw_bytes(axes: Any, cells: Sequence[CellTable]) -> None:
