@@ -33,6 +33,9 @@ def start_ray(lab: Lab) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "HOME": str(Path.home()),  # where data sets may be cached
         "RAY_USAGE_STATS_ENABLED": "0",
+        # A link that is cut for some minutes is no dead host: once it heals, Ray shall go on.
+        "RAY_health_check_failure_threshold": "100",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     }
     nodes = [_Node(lab, head, ["--head", f"--port={PORT}", "--include-dashboard=false"], variables)]
     nodes += [_Node(lab, host, [f"--address={address}"], variables) for host in others]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import ray
+import yaml
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
@@ -25,6 +28,7 @@ EMBEDDED = "local"
 """The address that asks for a Ray of this command's own, whatever runs here."""
 
 CONNECT_TIMEOUT_S = 8.0
+JOIN_TIMEOUT_S = 120.0
 FREE_TIMEOUT_S = 10.0
 """What a job that has just ended still holds comes free within this time."""
 
@@ -71,6 +75,7 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
     try:
         if address:
             _join(address)
+            _wait_for_nodes()
             _check_cluster_has("CPU", workers)
         else:
             _start_embedded(workers)
@@ -113,6 +118,23 @@ def _join(address: str) -> None:
     except (ConnectionError, ValueError, OSError, RuntimeError, RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
+
+
+def _wait_for_nodes() -> None:
+    """Waits, on the head of a cluster that `ray up` began, for the nodes that are still to join it."""
+    try:
+        launched = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text())
+        types = launched["available_node_types"].values()
+    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return
+    wanted = 1 + sum(each.get("min_workers", 0) for each in types)
+    give_up_at = time.monotonic() + JOIN_TIMEOUT_S
+    told = False
+    while (there := sum(node["Alive"] for node in ray.nodes())) < wanted and time.monotonic() < give_up_at:
+        if not told:
+            print(f"waiting for hosts to join: {there} of {wanted} are there", file=sys.stderr)
+            told = True
+        time.sleep(1)
 
 
 def _init(**settings: Any) -> None:

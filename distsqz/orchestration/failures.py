@@ -24,18 +24,20 @@ class Failure:
     """It only met another rank's end: its peers' connections broke."""
 
 
-def explain(error: Exception, failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
+def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
     """The failure that the others followed from, as one line.
 
-    A rank that fails by itself says so; one that is killed says nothing, but Train names it; ranks that lost
-    their peers come last.
+    A rank that fails by itself says so; one that is killed says nothing, but Train names it; one that is cut
+    off says nothing either, and Train does not know; ranks that lost their peers come last.
 
     Args:
-        error: what Train raised.
-        failures: the workers' last words, in the order they came.
+        error: what Train raised; None if it has not noticed yet.
+        failures: the workers' last words, in the order they came; some, where `error` is None.
         hosts: host names by rank, as far as the workers came to tell them.
     """
     said = {failure.rank for failure in failures}
+    if error is None and all(failure.of_communication for failure in failures) and len(said) < len(hosts):
+        return _cut_off(failures, hosts)
     failed = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     silent = [(rank, reason) for rank, reason in failed.items() if rank not in said]
     own = [failure for failure in failures if not failure.of_communication]
@@ -55,7 +57,31 @@ def explain(error: Exception, failures: Sequence[Failure], hosts: Sequence[str])
             rank=rank,
             step=witness.step if witness else None,
         )
+    assert error is not None  # else there are failures, and one of them was told above
     return RunError(_first_line(getattr(error, "controller_failure", error)))
+
+
+def _cut_off(failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
+    """Ranks waited in vain for others that do not even say so: the fewer are those that are cut off."""
+    heard = {failure.rank for failure in failures}
+    silent = [rank for rank in range(len(hosts)) if rank not in heard]
+    first = failures[0]
+    lost = min(silent, sorted(heard), key=len)
+    of_all = ", ".join(f"rank {rank} on {hosts[rank]}" for rank in lost)
+    told = RunError(
+        f"cut off from the other ranks ({of_all}); they waited in vain: {_gist(first.text)}",
+        cell=first.cell,
+        host=hosts[lost[0]],
+        rank=lost[0],
+        step=first.step,
+    )
+    told.add_note(f"On a worker that waited:\n{first.trace}")
+    return told
+
+
+def _gist(text: str) -> str:
+    """What Gloo has to say, without the words of its own and torch's around it."""
+    return text.rsplit(".cc:", 1)[-1].split("] ", 1)[-1].split(". ", 1)[0]
 
 
 def _first_line(error: Exception) -> str:

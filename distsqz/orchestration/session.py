@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +27,10 @@ from distsqz.orchestration.priority import step_aside
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
+END_TIMEOUT_S = 10.0
+LAST_WORDS_S = 5.0
+"""How long after the first failure others may be heard, and Train may notice: a host that is cut off it
+misses for a minute."""
 
 
 class Recorder(Protocol):
@@ -82,6 +88,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         RunError: training failed; names host, rank and step.
     """
     with (
+        contextlib.ExitStack() as afterwards,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
         ray_cluster(options.address, options.workers, options.gpus) as embedded,
     ):
@@ -106,14 +113,19 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 plan, options.workers, options.gpus, options.collective_timeout_s, storage, collector
             )
         )
+        # Once Ray is gone, what waits for it ends: Python may not, while a thread is still in Ray's own code.
+        afterwards.callback(training.join, END_TIMEOUT_S)
         with _noted_interrupts() as interrupted:
-            while training.is_alive() and not interrupted.is_set():
+            give_up_at = math.inf
+            while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
                 training.join(POLL_S)
                 take()
+                if failures:
+                    give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
             take()
         if interrupted.is_set():
             raise KeyboardInterrupt
-        if training.error:
+        if training.error or failures:
             raise explain(training.error, failures, hosts) from training.error
 
 
