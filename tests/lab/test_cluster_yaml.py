@@ -1,0 +1,191 @@
+"""The README's way to real hosts, taken over SSH with the lab's: `ray up`, `ray exec`, `ray down`.
+
+Slow to set up, so one cluster serves all tests here, in their order.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from distsqz.lab import lab
+from distsqz.lab.lab import Lab
+from distsqz.lab.privileges import is_true_root, what_is_missing
+from distsqz.lab.ssh import SSHD
+from distsqz.lab.state import DEFAULT_NAME, directory_of
+from distsqz.runs import Run, newest_run
+from distsqz.theory.all_reduce import ring_tx_bytes
+
+ROOT = Path(__file__).parents[2]
+MISSING = what_is_missing() or (
+    None if is_true_root() and SSHD.exists() and shutil.which("rsync") else "takes root, sshd and rsync"
+)
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+]
+TRAIN = "cd distsqz && python launch/ddp.py --model squeezenet --workers 4 --image-size 64 --batch-size 4"
+SQUEEZENET_BYTES = 4_993_696
+
+
+def sh(*command: object, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the repository root, with this Python's programs first in PATH."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=ROOT,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def on_head(command: str) -> subprocess.CompletedProcess[str]:
+    return sh("ray", "exec", "cluster.yaml", command)
+
+
+PORTS_BEFORE: set[int] = set()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Lab]:
+    """The default lab with a Ray on its hosts, as cluster.yaml starts it."""
+    if directory_of(DEFAULT_NAME).exists():
+        pytest.skip("the default lab is in use")
+    PORTS_BEFORE.update(listening_ports())
+    try:
+        made = sh(sys.executable, "launch/lab.py", "up")
+        assert made.returncode == 0, made.stderr
+        begun = sh("ray", "up", "-y", "cluster.yaml")
+        assert begun.returncode == 0, begun.stdout + begun.stderr
+        yield lab.find(DEFAULT_NAME)
+        ended = sh("ray", "down", "-y", "cluster.yaml")
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    finally:
+        removed = sh(sys.executable, "launch/lab.py", "down")
+    assert removed.returncode == 0
+    assert not directory_of(DEFAULT_NAME).exists()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_every_worker_trains_on_a_host_of_its_own_and_sends_what_theory_says(
+    cluster: Lab, runs: Path
+) -> None:
+    done = on_head(f"{TRAIN} --steps 3 --warmup-steps 1 --runs {runs}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    run = Run(newest_run(runs))
+    (cell,) = run.cells
+    assert sorted(cell["hosts"]) == ["h1", "h2", "h3", "h4"]
+    assert cell["emulated"]
+    steps: pd.DataFrame = run.table("steps").to_pandas()
+    assert sorted(set(zip(steps["rank"], steps["host"], strict=True))) == list(enumerate(cell["hosts"]))
+    predicted = ring_tx_bytes(SQUEEZENET_BYTES, world_size=4)
+    assert (steps["tcp_tx_bytes"] / predicted - 1).between(0, 0.005).all()
+    assert (steps["wire_tx_bytes"] / steps["tcp_tx_bytes"]).between(1.03, 1.08).all()
+
+    peers: pd.DataFrame = run.table("peers").to_pandas()
+    assert set(peers["peer"]) == {host.address for host in cluster.hosts}
+    links: pd.DataFrame = run.table("links").to_pandas()
+    assert sorted(links["host"]) == sorted(links["peer_host"]) == ["h1", "h2", "h3", "h4"]
+
+
+def test_without_the_token_no_one_joins_or_submits(cluster: Lab) -> None:
+    head, stranger = cluster.hosts[:2]
+    alone = "env RAY_AUTH_MODE=disabled RAY_AUTH_TOKEN_PATH=/dev/null"
+    join = f"import ray; ray.init(address='{head.address}:6379')"
+    joined = sh(*cluster.inside(stranger, [*alone.split(), sys.executable, "-c", join]))
+    assert joined.returncode != 0
+    assert "authenticat" in (joined.stdout + joined.stderr).lower()
+
+    ray = str(Path(sys.executable).parent / "ray")
+    submit = [ray, "job", "submit", "--address", f"http://{head.address}:8265", "--", "true"]
+    submitted = sh(*cluster.inside(stranger, [*alone.split(), *submit]))
+    assert submitted.returncode != 0
+    assert any(
+        word in (submitted.stdout + submitted.stderr) for word in ("401", "nauthorized", "uthentication")
+    )
+
+
+def test_nothing_listens_beyond_the_lab(cluster: Lab) -> None:
+    """Inside the hosts there is no other address than the lab's and loopback; on the machine nothing is new."""
+    for host in cluster.hosts:
+        addresses = sh(*cluster.inside(host, ["hostname", "-I"])).stdout.split()
+        assert addresses == [host.address]
+    assert not listening_ports() - PORTS_BEFORE
+
+
+def listening_ports() -> set[int]:
+    """TCP ports that something listens on in the machine's own network namespace."""
+    tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    return {int(words[1].rsplit(":", 1)[1], 16) for words in lines if words[3] == "0A"}
+
+
+def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heals(
+    cluster: Lab, runs: Path, tmp_path: Path
+) -> None:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    command = f"{TRAIN} --steps 2000 --collective-timeout-s 5 --runs {tmp_path}"
+    training = subprocess.Popen(
+        ["ray", "exec", "cluster.yaml", command],
+        cwd=ROOT,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for_steps(tmp_path, training)
+        cluster.set_cut("h3", cut=True)
+        said, _ = training.communicate(timeout=60)
+    finally:
+        cluster.set_cut("h3", cut=False)
+        training.kill()
+    run = Run(newest_run(tmp_path))
+    assert run.meta["status"] == "failed"
+    assert run.meta["error"]["host"] == "h3"
+    rank = run.cells[0]["hosts"].index("h3")
+    assert run.meta["error"]["rank"] == rank
+    assert f"host h3, rank {rank}, step" in said
+    assert run.table("steps").num_rows > 0
+
+    done = on_head(f"{TRAIN} --steps 1 --warmup-steps 0 --runs {runs}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(Run(newest_run(runs)).cells[0]["hosts"]) == ["h1", "h2", "h3", "h4"]
+
+
+def wait_for_steps(runs: Path, training: subprocess.Popen[str]) -> None:
+    """Returns once the first steps of a run are on disk."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and training.poll() is None:
+        if list(runs.iterdir()) and Run(newest_run(runs)).table("steps").num_rows:
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"no steps: {training.communicate(timeout=5)[0] if training.poll() else 'too slow'}")
+
+
+def test_rays_own_checks_accept_the_cluster_files() -> None:
+    for name in ("cluster.yaml", "cluster-aws.yaml"):
+        validate_config(prepare_config(yaml.safe_load((ROOT / name).read_text())))
