@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
 
-.PHONY: demo test lint clean data
+.PHONY: demo test lint clean data sshd
 
 demo: .venv/.installed data
-	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 --workers 2 \
-	  --steps 40 --block-steps 2
+	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 \
+	  --steps 20 --warmup-steps 3 --block-steps 2
 
-test: .venv/.installed data lint
+test: .venv/.installed data sshd lint
 	$(BIN)/python -m pytest
 
 lint: .venv/.installed
@@ -32,6 +32,14 @@ data:
 	@if [ ! -d $(FASHION_MNIST) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  (apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist) >/dev/null \
 	    || echo "make: Debian's dataset-fashion-mnist could not be installed; the official files will be fetched" >&2; \
+	fi
+
+# For the hosts of a lab, which start it on their own addresses; on this machine itself it is not to run.
+sshd:
+	@if { [ ! -x /usr/sbin/sshd ] || ! command -v rsync; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  (apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends openssh-server rsync \
+	    && { systemctl disable --now ssh || true; }) >/dev/null 2>&1 \
+	    || echo "make: openssh-server and rsync could not be installed; what needs them is skipped" >&2; \
 	fi
 
 clean:
