@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One optimizer update on one rank: where its wall time went and the four views of its bytes."""
+    """One optimizer update on one rank: where its wall time went and the views of its bytes."""
 
     cell: str
     model: str

@@ -127,7 +127,7 @@ def test_without_the_token_no_one_joins_or_submits(cluster: Lab) -> None:
 
 
 def test_nothing_listens_beyond_the_lab(cluster: Lab) -> None:
-    """Inside the hosts there is no other address than the lab's and loopback; on the machine nothing is new."""
+    """The hosts have no address but the lab's and loopback; on the machine nothing new listens."""
     for host in cluster.hosts:
         addresses = sh(*cluster.inside(host, ["hostname", "-I"])).stdout.split()
         assert addresses == [host.address]

@@ -50,3 +50,23 @@ def test_broken_connections_alone_are_told_as_they_are() -> None:
 
 def test_a_failure_before_any_worker_began_tells_trains_reason() -> None:
     assert str(explain(ControllerError(ValueError("no such node")), [], [])) == "no such node"
+
+
+def test_a_rank_that_is_cut_off_is_named_before_train_notices() -> None:
+    timed_out = "RuntimeError: [/x/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms. Look"
+    said = [failure(rank, timed_out, of_communication=True) for rank in (3, 0, 1)]
+    told = explain(None, said, ["h1", "h2", "h3", "h4"])
+    assert str(told) == (
+        "cell c, host h3, rank 2, step 7: cut off from the other ranks (rank 2 on h3); "
+        "they waited in vain: Timed out waiting 5000ms"
+    )
+
+
+def test_a_rank_that_alone_hears_nothing_is_the_one_cut_off() -> None:
+    told = explain(None, [failure(1, BROKEN, of_communication=True)], ["h1", "h2", "h3"])
+    assert (told.host, told.rank) == ("h2", 1)
+
+
+def test_a_rank_that_failed_by_itself_is_named_without_train_too() -> None:
+    said = [failure(0, BROKEN, of_communication=True), failure(1, "ValueError: own fault")]
+    assert explain(None, said, ["h0", "h1", "h2"]).text == "ValueError: own fault"

@@ -68,6 +68,7 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
         host=socket.gethostname(),
         cores=world_size,
         device="cpu",
+        address="127.0.0.1",
         interface="lo",
     )
     try:
