@@ -103,6 +103,8 @@ def _receive(server: socket.socket, stream_s: float) -> tuple[float, int]:
                 first = now
             elif now - start < RAMP_S + stream_s:
                 received, last = received + count, now
+    if last == first:
+        raise ConnectionError("it ended before its rate could be told")
     return received / (last - first), round(statistics.median(round_trips_s) * 1e6)
 
 

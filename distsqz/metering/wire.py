@@ -6,9 +6,12 @@ that shapes the link counts those of every frame (qdisc_pkt_len_init in the kern
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +19,7 @@ from typing import Any, Self
 LAB_VARIABLE = "DISTSQZ_LAB"
 """Set on every host of a lab: the path of the lab's file, beside which stands the switch's namespace."""
 SWITCH_NAMESPACE = "switch.net"
+CLONE_NEWNET = 0x40000000
 DEVICE = "eth0"
 """The host's end of its link; the switch's end has the host's name."""
 
@@ -53,8 +57,14 @@ class WireMeter:
         Raises:
             OSError, LookupError: there is no such namespace, device or queue.
         """
-        self._ends = [_Queue(host_namespace, DEVICE), _Queue(switch_namespace, host)]
-        self.read()
+        self._ends: list[_Queue] = []
+        try:
+            for namespace, device in ((host_namespace, DEVICE), (switch_namespace, host)):
+                self._ends.append(_Queue(namespace, device))
+            self.read()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def of_this_host(cls) -> Self | None:
@@ -92,20 +102,39 @@ def open_netlink(namespace: str | None) -> Any:
     """A pyroute2 IPRoute in the network namespace of that path, or in this process's own; to be closed.
 
     A socket stays in the namespace that it was opened in, so this thread steps in and out again. (IPRoute's
-    own way there forks this process, with its signal handlers and all that they do.)
+    own way there forks this process, with its signal handlers and all that they do; pyroute2's `pushns` makes
+    a namespace where there is none, and shares the mounts around it.)
 
     Raises:
         OSError: there is no such namespace, or it may not be entered.
     """
-    from pyroute2 import IPRoute, netns  # Linux only
+    from pyroute2 import IPRoute  # Linux only
 
     if namespace is None:
         return IPRoute()
-    netns.pushns(namespace)
+    with _opened(namespace) as there, _opened("/proc/thread-self/ns/net") as here:
+        _enter(there)
+        try:
+            return IPRoute()
+        finally:
+            _enter(here)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        return IPRoute()
+        yield descriptor
     finally:
-        netns.popns()
+        os.close(descriptor)
+
+
+def _enter(descriptor: int) -> None:
+    """Moves this thread to a network namespace (`os.setns` is there from Python 3.12 on)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot enter a network namespace: {os.strerror(code)}")
 
 
 class _Queue:
