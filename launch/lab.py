@@ -116,7 +116,9 @@ def main(command: Command, words: list[str]) -> None:
         case Up():
             _up(command)
         case Status():
-            print(render(pd.DataFrame(lab.find(command.name).status()), command.format))
+            # Nulls beside integers, as of a dead host, would make them floats.
+            rows = pd.DataFrame(lab.find(command.name).status(), dtype=object)
+            print(render(rows, command.format))
         case Rate():
             rate = parse_rate(command.rate, "rate")
             lab.find(command.name).set_rate(rate, command.host)

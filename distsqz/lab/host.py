@@ -7,8 +7,10 @@ the host.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,7 +38,8 @@ def main(lab_file: Path, name: str) -> None:
     _mount("proc", Path("/proc"), "proc")
     _mount("sysfs", Path("/sys"), "sysfs")  # /sys/class/net is that of the network namespace
     for setting in ("all", "default"):
-        Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
     host = None if name == SWITCH else state.host(name)
     if host:
         _make_host(state, host)
@@ -45,7 +48,7 @@ def main(lab_file: Path, name: str) -> None:
     sshd = _start_sshd(state, host) if host and state.ssh else None
     print("up", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    threading.Thread(target=_end_with_owner, args=(state, name), daemon=True).start()
     _collect(state, host, sshd)
 
 
@@ -53,7 +56,9 @@ def _make_host(state: LabState, host: Host) -> None:
     socket.sethostname(host.name)
     os.sched_setaffinity(0, host.cores)
     for place in PRIVATE:
-        place.mkdir(exist_ok=True)
+        if not place.exists():
+            place.mkdir(exist_ok=True)
+            place.chmod(0o777)  # as Ray itself makes it on the machine, for every user
         _mount("tmpfs", place, "tmpfs")
     for name in ("hosts", "passwd"):
         _mount(str(state.directory / name), Path("/etc") / name, None, MS_BIND)
@@ -84,9 +89,11 @@ def _collect(state: LabState, host: Host | None, sshd: subprocess.Popen[bytes] |
             sshd = _start_sshd(state, host)
 
 
-def _end_with_owner() -> None:
+def _end_with_owner(state: LabState, name: str) -> None:
     """A lab made for one command holds a pipe to it; others have an empty stdin, which says `keep` first."""
     if sys.stdin.readline().strip() != "keep":
+        if name == SWITCH:
+            shutil.rmtree(state.directory, ignore_errors=True)
         os._exit(0)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,14 +80,17 @@ class Lab:
 
     def set_rate(self, rate_bits_per_s: int, only: str | None = None) -> None:
         """Changes the rate of every link, or of one host's, for connections under way too."""
-        for host in [self.state.host(only)] if only else self.hosts:
+        hosts = [self.state.host(only)] if only else self.hosts
+        pids = [self.pid_of(host) for host in hosts]  # all live, or nothing changes
+        for host, pid in zip(hosts, pids, strict=True):
             host.rate_bits_per_s = rate_bits_per_s
-            links.shape(host, self._holders[SWITCH], self.pid_of(host))
+            links.shape(host, self._holders[SWITCH], pid)
         self.state.save()
 
     def set_cut(self, name: str, cut: bool) -> None:
         """Pulls a host's cable, or plugs it in again."""
         host = self.state.host(name)
+        self.pid_of(host)
         links.set_cut(host, self._holders[SWITCH], cut)
         host.is_cut = cut
         self.state.save()
@@ -126,8 +131,8 @@ def up(
     """
     if wants_ssh:
         ssh.check_sshd()
-    wanted = _plan(name, options, wants_ssh, subnet)
-    with _locked(wanted.directory):
+    with _locked(directory_of(name)):
+        wanted = _plan(name, options, wants_ssh, subnet)
         found = load(wanted.path)
         if found:
             _check_same(wanted, found)
@@ -235,12 +240,10 @@ def parse_size(text: str) -> int:
     Raises:
         RequestError: it is not one, or too little.
     """
-    for unit, shift in (("mib", 20), ("gib", 30)):
-        number = text.lower().removesuffix(unit)
-        if number != text.lower() and number.replace(".", "", 1).isdigit():
-            size = int(float(number) * (1 << shift))
-            if size >= LEAST_MEMORY:
-                return size
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(mib|gib)", text.strip().lower())
+    size = float(match[1]) * {"mib": 1 << 20, "gib": 1 << 30}[match[2]] if match else 0
+    if LEAST_MEMORY <= size < math.inf:
+        return int(size)
     raise RequestError(
         f"--memory {text}: a number and mib or gib, such as 2gib; {LEAST_MEMORY >> 20}mib at least"
     )
@@ -261,11 +264,17 @@ def _subnet(name: str, asked: str | None) -> IPv4Network:
         network = IPv4Network(asked) if asked else DEFAULT_SUBNET
     except ValueError:
         network = None
-    if network is None or network.prefixlen != 24:
+    if network is None or network.prefixlen != 24 or not _is_for_hosts(network):
         raise RequestError(f"--subnet {asked}: a network of 254 addresses, such as {DEFAULT_SUBNET}")
     if any(network.overlaps(other) for other in taken):
         raise RequestError(f"--subnet {network}: this machine has a route there already; choose another")
     return network
+
+
+def _is_for_hosts(network: IPv4Network) -> bool:
+    """Whether hosts may have its addresses: neither `this network`, loopback, nor multicast and above."""
+    first = network.network_address.packed[0]
+    return 0 < first < 224 and first != 127
 
 
 def _check_same(wanted: LabState, found: LabState) -> None:
@@ -363,14 +372,33 @@ def _remove(directory: Path, name: str) -> None:
 def _locked(directory: Path) -> Iterator[None]:
     """One change at a time to this user's labs; their directory goes with the last of them."""
     root = directory.parent
-    root.mkdir(mode=0o700, exist_ok=True)
-    if root.stat().st_uid != os.geteuid():
-        raise RequestError(f"{root}: belongs to another user; remove it, or ask them to")
-    descriptor = os.open(root, os.O_RDONLY)
+    descriptor = _lock(root)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         with contextlib.suppress(OSError):  # not empty: other labs are up
             root.rmdir()
+        os.close(descriptor)
+
+
+def _lock(root: Path) -> int:
+    """A descriptor of `root`, locked; it is made if it is not there."""
+    while True:
+        try:
+            root.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # whoever had the lock has removed it
+            continue
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RequestError(f"{root}: is in the way; remove it, or ask its owner to") from error
+        try:
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                raise RequestError(f"{root}: belongs to another user; remove it, or ask them to")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), root.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -48,7 +49,8 @@ def make_switch(pid: int) -> None:
 def connect(state: LabState, host: Host, switch: int, pid: int) -> None:
     """Links a host to the bridge, gives it its address and shapes the link."""
     with netlink(switch) as route:
-        _make_pair(route, host.name, {"ifname": DEVICE, "net_ns_pid": pid})
+        peer = {"ifname": DEVICE, "address": _hardware_address(host), "net_ns_pid": pid}
+        _make_pair(route, host.name, peer)
     with netlink(pid) as route:
         _up(route, "lo")
         index = _index(route, DEVICE)
@@ -65,6 +67,8 @@ def connect_machine(state: LabState, switch: int) -> None:
             return
     with netlink(switch) as route:
         _make_pair(route, UPLINK, {"ifname": name, "net_ns_pid": os.getpid()})
+    with suppress(OSError):  # its router solicitations and the like would be counted on every link
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
     with netlink() as here:
         here.addr("add", index=_index(here, name), address=state.gateway, prefixlen=state.prefix_length)
         _up(here, name)
@@ -137,9 +141,15 @@ def _make_pair(route: Any, port: str, peer: dict[str, Any]) -> None:
     """A veth pair whose near end is a port of the bridge; an old one of that name goes."""
     old = _index(route, port)
     if old is not None:
-        route.link("del", index=old)
+        with suppress(NetlinkError):  # it went meanwhile, with the namespace of its other end
+            route.link("del", index=old)
     route.link("add", ifname=port, kind="veth", peer=peer)
     route.link("set", index=_index(route, port), master=_index(route, BRIDGE), state="up")
+
+
+def _hardware_address(host: Host) -> str:
+    """The same whenever the host is made, for others remember it for half a minute and more."""
+    return ":".join(f"{byte:02x}" for byte in (2, 0, *IPv4Address(host.address).packed))
 
 
 def _up(route: Any, name: str) -> None:

@@ -60,7 +60,9 @@ def become_root(lab: str) -> None:
 
 def _again(lab: str) -> NoReturn:
     switch = holders(directory_of(lab)).get("switch")
-    enter = ["nsenter", "--target", str(switch), "--user", "--preserve-credentials"] if switch else [*AS_USER]
+    enter = [*AS_USER]
+    if switch:  # into a network of its own too: whoever visits the hosts' could not return to the machine's
+        enter = ["nsenter", "--target", str(switch), "--user", "--net", "--preserve-credentials"]
     os.execvp(enter[0], [*enter, sys.executable, *sys.orig_argv[1:]])
 
 

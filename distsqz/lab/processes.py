@@ -83,7 +83,7 @@ def holders(directory: Path) -> dict[str, int]:
     wanted = [MODULE, str(directory / "lab.json")]
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_text().split("\0")[:-1]
+            words = _words(process)
             if words[-3:-1] == wanted and _is_first_in_namespace(process):
                 found[words[-1]] = int(process.name)
         except OSError:  # it has ended meanwhile
@@ -136,12 +136,19 @@ def _all_of(directory: Path) -> list[int]:
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_text().split("\0")[:-1]
+            words = _words(process)
         except OSError:
             continue
         if words[-3:-1] == [MODULE, str(directory / "lab.json")]:
             pids.append(int(process.name))
     return pids
+
+
+def _words(process: Path) -> list[str]:
+    """The command line of a process of this user; others' are none, whatever they call themselves."""
+    if process.stat().st_uid != os.geteuid():
+        return []
+    return (process / "cmdline").read_text(errors="replace").split("\0")[:-1]
 
 
 def _is_first_in_namespace(process: Path) -> bool:

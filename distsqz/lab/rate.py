@@ -18,16 +18,16 @@ def parse_rate(text: str, option: str = "--rate") -> int:
         RequestError: it is not a rate, or out of range.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", text.strip().lower())
-    rate = round(float(match[1]) * UNITS[match[2]]) if match else 0
+    rate = float(match[1]) * UNITS[match[2]] if match else 0
     if not LEAST <= rate <= MOST:
         raise RequestError(
             f"{option} {text}: give a number and kbit, mbit or gbit, such as 1gbit; "
             f"{format_rate(LEAST)} at least, {format_rate(MOST)} at most"
         )
-    return rate
+    return round(rate)
 
 
 def format_rate(bits_per_s: int) -> str:
     """The shortest way to write it: `1gbit`."""
     unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if bits_per_s >= size)
-    return f"{bits_per_s / size:g}{unit}"
+    return f"{bits_per_s / size:.12g}{unit}"

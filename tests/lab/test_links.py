@@ -1,0 +1,140 @@
+"""Links carry what they are shaped to, count every byte of it, and can be cut."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from labs import Commands, finish, stream
+
+from distsqz.lab import lab
+from distsqz.lab.processes import namespace
+from distsqz.lab.rate import parse_rate
+from distsqz.metering.wire import WireCounters, WireMeter
+
+FRAME_SHARE = 1448 / 1514
+"""Of a full frame on the wire, what is payload of TCP with time stamps."""
+
+
+@pytest.fixture
+def restored(pair: Commands) -> Iterator[Commands]:
+    """The shared pair, whose links are as they were again in the end."""
+    yield pair
+    pair.up(2, "100mbit")
+
+
+def counters(here: Commands, host: str) -> WireCounters:
+    pids = here.pids()
+    meter = WireMeter(host, namespace(pids["switch"]), namespace(pids[host]))
+    try:
+        return meter.read()
+    finally:
+        meter.close()
+
+
+def test_a_stream_gets_what_its_rate_leaves_for_payload(pair: Commands) -> None:
+    with stream(pair, "h1", "h2", 0.8) as ended:
+        goodput = ended().goodput_bits_per_s(0.2, 0.8)
+    assert 0.90 * 100e6 < goodput < 0.97 * 100e6
+    assert goodput == pytest.approx(FRAME_SHARE * 100e6, rel=0.03)
+
+
+def test_both_ways_are_shaped_alone(pair: Commands) -> None:
+    with stream(pair, "h1", "h2", 0.8) as one, stream(pair, "h2", "h1", 0.8) as other:
+        assert one().goodput_bits_per_s(0.2, 0.6) > 0.85 * 100e6
+        assert other().goodput_bits_per_s(0.2, 0.6) > 0.85 * 100e6
+
+
+def test_wire_counters_see_every_frame_with_its_headers(pair: Commands) -> None:
+    before = {host: counters(pair, host) for host in ("h1", "h2")}
+    with stream(pair, "h1", "h2", 0.5) as ended:
+        payload = ended().bytes
+    time.sleep(0.1)
+    sent, received = (counters(pair, host).since(before[host]) for host in ("h1", "h2"))
+    assert 1.04 < sent.tx_bytes / payload < 1.06
+    assert received.rx_bytes == pytest.approx(sent.tx_bytes, rel=0.01)
+    assert received.tx_bytes == pytest.approx(sent.rx_bytes, rel=0.01)
+    assert sent.tx_bytes / sent.tx_packets < 1515  # frames, not packets of 64 KiB
+    assert sent.rx_bytes < 0.05 * sent.tx_bytes  # acknowledgements
+
+
+def test_status_shows_the_wire_counters(pair: Commands) -> None:
+    rows = pair.status()
+    with stream(pair, "h2", "h1", 0.1) as ended:
+        payload = ended().bytes
+    after = pair.status()
+    for host, column in (("h2", "wire_tx_bytes"), ("h1", "wire_rx_bytes")):
+        assert payload < after[host][column] - rows[host][column] < 1.1 * payload
+
+
+def test_a_rate_changes_under_a_stream(restored: Commands) -> None:
+    here = lab.find(restored.name)
+    with stream(restored, "h1", "h2", 1.5) as ended:
+        here.set_rate(parse_rate("50mbit"), "h2")
+        changed = time.monotonic()
+        received = ended()
+    began = received.pieces[0][0]
+    assert received.goodput_bits_per_s(changed - began + 0.3, 1.5) == pytest.approx(
+        FRAME_SHARE * 50e6, rel=0.05
+    )
+    assert {name: row["rate"] for name, row in restored.status().items()} == {"h1": "100mbit", "h2": "50mbit"}
+
+
+def test_a_rate_without_host_is_that_of_all(restored: Commands) -> None:
+    restored.do("rate", "2.5gbit")
+    assert {row["rate"] for row in restored.status().values()} == {"2.5gbit"}
+
+
+def test_a_cut_link_carries_nothing_until_it_is_healed(restored: Commands) -> None:
+    assert connects(restored)
+    restored.do("cut", "h2")
+    assert {name: row["link"] for name, row in restored.status().items()} == {"h1": "up", "h2": "cut"}
+    assert not connects(restored)
+    restored.do("heal", "h2")
+    assert {row["link"] for row in restored.status().values()} == {"up"}
+    assert connects(restored)
+
+
+def test_a_stream_outlives_a_short_cut(restored: Commands) -> None:
+    here = lab.find(restored.name)
+    with stream(restored, "h1", "h2", 1.5) as ended:
+        here.set_cut("h1", True)
+        cut = time.monotonic()
+        time.sleep(0.5)
+        healing = time.monotonic()
+        here.set_cut("h1", False)
+        received = ended()
+    times = [at for at, _ in received.pieces]
+    assert not [at for at in times if cut + 0.05 < at < healing]
+    assert any(at > healing for at in times)
+
+
+def connects(here: Commands) -> bool:
+    """Whether h1 gets a connection to a port of h2 within 2 s."""
+    server = here.start("run", "h2", then=[sys.executable, "-c", SERVE])
+    assert server.stdout is not None
+    port = server.stdout.readline().strip()
+    said = here.on("h1", sys.executable, "-c", CONNECT, port)
+    accepted = finish(server).status == 0
+    assert (said == "connected") == accepted, said
+    return accepted
+
+
+SERVE = """
+import socket
+server = socket.create_server(("0.0.0.0", 0))
+server.settimeout(2.5)
+print(server.getsockname()[1], flush=True)
+server.accept()
+"""
+
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection(("h2", int(sys.argv[1])), 2).close()
+    print("connected")
+except OSError as error:
+    print(error)
+"""
