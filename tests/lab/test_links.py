@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from labs import Commands, finish, stream
@@ -12,7 +14,9 @@ from labs import Commands, finish, stream
 from distsqz.lab import lab
 from distsqz.lab.processes import namespace
 from distsqz.lab.rate import parse_rate
-from distsqz.metering.wire import WireCounters, WireMeter
+from distsqz.metering.link import measure_ring
+from distsqz.metering.schema import LinkRecord
+from distsqz.metering.wire import WireCounters, WireMeter, _enter, _opened
 
 FRAME_SHARE = 1448 / 1514
 """Of a full frame on the wire, what is payload of TCP with time stamps."""
@@ -111,8 +115,35 @@ def test_a_stream_outlives_a_short_cut(restored: Commands) -> None:
     assert any(at > healing for at in times)
 
 
+def test_the_paths_of_a_ring_carry_what_their_links_are_shaped_to(pair: Commands) -> None:
+    hosts = pair.state.hosts
+    meeting = threading.Barrier(len(hosts))
+    handed_in: dict[int, object] = {}
+
+    def measure(rank: int) -> list[LinkRecord]:
+        """In a thread that stands in the host's network from then on."""
+
+        def exchange(value: object) -> list[object]:
+            handed_in[rank] = value
+            meeting.wait(20)
+            gathered = [handed_in[each] for each in range(len(hosts))]
+            meeting.wait(20)
+            return gathered
+
+        with _opened(namespace(pair.pids()[hosts[rank].name])) as network:
+            _enter(network)
+        return measure_ring(rank, [host.name for host in hosts], hosts[rank].address, 0.4, exchange)
+
+    with ThreadPoolExecutor(len(hosts)) as ranks:
+        records = [record for found in ranks.map(measure, range(len(hosts))) for record in found]
+    assert {(record.host, record.peer_host) for record in records} == {("h1", "h2"), ("h2", "h1")}
+    for record in records:
+        assert record.goodput_bytes_per_s == pytest.approx(FRAME_SHARE * 100e6 / 8, rel=0.05)
+        assert 1 <= record.rtt_us < 20_000
+
+
 def connects(here: Commands) -> bool:
-    """Whether h1 gets a connection to a port of h2 within 2 s."""
+    """Whether h1 gets a connection to a port of h2."""
     server = here.start("run", "h2", then=[sys.executable, "-c", SERVE])
     assert server.stdout is not None
     port = server.stdout.readline().strip()
@@ -125,7 +156,7 @@ def connects(here: Commands) -> bool:
 SERVE = """
 import socket
 server = socket.create_server(("0.0.0.0", 0))
-server.settimeout(2.5)
+server.settimeout(1.7)
 print(server.getsockname()[1], flush=True)
 server.accept()
 """
@@ -133,7 +164,7 @@ server.accept()
 CONNECT = """
 import socket, sys
 try:
-    socket.create_connection(("h2", int(sys.argv[1])), 2).close()
+    socket.create_connection(("h2", int(sys.argv[1])), 1.2).close()
     print("connected")
 except OSError as error:
     print(error)

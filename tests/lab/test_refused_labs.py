@@ -119,9 +119,7 @@ def test_a_subnet_asked_for_is_had(fresh: Commands) -> None:
         (("status",), ()),
         (("rate", "1gbit"), ()),
         (("cut", "h1"), ()),
-        (("heal", "h1"), ()),
         (("run", "h1"), ("true",)),
-        (("ssh", "h1"), ("true",)),
     ],
 )
 def test_a_command_about_no_lab_is_refused(

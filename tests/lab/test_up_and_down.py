@@ -125,7 +125,7 @@ def test_up_mends_the_host_that_died_and_leaves_the_others_alone(four: Commands)
     assert reaches(four, "h3", "h2")
 
 
-@pytest.mark.parametrize("command", [("rate", "2mbit"), ("cut", "h3"), ("heal", "h3"), ("run", "h3")])
+@pytest.mark.parametrize("command", [("rate", "2mbit"), ("cut", "h3"), ("run", "h3")])
 def test_what_needs_a_host_that_died_says_so_and_changes_nothing(
     four: Commands, command: tuple[str, ...]
 ) -> None:
