@@ -52,15 +52,7 @@ class Commands:
         """Starts a subcommand."""
         rest = ["--", *then] if then else []
         words = [sys.executable, "launch/lab.py", command, "--name", self.name, *options, *rest]
-        return subprocess.Popen(
-            [str(word) for word in words],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return _start([str(word) for word in words])
 
     def do(self, command: str, *options: object, then: Sequence[object] = ()) -> str:
         """Runs a subcommand that must succeed; gives what it printed."""
@@ -84,6 +76,11 @@ class Commands:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def start_on(self, host: str, *command: object) -> subprocess.Popen[str]:
+        """Starts a command on a host."""
+        here = lab.find(self.name)
+        return _start(here.inside(here.state.host(host), [str(word) for word in command]))
+
     def status(self) -> dict[str, dict[str, Any]]:
         """The rows of `status`, by host."""
         return {row["host"]: row for row in lab.find(self.name).status()}
@@ -103,6 +100,18 @@ class Commands:
     def pids(self) -> dict[str, int]:
         """Its holders, and the switch's."""
         return holders(self.directory)
+
+
+def _start(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Finished:
@@ -268,13 +277,13 @@ class Stream:
 def stream(here: Commands, sender: str, receiver: str, seconds: float) -> Iterator[Callable[[], Stream]]:
     """A TCP stream that has just begun; call what it gives to wait for its end."""
     python = [sys.executable, STREAM]
-    receiving = here.start("run", receiver, then=[*python, "receive"])
+    receiving = here.start_on(receiver, *python, "receive")
     sending = None
     try:
         assert receiving.stdout is not None
         port = receiving.stdout.readline().strip()
         assert port, receiving.stderr.read() if receiving.stderr else ""
-        sending = here.start("run", sender, then=[*python, "send", receiver, port, seconds])
+        sending = here.start_on(sender, *python, "send", receiver, port, seconds)
         assert receiving.stdout.readline() == "begun\n"
 
         def to_its_end() -> Stream:

@@ -144,7 +144,7 @@ def test_the_paths_of_a_ring_carry_what_their_links_are_shaped_to(pair: Commands
 
 def connects(here: Commands) -> bool:
     """Whether h1 gets a connection to a port of h2."""
-    server = here.start("run", "h2", then=[sys.executable, "-c", SERVE])
+    server = here.start_on("h2", sys.executable, "-c", SERVE)
     assert server.stdout is not None
     port = server.stdout.readline().strip()
     said = here.on("h1", sys.executable, "-c", CONNECT, port)
