@@ -42,7 +42,8 @@ def prepare(state: LabState) -> None:
 def make_ray_token() -> None:
     """Makes the token that Ray keeps in this user's home, unless there is one.
 
-    cluster.yaml ships it to the hosts. Ray would make the same on its first start, so it stays when the lab goes.
+    cluster.yaml ships it to the hosts. Ray would make the same on its first start, so it
+    outlives the lab.
     """
     path = Path.home() / ".ray" / "auth_token"
     if not path.exists():
