@@ -36,7 +36,7 @@ class Options:
     """Of their links, the second time."""
     steps: int = 10
     """Of each model at the first rate."""
-    slow_steps: int = 4
+    slow_steps: int = 2
     """Of each model at the second."""
     image_size: int = 64
     """Height and width of an image in pixels."""
@@ -49,11 +49,11 @@ def main(options: Options) -> None:
     become_root(NAME)
     try:
         made = lab.up(NAME, LabOptions(hosts=options.hosts, rate=options.rate), wants_ssh=False, owned=True)
-        _raw(made, options.rate)
+        _raw(made, options.rate, options.steps)
         variables = start_ray(made)
         fast = _train(made, variables, options, options.steps)
         made.set_rate(parse_rate(options.slow_rate))
-        _raw(made, options.slow_rate)
+        _raw(made, options.slow_rate, options.slow_steps)
         slow = _train(made, variables, options, options.slow_steps)
     finally:
         lab.down(NAME)
@@ -69,13 +69,17 @@ def main(options: Options) -> None:
         print(f"{model}: communication time at {options.slow_rate} over {options.rate}: {ratio:.2f}")
 
 
-def _raw(made: Lab, rate: str) -> None:
+def _raw(made: Lab, rate: str, repeats: int) -> None:
     """A bare all-reduce of AlexNet's gradients over every host."""
     world_size, head = len(made.hosts), made.hosts[0].address
     ranks = [
         subprocess.Popen(
             made.inside(
-                host, [sys.executable, *map(str, (RAW, rank, world_size, host.address, head, ALEXNET_BYTES))]
+                host,
+                [
+                    sys.executable,
+                    *map(str, (RAW, rank, world_size, host.address, head, ALEXNET_BYTES, repeats)),
+                ],
             ),
             stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
             text=True,

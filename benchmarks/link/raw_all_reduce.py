@@ -1,4 +1,4 @@
-"""One rank of a bare all-reduce, on a host of a lab: `raw_all_reduce.py RANK WORLD_SIZE ADDRESS HEAD BYTES`.
+"""One rank of a bare all-reduce, on a lab's host: `raw_all_reduce.py RANK SIZE ADDRESS HEAD BYTES REPEATS`.
 
 No model, no Ray: what torch.distributed itself gets out of the links. Rank 0 prints a JSON object: the
 goodput of every path of the ring, measured first, and the seconds of each all-reduce.
@@ -18,11 +18,10 @@ import torch.distributed as dist
 
 from distsqz.metering.link import measure_ring
 
-REPEATS = 10
 STREAM_S = 1.0
 
 
-def main(rank: int, world_size: int, address: str, head: str, payload_bytes: int) -> None:
+def main(rank: int, world_size: int, address: str, head: str, payload_bytes: int, repeats: int) -> None:
     """Measures and prints."""
     os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
     dist.init_process_group("gloo", f"tcp://{head}:29500", rank=rank, world_size=world_size)
@@ -30,7 +29,7 @@ def main(rank: int, world_size: int, address: str, head: str, payload_bytes: int
     links = _all_gather(measure_ring(rank, hosts, address, STREAM_S, _all_gather))
     payload = torch.ones(payload_bytes // 4)
     seconds = []
-    for _ in range(1 + REPEATS):
+    for _ in range(1 + repeats):
         dist.barrier()
         start = time.perf_counter()
         dist.all_reduce(payload)
@@ -49,4 +48,4 @@ def _all_gather(mine: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5]), int(sys.argv[6]))

@@ -16,7 +16,7 @@ from distsqz.errors import RunError
 from distsqz.metering.schema import LinkRecord
 
 CHUNK = 1 << 20
-RAMP_S = 0.2
+RAMP_S = 0.5
 """Of a stream, left out of its goodput: TCP finds the rate first."""
 PINGS = 20
 TIMEOUT_S = 20.0
