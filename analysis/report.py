@@ -314,10 +314,15 @@ def _error_line(error: Any) -> str:
 def _oversubscription(rows: list[dict[str, Any]]) -> str:
     shares = [row["sched_wait_share"] for row in rows if row["sched_wait_share"] is not None]
     waited = f" (training threads waited up to {max(shares):.1%} of a step for one)" if shares else ""
-    return (
-        f"Warning: cores were oversubscribed in {', '.join(row['cell'] for row in rows)}{waited}: "
-        "such step times show the machine, not the network."
-    )
+    if all(row.get("emulated") for row in rows):
+        meaning = (
+            "compute times show hosts that share this machine's cores, and hosts of their own would compute "
+            "faster; whether the links were full, busbw of goodput tells."
+        )
+    else:
+        meaning = "such step times show the machine, not the network."
+    cells = ", ".join(row["cell"] for row in rows)
+    return f"Warning: cores were oversubscribed in {cells}{waited}: {meaning}"
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

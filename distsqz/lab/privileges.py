@@ -53,7 +53,7 @@ def become_root(lab: str) -> None:
     """
     missing = what_is_missing()
     if missing:
-        raise RequestError(f"lab: {missing}; --network loopback does without")
+        raise RequestError(f"no lab can be made: {missing}")
     if os.geteuid() != 0:
         _again(lab)
 
