@@ -34,12 +34,17 @@ data:
 	    || echo "make: Debian's dataset-fashion-mnist could not be installed; the official files will be fetched" >&2; \
 	fi
 
-# For the hosts of a lab, which start it on their own addresses; on this machine itself it is not to run.
+# For the hosts of a lab, which start sshd on their own addresses. On this machine itself a freshly installed one is not to run.
+APT := apt-get install -y -qq --no-install-recommends
 sshd:
-	@if { [ ! -x /usr/sbin/sshd ] || ! command -v rsync; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  (apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends openssh-server rsync \
-	    && { systemctl disable --now ssh || true; }) >/dev/null 2>&1 \
-	    || echo "make: openssh-server and rsync could not be installed; what needs them is skipped" >&2; \
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ ! -x /usr/sbin/sshd ]; then \
+	  (apt-get update -qq && RUNLEVEL=1 $(APT) openssh-server \
+	    && { systemctl disable --now ssh.service ssh.socket || true; }) >/dev/null 2>&1 \
+	    || echo "make: openssh-server could not be installed; what needs it is skipped" >&2; \
+	fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v rsync >/dev/null; then \
+	  (apt-get update -qq && $(APT) rsync) >/dev/null 2>&1 \
+	    || echo "make: rsync could not be installed; what needs it is skipped" >&2; \
 	fi
 
 clean:

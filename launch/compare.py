@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 
 from tyro.conf import OmitArgPrefixes
@@ -27,7 +28,8 @@ def main(options: Options) -> None:
     if lab is None:
         measure("compare", options.models, options)
         return
-    plan(options.models, options)  # what is wrong with the request shows before hosts are made for it
+    with redirect_stdout(sys.stderr):  # an own model may print
+        plan(options.models, options)  # what is wrong with the request shows before hosts are made for it
     sys.exit(run_in_lab(lab))
 
 

@@ -12,6 +12,7 @@ from distsqz.lab import lab
 from distsqz.lab.driver import run_on
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.privileges import become_root, what_is_missing
+from distsqz.lab.rate import parse_rate
 from distsqz.lab.ray_nodes import start_ray
 from distsqz.metering.wire import emulated_rates
 from distsqz.orchestration.cluster import EMBEDDED, named_cluster
@@ -28,44 +29,63 @@ class NetworkOptions:
     """What lies between the workers."""
 
     network: Network = "auto"
-    """lab: emulated hosts with shaped links, made for this run; auto: a cluster if --address names one,
+    """lab: emulated hosts with shaped links, made for this run; auto: a cluster if there is one to join,
     else a lab, else loopback."""
     hosts: int | None = None
     """Of the lab; by default 4, or 2 where memory is short."""
-    rate: str = "1gbit"
-    """Of each link of the lab, each way: kbit, mbit or gbit."""
+    rate: str | None = None
+    """Of each link of the lab, each way: kbit, mbit or gbit; by default 1gbit."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range."""
+        if self.hosts is not None and self.hosts < 2:
+            raise RequestError(f"--hosts {self.hosts}: a network takes at least 2")
+        if self.rate is not None:
+            parse_rate(self.rate)
 
 
 def lab_for(options: NetworkOptions, session: SessionOptions) -> LabOptions | None:
     """The lab that is to be made; None to measure from where this process stands.
 
     Raises:
-        RequestError: the options contradict each other, or a lab is asked for and cannot be made.
+        RequestError: the options contradict each other.
     """
-    address = named_cluster(session.address)
     if emulated_rates() is not None:  # this process stands on a lab's host
         return None
-    if options.network == "cluster" and not address:
-        raise RequestError("--network cluster: name it with --address HOST:PORT (or RAY_ADDRESS)")
-    if options.network in ("lab", "loopback") and address:
-        raise RequestError(
-            f"--network {options.network}: a Ray is there already, at {address}; "
-            "leave --network out, or stop it"
-        )
+    address = named_cluster(session.address)
+    _check(options, session, address)
     if options.network in ("cluster", "loopback") or address or session.address == EMBEDDED:
         return None
     hosts = options.hosts or min(4, lab.available_memory() // MEMORY_A_HOST)
-    if options.network == "lab":
-        return LabOptions(hosts=max(2, hosts), rate=options.rate)
-    reason = what_is_missing()
-    if session.gpus:
-        reason = "emulated hosts would share the GPUs"
-    if hosts < 2:
-        reason = f"two hosts take {2 * MEMORY_A_HOST / 2**30:g} GiB of memory"
-    if reason:
-        print(f"measuring over loopback, not a lab: {reason}", file=sys.stderr)
+    if options.network == "auto" and (reason := _no_lab(hosts, session.gpus)):
+        print(f"measuring over loopback, not in a lab: {reason}", file=sys.stderr)
         return None
-    return LabOptions(hosts=min(hosts, 4) if options.hosts is None else hosts, rate=options.rate)
+    return LabOptions(hosts=max(2, hosts), rate=options.rate or "1gbit")
+
+
+def _check(options: NetworkOptions, session: SessionOptions, address: str | None) -> None:
+    network = options.network
+    if network == "cluster" and not address:
+        raise RequestError("--network cluster: name it with --address HOST:PORT (or RAY_ADDRESS)")
+    if network in ("lab", "loopback") and address:
+        raise RequestError(
+            f"--network {network}: a Ray is there already, at {address}; leave --network out to join it"
+            + (", or add --address local" if network == "loopback" else ", or stop it")
+        )
+    if network == "lab" and session.address == EMBEDDED:
+        raise RequestError("--address local: is one host; leave it out, or --network lab")
+    if (options.hosts or options.rate) and (network in ("cluster", "loopback") or address):
+        option = f"--hosts {options.hosts}" if options.hosts else f"--rate {options.rate}"
+        raise RequestError(f"{option}: is for a lab, and this is to be measured over {address or network}")
+
+
+def _no_lab(hosts: int, gpus: bool) -> str | None:
+    """Why it is better to go without a lab; None if it is not."""
+    if gpus:
+        return "emulated hosts would share the GPUs"
+    if hosts < 2:
+        return f"two hosts take {2 * MEMORY_A_HOST / 2**30:g} GiB of memory"
+    return what_is_missing()
 
 
 def run_in_lab(options: LabOptions) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from distsqz.theory.all_reduce import bus_bandwidth
 
 ALEXNET_BYTES = 244_403_360
 RAW = Path(__file__).with_name("raw_all_reduce.py")
-NAME = "blink"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,10 @@ class Options:
 
 def main(options: Options) -> None:
     """Makes the lab, measures, takes it down and prints a line a figure."""
-    become_root(NAME)
+    name = "b" + secrets.token_hex(3)
+    become_root(name)
+    made = lab.up(name, LabOptions(hosts=options.hosts, rate=options.rate), wants_ssh=False, owned=True)
     try:
-        made = lab.up(NAME, LabOptions(hosts=options.hosts, rate=options.rate), wants_ssh=False, owned=True)
         _raw(made, options.rate, options.steps)
         variables = start_ray(made)
         fast = _train(made, variables, options, options.steps)
@@ -56,7 +57,7 @@ def main(options: Options) -> None:
         _raw(made, options.slow_rate, options.slow_steps)
         slow = _train(made, variables, options, options.slow_steps)
     finally:
-        lab.down(NAME)
+        lab.down(name)
     for model in fast:
         for rate, cells in ((options.rate, fast), (options.slow_rate, slow)):
             cell = cells[model]

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +28,6 @@ PRIVATE = (Path("/dev/shm"), Path("/tmp/ray"))
 
 def main(lab_file: Path, name: str) -> None:
     """Makes the host and stays until it is killed, or until stdin ends where the lab is `owned`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for whoever made the lab
     state = load(lab_file)
     assert state is not None
     if name != SWITCH:  # while the machine's /proc still shows it

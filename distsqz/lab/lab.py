@@ -80,20 +80,31 @@ class Lab:
 
     def set_rate(self, rate_bits_per_s: int, only: str | None = None) -> None:
         """Changes the rate of every link, or of one host's, for connections under way too."""
-        hosts = [self.state.host(only)] if only else self.hosts
-        pids = [self.pid_of(host) for host in hosts]  # all live, or nothing changes
-        for host, pid in zip(hosts, pids, strict=True):
-            host.rate_bits_per_s = rate_bits_per_s
-            links.shape(host, self._holders[SWITCH], pid)
-        self.state.save()
+        with self._changing():
+            hosts = [self.state.host(only)] if only else self.hosts
+            pids = [self.pid_of(host) for host in hosts]  # all live, or nothing changes
+            for host, pid in zip(hosts, pids, strict=True):
+                host.rate_bits_per_s = rate_bits_per_s
+                links.shape(host, self._holders[SWITCH], pid)
 
     def set_cut(self, name: str, cut: bool) -> None:
         """Pulls a host's cable, or plugs it in again."""
-        host = self.state.host(name)
-        self.pid_of(host)
-        links.set_cut(host, self._holders[SWITCH], cut)
-        host.is_cut = cut
-        self.state.save()
+        with self._changing():
+            host = self.state.host(name)
+            self.pid_of(host)
+            links.set_cut(host, self._holders[SWITCH], cut)
+            host.is_cut = cut
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The lab as its file tells it now, alone with it; what changes is written back."""
+        with _locked(self.state.directory):
+            now = load(self.state.path)
+            if now is None:
+                raise RequestError(f"--name {self.state.name}: is down")
+            self.state = now
+            yield
+            now.save()
 
     def status(self) -> list[dict[str, Any]]:
         """A row a host: what it is, and what has passed its link."""
@@ -181,7 +192,7 @@ def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -
             raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine")
     rate = parse_rate(options.rate)
     memory = _memory_a_host(options)
-    network = _subnet(name, subnet)
+    network = _subnet(name, subnet, wants_ssh)
     cpus_by_host = [options.head_cpus or options.cpus_per_host]
     cpus_by_host += [options.cpus_per_host] * (options.hosts - 1)
     cores = _deal_cores(cpus_by_host)
@@ -249,14 +260,14 @@ def parse_size(text: str) -> int:
     )
 
 
-def _subnet(name: str, asked: str | None) -> IPv4Network:
+def _subnet(name: str, asked: str | None, wants_ssh: bool) -> IPv4Network:
     """The lab's addresses: asked for, as it has them already, the default lab's own, or free ones."""
     known = {state.name: IPv4Network(state.subnet) for state in all_labs()}
     if name in known and asked is None:
         return known[name]
     taken = [network for lab, network in known.items() if lab != name]
     own_uplink = name in known
-    if is_true_root() and not own_uplink:
+    if wants_ssh and not own_uplink:  # else the machine itself gets no route there
         taken += links.subnets_in_use()
     if asked is None and name != DEFAULT_NAME:
         return free_subnet(taken)
@@ -302,10 +313,12 @@ def _make(state: LabState, owned: bool) -> Lab:
     (state.directory / SWITCH_NAMESPACE).touch()
     if state.ssh:
         ssh.prepare(state)
-        ssh.make_ray_token()
+        ssh.make_ray_token(state)
     there = processes.holders(state.directory)
     if SWITCH not in there:  # and with it every link
         processes.end(state.directory)
+        if is_true_root():  # its other end is going, or gone
+            links.remove_link(links.uplink_name(state.name))
         there = _start(state, [SWITCH], owned)
         links.make_switch(there[SWITCH])
     if state.ssh:
@@ -365,6 +378,7 @@ def _remove(directory: Path, name: str) -> None:
     if is_true_root():
         links.remove_link(links.uplink_name(name))
     processes.end(directory)
+    ssh.remove_ray_token(directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 

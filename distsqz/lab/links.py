@@ -62,15 +62,13 @@ def connect(state: LabState, host: Host, switch: int, pid: int) -> None:
 def connect_machine(state: LabState, switch: int) -> None:
     """Links the machine itself to the bridge, unshaped, so that it reaches the hosts."""
     name = uplink_name(state.name)
-    with netlink() as here:
-        if _index(here, name) is not None:
-            return
-    with netlink(switch) as route:
-        _make_pair(route, UPLINK, {"ifname": name, "net_ns_pid": os.getpid()})
+    if not has_link(name):
+        with netlink(switch) as route:
+            _make_pair(route, UPLINK, {"ifname": name, "net_ns_pid": os.getpid()})
     with suppress(OSError):  # its router solicitations and the like would be counted on every link
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
     with netlink() as here:
-        here.addr("add", index=_index(here, name), address=state.gateway, prefixlen=state.prefix_length)
+        here.addr("replace", index=_index(here, name), address=state.gateway, prefixlen=state.prefix_length)
         _up(here, name)
 
 
@@ -127,12 +125,12 @@ def read_queues(host: Host, switch: int, pid: int) -> WireCounters | None:
 
 
 def subnets_in_use() -> list[IPv4Network]:
-    """What this machine has routes to, but for the way to everywhere else."""
+    """What this machine has routes to, but for the ways to everywhere else (a VPN's may be two halves)."""
     found = []
     with netlink() as route:
         for each in route.get_routes(family=2, table=254):
             address, length = each.get_attr("RTA_DST"), each["dst_len"]
-            if address and length:
+            if address and length >= 8:
                 found.append(IPv4Network(f"{address}/{length}"))
     return found
 

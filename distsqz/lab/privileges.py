@@ -14,8 +14,8 @@ from distsqz.lab.processes import holders
 from distsqz.lab.state import directory_of
 
 WHOLE_MACHINE = 2**32 - 1
-AS_ROOT = ("unshare", "--net", "--mount", "--pid", "--fork")
 AS_USER = ("unshare", "--user", "--map-root-user", "--net", "--mount")
+A_HOST = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "true")
 
 
 def what_is_missing() -> str | None:
@@ -26,10 +26,10 @@ def what_is_missing() -> str | None:
         if not shutil.which(tool):
             return f"{tool} is missing (Debian's package util-linux)"
     if os.geteuid() == 0:
-        if _works(*AS_ROOT, "true"):
+        if _works(*A_HOST):
             return None
         return "root may not make namespaces here (a container without CAP_SYS_ADMIN?)"
-    if _works(*AS_USER, "true"):
+    if _works(*AS_USER, *A_HOST):
         return None
     return "neither root nor allowed to make user namespaces (try sudo)"
 

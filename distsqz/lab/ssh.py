@@ -12,6 +12,7 @@ from distsqz.errors import RequestError
 from distsqz.lab.processes import variables
 from distsqz.lab.state import Host, LabState
 
+RAY_TOKEN = Path.home() / ".ray" / "auth_token"
 SSHD = Path("/usr/sbin/sshd")
 
 
@@ -39,17 +40,22 @@ def prepare(state: LabState) -> None:
         (state.directory / f"sshd-{host.name}").write_text(_configuration(state, host))
 
 
-def make_ray_token() -> None:
-    """Makes the token that Ray keeps in this user's home, unless there is one.
+def make_ray_token(state: LabState) -> None:
+    """Makes the token that Ray keeps in this user's home, unless there is one; cluster.yaml ships it."""
+    if not RAY_TOKEN.exists():
+        RAY_TOKEN.parent.mkdir(exist_ok=True)
+        for path in (state.directory / RAY_TOKEN.name, RAY_TOKEN):
+            path.touch(mode=0o600)
+        token = secrets.token_hex(32)
+        (state.directory / RAY_TOKEN.name).write_text(token)  # to know it by, when the lab goes
+        RAY_TOKEN.write_text(token)
 
-    cluster.yaml ships it to the hosts. Ray would make the same on its first start, so it
-    outlives the lab.
-    """
-    path = Path.home() / ".ray" / "auth_token"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
+
+def remove_ray_token(directory: Path) -> None:
+    """Removes the token, if the lab kept in `directory` made it: Ray behaves otherwise where there is one."""
+    made = directory / RAY_TOKEN.name
+    if made.exists() and RAY_TOKEN.exists() and made.read_text() == RAY_TOKEN.read_text():
+        RAY_TOKEN.unlink()
 
 
 def command(state: LabState, host: Host) -> list[str]:

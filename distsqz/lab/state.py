@@ -1,6 +1,6 @@
 """What a lab consists of, as its file tells it: the one record that commands, hosts and meters share.
 
-The file says what was asked for. What there is, the processes themselves say (`hosts.py`).
+The file says what was asked for. What there is, the processes themselves say (`processes.py`).
 """
 
 from __future__ import annotations

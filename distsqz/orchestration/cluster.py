@@ -75,7 +75,7 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
     try:
         if address:
             _join(address)
-            _wait_for_nodes()
+            _wait_for_nodes(address)
             _check_cluster_has("CPU", workers)
         else:
             _start_embedded(workers)
@@ -120,21 +120,24 @@ def _join(address: str) -> None:
         raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
 
 
-def _wait_for_nodes() -> None:
+def _wait_for_nodes(address: str) -> None:
     """Waits, on the head of a cluster that `ray up` began, for the nodes that are still to join it."""
     try:
         launched = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text())
-        types = launched["available_node_types"].values()
+        if launched["provider"].get("head_ip", address.split(":")[0]) != address.split(":")[0]:
+            return  # of another cluster that was once launched from here
+        wanted = 1 + sum(each.get("min_workers", 0) for each in launched["available_node_types"].values())
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return
-    wanted = 1 + sum(each.get("min_workers", 0) for each in types)
     give_up_at = time.monotonic() + JOIN_TIMEOUT_S
-    told = False
+    told = 0
     while (there := sum(node["Alive"] for node in ray.nodes())) < wanted and time.monotonic() < give_up_at:
-        if not told:
+        if there != told:
             print(f"waiting for hosts to join: {there} of {wanted} are there", file=sys.stderr)
-            told = True
+            told = there
         time.sleep(1)
+    if there < wanted:
+        print(f"going on without the others: none joined in {JOIN_TIMEOUT_S:.0f} s", file=sys.stderr)
 
 
 def _init(**settings: Any) -> None:

@@ -36,11 +36,11 @@ def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequenc
         hosts: host names by rank, as far as the workers came to tell them.
     """
     said = {failure.rank for failure in failures}
-    if error is None and all(failure.of_communication for failure in failures) and len(said) < len(hosts):
-        return _cut_off(failures, hosts)
     failed = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     silent = [(rank, reason) for rank, reason in failed.items() if rank not in said]
     own = [failure for failure in failures if not failure.of_communication]
+    if failures and not own and not silent and len(said | failed.keys()) < len(hosts):
+        return _cut_off(failures, hosts)
     if own or (failures and not silent):
         first = (own or failures)[0]
         told = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)

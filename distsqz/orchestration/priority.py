@@ -18,7 +18,8 @@ def step_aside(processes: Iterable[psutil.Process], trainers: Collection[int]) -
     rank and now another, and with it all of them. In the gaps that communication leaves they find their time.
     """
     for process in processes:
-        if process.pid not in trainers:
-            with contextlib.suppress(psutil.Error, OSError):
-                for thread in process.threads():  # Linux counts niceness by thread
-                    os.setpriority(os.PRIO_PROCESS, thread.id, LEAST_PRIORITY)
+        # Trainers that a raylet starts later inherit its priority; to raise theirs again takes root.
+        priority = 0 if process.pid in trainers else LEAST_PRIORITY
+        with contextlib.suppress(psutil.Error, OSError):
+            for thread in process.threads():  # Linux counts niceness by thread
+                os.setpriority(os.PRIO_PROCESS, thread.id, priority)

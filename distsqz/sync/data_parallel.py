@@ -51,9 +51,9 @@ def replicate(
 def _is_alike(module: nn.Module) -> bool:
     """Whether every rank has the same parameters and buffers, bit by bit."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     digests: list[bytes | None] = [None] * dist.get_world_size()
     dist.all_gather_object(digests, digest.digest())
     return len(set(digests)) == 1

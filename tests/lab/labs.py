@@ -49,7 +49,9 @@ class Commands:
         return finish(self.start(command, *options, then=then))
 
     def start(self, command: str, *options: object, then: Sequence[object] = ()) -> subprocess.Popen[str]:
-        """Starts a subcommand."""
+        """Starts a subcommand; where there is no sshd, `up` is asked for none."""
+        if command == "up" and not SSHD.exists() and "--no-ssh" not in options:
+            options = (*options, "--no-ssh")
         rest = ["--", *then] if then else []
         words = [sys.executable, "launch/lab.py", command, "--name", self.name, *options, *rest]
         return _start([str(word) for word in words])

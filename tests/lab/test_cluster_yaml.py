@@ -6,6 +6,7 @@ Slow to set up, so one cluster serves all tests here, in their order.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
+from labs import namespaces_of, traces
 
-from distsqz.lab import lab
+from distsqz.lab import lab, processes
 from distsqz.lab.lab import Lab
 from distsqz.lab.privileges import is_true_root, what_is_missing
 from distsqz.lab.ssh import SSHD
@@ -71,6 +71,7 @@ def cluster() -> Iterator[Lab]:
     try:
         made = sh(sys.executable, "launch/lab.py", "up")
         assert made.returncode == 0, made.stderr
+        namespaces = namespaces_of(processes.holders(directory_of(DEFAULT_NAME)))
         begun = sh("ray", "up", "-y", "cluster.yaml")
         assert begun.returncode == 0, begun.stdout + begun.stderr
         yield lab.find(DEFAULT_NAME)
@@ -79,7 +80,7 @@ def cluster() -> Iterator[Lab]:
     finally:
         removed = sh(sys.executable, "launch/lab.py", "down")
     assert removed.returncode == 0
-    assert not directory_of(DEFAULT_NAME).exists()
+    assert traces(DEFAULT_NAME, namespaces) == []
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,8 @@ def test_every_worker_trains_on_a_host_of_its_own_and_sends_what_theory_says(
 
     peers: pd.DataFrame = run.table("peers").to_pandas()
     assert set(peers["peer"]) == {host.address for host in cluster.hosts}
+    told = on_head("ray list nodes --format json").stdout
+    assert {host.address for host in cluster.hosts} <= set(re.findall(r'"node_ip": "([^"]+)"', told))
     links: pd.DataFrame = run.table("links").to_pandas()
     assert sorted(links["host"]) == sorted(links["peer_host"]) == ["h1", "h2", "h3", "h4"]
 
@@ -141,6 +144,7 @@ def listening_ports() -> set[int]:
     return {int(words[1].rsplit(":", 1)[1], 16) for words in lines if words[3] == "0A"}
 
 
+@pytest.mark.slow
 def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heals(
     cluster: Lab, runs: Path, tmp_path: Path
 ) -> None:
@@ -184,8 +188,3 @@ def wait_for_steps(runs: Path, training: subprocess.Popen[str]) -> None:
             return
         time.sleep(0.5)
     raise AssertionError(f"no steps: {training.communicate(timeout=5)[0] if training.poll() else 'too slow'}")
-
-
-def test_rays_own_checks_accept_the_cluster_files() -> None:
-    for name in ("cluster.yaml", "cluster-aws.yaml"):
-        validate_config(prepare_config(yaml.safe_load((ROOT / name).read_text())))

@@ -18,6 +18,7 @@ from labs import (
     lab_up,
     links_of_the_machine,
     need_root,
+    need_sshd,
     new_name,
     traces,
 )
@@ -89,7 +90,7 @@ def test_a_name_in_use_by_another_lab_is_refused_and_that_lab_left_alone(pair: C
 
 
 def test_a_device_that_is_no_lab_s_is_left_alone(fresh: Commands) -> None:
-    need_root()
+    need_sshd()
     name = links.uplink_name(fresh.name)
     with device(name):
         assert f"a device {name} is there that is no lab's" in check_refused(fresh("up", "--hosts", 1))
@@ -99,6 +100,7 @@ def test_a_device_that_is_no_lab_s_is_left_alone(fresh: Commands) -> None:
 
 
 def test_a_subnet_that_this_machine_has_a_route_to_is_refused(fresh: Commands) -> None:
+    need_sshd()
     with lab_up() as other:
         line = check_refused(fresh("up", "--hosts", 1, "--subnet", other.state.subnet))
         assert f"--subnet {other.state.subnet}: this machine has a route there already" in line

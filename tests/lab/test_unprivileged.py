@@ -130,7 +130,7 @@ def test_a_user_without_namespaces_is_told_what_is_missing(python: str) -> None:
         refused = Nobody(new_name(), python)("up", path=place)
     assert refused.status == 2
     (line,) = refused.stderr.splitlines()
-    assert line.startswith("error: lab: neither root nor allowed to make user namespaces")
+    assert line.startswith("error: no lab can be made: neither root nor allowed to make user namespaces")
 
 
 def pids(here: Nobody) -> dict[str, int]:

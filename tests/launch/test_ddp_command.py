@@ -126,6 +126,7 @@ def test_results_go_to_stdout_and_progress_to_stderr(squeezenet: Finished) -> No
     assert "4,993,696" in squeezenet.stdout
 
 
+@pytest.mark.slow
 def test_alexnet_on_two_workers_sends_its_size(joined: Commands) -> None:
     alexnet = joined(
         "launch/ddp.py", "--model", "alexnet", "--workers", 2, "--image-size", 64, "--batch-size", 2,

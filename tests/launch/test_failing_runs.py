@@ -54,6 +54,7 @@ def test_a_rank_that_is_killed_is_named_by_the_others_and_the_steps_before_are_k
     assert failed.run.meta["error"]["rank"] == ENDS_ON_RANK
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_decoded_is_named(joined: Commands, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
     for number, pixels in enumerate(noise):

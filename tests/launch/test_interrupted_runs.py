@@ -42,7 +42,7 @@ def terminate(process: int) -> None:
     os.kill(process, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("stop", [interrupt_group, terminate])
+@pytest.mark.parametrize("stop", [interrupt_group, pytest.param(terminate, marks=pytest.mark.slow)])
 def test_an_interrupted_run_keeps_what_it_measured(embedded: Commands, stop: Callable[[int], None]) -> None:
     driver = embedded.start("launch/ddp.py", *ENDLESS)
     wait_for_steps(embedded.runs)

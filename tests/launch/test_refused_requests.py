@@ -48,7 +48,7 @@ def check_refused(refused: Finished) -> str:
 def test_an_option_out_of_reason_is_refused(
     alone: Commands, options: tuple[object, ...], told: tuple[str, ...]
 ) -> None:
-    line = check_refused(alone("launch/ddp.py", *options))
+    line = check_refused(alone.here("launch/ddp.py", *options))
     for part in told:
         assert part in line
 
@@ -56,12 +56,12 @@ def test_an_option_out_of_reason_is_refused(
 def test_a_file_in_the_way_of_the_runs_directory_is_named(alone: Commands, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
-    assert f"--runs {in_the_way}" in check_refused(alone("launch/ddp.py", "--runs", in_the_way))
+    assert f"--runs {in_the_way}" in check_refused(alone.here("launch/ddp.py", "--runs", in_the_way))
     assert in_the_way.read_bytes() == b""
 
 
 def test_comparing_a_model_with_itself_is_refused(alone: Commands) -> None:
-    line = check_refused(alone("launch/compare.py", "--models", "squeezenet", "squeezenet"))
+    line = check_refused(alone.here("launch/compare.py", "--models", "squeezenet", "squeezenet"))
     assert "name each model once" in line
 
 
@@ -93,7 +93,7 @@ def test_data_that_cannot_be_had_is_named(
     place = tmp_path / "data"
     place.mkdir()
     data, culprit = spoil(place)
-    line = check_refused(alone("launch/ddp.py", "--data", data))
+    line = check_refused(alone.here("launch/ddp.py", "--data", data))
     assert f"--data {data}: {culprit}" in line
 
 
@@ -105,7 +105,7 @@ def test_an_address_where_no_ray_answers_is_refused_within_20_s(alone: Commands,
             server.listen()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         began = time.monotonic()
-        line = check_refused(alone("launch/ddp.py", "--address", address))
+        line = check_refused(alone.here("launch/ddp.py", "--address", address))
         assert time.monotonic() - began < 20
     assert f"--address {address}" in line
 

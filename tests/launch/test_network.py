@@ -1,0 +1,142 @@
+"""Which network is measured, and a lab made for one command: there while it measures, gone when it ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from commands import SMALL_MODEL, Commands, wait_until
+
+from distsqz.errors import RequestError
+from distsqz.lab import lab
+from distsqz.lab.lab import LabOptions
+from distsqz.lab.privileges import what_is_missing
+from distsqz.lab.state import labs_directory
+from distsqz.orchestration.session import SessionOptions
+from launch import network
+from launch.network import NetworkOptions, lab_for
+
+HERE = SessionOptions(address="local")
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "DISTSQZ_LAB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(network, "named_cluster", lambda address: None if address == "local" else address)
+
+
+def test_four_hosts_at_a_gigabit_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "what_is_missing", lambda: None)
+    monkeypatch.setattr(lab, "available_memory", lambda: 64 << 30)
+    assert lab_for(NetworkOptions(), SessionOptions()) == LabOptions(hosts=4, rate="1gbit")
+
+
+def test_two_hosts_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "what_is_missing", lambda: None)
+    monkeypatch.setattr(lab, "available_memory", lambda: 6 << 30)
+    assert lab_for(NetworkOptions(rate="100mbit"), SessionOptions()) == LabOptions(hosts=2, rate="100mbit")
+
+
+@pytest.mark.parametrize(
+    ("missing", "memory", "gpus", "said"),
+    [
+        ("no namespaces", 64 << 30, False, "no namespaces"),
+        (None, 4 << 30, False, "two hosts take 5 GiB of memory"),
+        (None, 64 << 30, True, "share the GPUs"),
+    ],
+)
+def test_loopback_and_its_reason_where_a_lab_cannot_be(
+    missing: str | None,
+    memory: int,
+    gpus: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(network, "what_is_missing", lambda: missing)
+    monkeypatch.setattr(lab, "available_memory", lambda: memory)
+    assert lab_for(NetworkOptions(), SessionOptions(gpus=gpus)) is None
+    line = capsys.readouterr().err
+    assert line.startswith("measuring over loopback") and said in line
+
+
+@pytest.mark.parametrize(
+    ("options", "session"),
+    [
+        (NetworkOptions(network="loopback"), SessionOptions()),
+        (NetworkOptions(network="cluster"), SessionOptions(address="h:6379")),
+        (NetworkOptions(), SessionOptions(address="h:6379")),
+        (NetworkOptions(), HERE),
+    ],
+)
+def test_no_lab_where_another_network_is_named(options: NetworkOptions, session: SessionOptions) -> None:
+    assert lab_for(options, session) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "session", "named"),
+    [
+        ({"network": "cluster"}, SessionOptions(), "--network cluster"),
+        ({"network": "lab"}, SessionOptions(address="h:6379"), "--network lab"),
+        ({"network": "loopback"}, SessionOptions(address="h:6379"), "--network loopback"),
+        ({"network": "lab"}, HERE, "--address local"),
+        ({"network": "loopback", "hosts": 3}, SessionOptions(), "--hosts 3"),
+        ({"rate": "1gbit"}, SessionOptions(address="h:6379"), "--rate 1gbit"),
+        ({"hosts": 1}, SessionOptions(), "--hosts 1"),
+        ({"rate": "fast"}, SessionOptions(), "--rate fast"),
+    ],
+)
+def test_what_contradicts_is_refused(options: dict[str, object], session: SessionOptions, named: str) -> None:
+    with pytest.raises(RequestError, match=named):
+        lab_for(NetworkOptions(**options), session)  # type: ignore[arg-type]
+
+
+needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
+
+
+def own_labs() -> set[str]:
+    """Names of the labs that commands have made for themselves."""
+    return {path.name for path in labs_directory().glob("t*")}
+
+
+@needs_lab
+@pytest.mark.ray
+def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
+    before = own_labs()
+    done = Commands(tmp_path / "runs", {})(
+        *("launch/compare.py", "--network", "lab", "--hosts", 2, "--rate", "100mbit"),
+        *("--models", SMALL_MODEL, "squeezenet", "--image-size", 32, "--batch-size", 2),
+        *("--steps", 2, "--warmup-steps", 1),
+    )
+    assert done.status == 0, done.stderr
+    assert own_labs() == before
+    for cell in done.run.cells:
+        assert sorted(cell["hosts"]) == ["h1", "h2"]
+        assert cell["emulated_rate_bits_per_s"] == {"h1": 10**8, "h2": 10**8}
+    assert "each link shaped to 100mbit each way" in done.stdout
+    steps, links = done.table("steps"), done.table("links")
+    squeezenet = steps[steps["model"] == "squeezenet"]
+    assert (squeezenet["wire_tx_bytes"] / squeezenet["tcp_tx_bytes"]).between(1.03, 1.08).all()
+    assert (links["goodput_bytes_per_s"] * 8e-6).between(80, 98).all()
+
+
+@needs_lab
+@pytest.mark.ray
+def test_an_interrupt_is_passed_on_and_the_lab_goes(tmp_path: Path) -> None:
+    before = own_labs()
+    commands = Commands(tmp_path / "runs", {})
+    process = commands.start(
+        *("launch/compare.py", "--network", "lab", "--hosts", 2, "--models", SMALL_MODEL),
+        *("--image-size", 16, "--batch-size", 4, "--steps", 100_000, "--block-steps", 1000),
+    )
+    try:
+        assert wait_until(lambda: list((tmp_path / "runs").glob("*/run.json")), timeout_s=90)
+        process.send_signal(signal.SIGTERM)
+        done = commands.finish(process)
+    finally:
+        commands.end()
+    assert done.status == 130
+    assert done.run.meta["status"] == "interrupted"
+    assert own_labs() == before
