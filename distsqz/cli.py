@@ -48,17 +48,29 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _say("interrupted", options)
-        sys.exit(INTERRUPTED)
+        _leave(INTERRUPTED)
     except RequestError as error:
         _say(f"error: {error}", options)
         sys.exit(BAD_REQUEST)
     except RunError as error:
         _say(f"error: {error}", options)
-        sys.exit(RUN_FAILED)
+        _leave(RUN_FAILED)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         _say(f"error: {type(error).__name__}: {reason} (--debug shows where)", options)
         sys.exit(RUN_FAILED)
+
+
+def _leave(status: int) -> None:
+    """Exits; at once where Ray was at work, as what it has been cut short in can crash a Python that winds up.
+
+    All that is to last has been written by now, and Ray was shut down.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "ray" in sys.modules:
+        os._exit(status)
+    sys.exit(status)
 
 
 def parse(options_type: type[Options], description: str) -> Options:
@@ -78,9 +90,11 @@ def parse(options_type: type[Options], description: str) -> Options:
 
 
 def _first_section(box: str) -> str:
-    """The first section of a bordered message, as one line; its advice on a misspelt option is kept."""
+    """The first section of a message in a box, drawn or in ASCII, as one line; advice on a misspelling is kept."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    rules = [index for index, line in enumerate(lines) if line.startswith(("─", "╰"))]
+    rules = [index for index, line in enumerate(lines) if line.startswith(("─", "╰", "---"))]
+    if not rules:
+        return " ".join(box.split())
     message = " ".join(lines[: rules[0]])
     advice = lines[rules[0] + 1 : rules[0] + 3]
     if advice and advice[0].startswith("Perhaps you meant"):
