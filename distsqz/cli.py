@@ -62,7 +62,7 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
 
 
 def _leave(status: int) -> None:
-    """Exits; at once where Ray was at work, as what it has been cut short in can crash a Python that winds up.
+    """Exits; at once where Ray was at work: what it was cut short in can crash a Python that winds up.
 
     All that is to last has been written by now, and Ray was shut down.
     """
@@ -90,9 +90,14 @@ def parse(options_type: type[Options], description: str) -> Options:
 
 
 def _first_section(box: str) -> str:
-    """The first section of a message in a box, drawn or in ASCII, as one line; advice on a misspelling is kept."""
+    """The first section of a message in a box, as one line; its advice on a misspelt option is kept.
+
+    The box is drawn, or in ASCII where the terminal has no other letters.
+    """
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rules = [index for index, line in enumerate(lines) if line.startswith(("─", "╰", "---"))]
+    if rules and rules[0] == 0:
+        lines, rules = lines[1:], [index - 1 for index in rules[1:]]
     if not rules:
         return " ".join(box.split())
     message = " ".join(lines[: rules[0]])
