@@ -121,6 +121,8 @@ class Lab:
             "cores": len(host.cores),
             "wire_tx_bytes": queues.tx_bytes if queues else None,
             "wire_rx_bytes": queues.rx_bytes if queues else None,
+            "wire_tx_packets": queues.tx_packets if queues else None,
+            "wire_rx_packets": queues.rx_packets if queues else None,
             "pid": pid,
         }
 
