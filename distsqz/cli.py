@@ -37,7 +37,8 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
 
     SIGTERM is treated as Ctrl-C: both reach `main` as KeyboardInterrupt.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its jobs in the background ignore SIGINT
+        signal.signal(number, _interrupt)
     options = None
     try:
         options = parse(options_type, description)

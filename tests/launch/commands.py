@@ -79,7 +79,7 @@ class Commands:
         """Runs a command to its end in this process, which spares it importing torch: for those refused."""
         module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
         stdout, stderr = io.StringIO(), io.StringIO()
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         status: object = 0
         with (
             pytest.MonkeyPatch.context() as patch,
@@ -93,7 +93,8 @@ class Commands:
                 run_command(module.main, module.Options, "")
             except SystemExit as stop:
                 status = stop.code or 0
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         assert isinstance(status, int)
         return Finished(status, stdout.getvalue(), stderr.getvalue(), self.runs)
 
