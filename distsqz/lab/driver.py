@@ -25,4 +25,4 @@ def run_on(lab: Lab, host: Host, command: list[str], variables: Mapping[str, str
         except KeyboardInterrupt:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children():
-                    child.send_signal(signal.SIGTERM)  # SIGINT may be ignored, in a job in the background
+                    child.send_signal(signal.SIGINT)

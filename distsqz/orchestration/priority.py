@@ -17,9 +17,9 @@ dies it is they who must notice, though its workers still fill every core."""
 def step_aside(processes: Iterable[psutil.Process], trainers: Collection[int]) -> None:
     """Lets processes yield to those whose ids are in `trainers`.
 
-    Ray's agents, monitors and idle actors use a tenth of a core; where workers fill every core, they would hold
-    up now one rank and now another, and with it all of them. In the gaps that communication leaves they find
-    their time.
+    Ray's agents, monitors and idle actors use a tenth of a core; where workers fill every core, they would
+    hold up now one rank and now another, and with it all of them. In the gaps that communication leaves they
+    find their time.
     """
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):

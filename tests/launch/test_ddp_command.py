@@ -166,6 +166,7 @@ def test_a_model_of_one_s_own_trains_on_fashion_mnist_and_is_evaluated(own_model
     assert 0 < evaluation.accuracy < 1
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(
     own_model: Finished, joined: Commands, tmp_path: Path
 ) -> None:

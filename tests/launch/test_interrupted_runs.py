@@ -27,9 +27,13 @@ def wait_for_steps(runs: Path) -> None:
 
 
 def agents_of(home: Path) -> set[int]:
-    """Ray's agents, which try for a minute to tell a control store that is gone how their raylet ended."""
+    """Ray's agents, and a worker that was only just starting: for a minute they try to reach what is gone."""
     agents = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-    return {process for process, command in processes_of(home).items() if command.startswith(agents)}
+    return {
+        process
+        for process, command in processes_of(home).items()
+        if command.startswith(agents) or "default_worker.py" in command
+    }
 
 
 def interrupt_group(process: int) -> None:

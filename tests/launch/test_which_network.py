@@ -111,7 +111,7 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
         *("--steps", 2, "--warmup-steps", 1),
     )
     assert done.status == 0, done.stderr
-    assert own_labs() == before
+    assert own_labs() <= before
     for cell in done.run.cells:
         assert sorted(cell["hosts"]) == ["h1", "h2"]
         assert cell["emulated_rate_bits_per_s"] == {"h1": 10**8, "h2": 10**8}
@@ -139,4 +139,4 @@ def test_an_interrupt_is_passed_on_and_the_lab_goes(tmp_path: Path) -> None:
         commands.end()
     assert done.status == 130
     assert done.run.meta["status"] == "interrupted"
-    assert own_labs() == before
+    assert own_labs() <= before
