@@ -113,7 +113,7 @@ class RunWriter:
         elif isinstance(error, KeyboardInterrupt):
             self.finish(INTERRUPTED)
         elif isinstance(error, RequestError) and not self._measured():
-            shutil.rmtree(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.finish(FAILED, describe_error(error))
 

@@ -18,7 +18,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, RunError
 from distsqz.training.replica import cores_of_this_host
 
 LENT_PER_CORE = 4
@@ -83,11 +83,18 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
             _check_cluster_has("GPU", workers)
         yield not address
     finally:
-        # An impatient second Ctrl-C must not leave half a Ray running.
-        handlers = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
-        ray.shutdown()
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
+        # A process that was cut short on a cluster ends now, and its part there with it. If Ray were shut
+        # down first, a thread that still waits for Ray would end this process, with another status.
+        if not (address and isinstance(sys.exc_info()[1], KeyboardInterrupt | RunError)):
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Leaves or stops Ray; an impatient second Ctrl-C must not leave half of one running."""
+    handlers = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    ray.shutdown()
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
 
 
 def _start_embedded(workers: int) -> None:

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import psutil
 import ray
@@ -27,7 +28,6 @@ from distsqz.orchestration.priority import step_aside
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
-END_TIMEOUT_S = 10.0
 LAST_WORDS_S = 5.0
 """How long after the first failure others may be heard, and Train may notice: a host that is cut off it
 misses for a minute."""
@@ -35,6 +35,12 @@ misses for a minute."""
 
 class Recorder(Protocol):
     """Keeps what a session tells; a run directory is one."""
+
+    def __enter__(self) -> Self:
+        """Begins."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Notes how it ended; may be told twice."""
 
     def append(self, table: str, records: Iterable[Record]) -> None:
         """Takes records of a table."""
@@ -88,9 +94,9 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         RunError: training failed; names host, rank and step.
     """
     with (
-        contextlib.ExitStack() as afterwards,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
         ray_cluster(options.address, options.workers, options.gpus) as embedded,
+        recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -113,8 +119,6 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 plan, options.workers, options.gpus, options.collective_timeout_s, storage, collector
             )
         )
-        # Once Ray is gone, what waits for it ends: Python may not, while a thread is still in Ray's own code.
-        afterwards.callback(training.join, END_TIMEOUT_S)
         with _noted_interrupts() as interrupted:
             give_up_at = math.inf
             while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
