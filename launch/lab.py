@@ -61,35 +61,31 @@ class Rate(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut(Common):
+class OneHost(Common):
+    """What every subcommand about one host takes."""
+
+    host: Positional[str]
+    """Such as h3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut(OneHost):
     """Pull a host's cable."""
 
-    host: Positional[str]
-    """Such as h3."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Heal(Common):
+class Heal(OneHost):
     """Plug a host's cable in again."""
 
-    host: Positional[str]
-    """Such as h3."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Common):
+class Run(OneHost):
     """Run a command on a host: `run h2 -- CMD`."""
 
-    host: Positional[str]
-    """Such as h2."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Ssh(Common):
+class Ssh(OneHost):
     """Open a shell on a host over SSH, or run a command: `ssh h2 [-- CMD]`."""
-
-    host: Positional[str]
-    """Such as h2."""
 
 
 @dataclass(frozen=True, kw_only=True)

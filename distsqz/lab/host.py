@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from distsqz.lab.processes import HOME, PROJECT, SWITCH, holders, namespace
+from distsqz.lab.ssh import SSHD
 from distsqz.lab.state import Host, LabState, load
 from distsqz.metering.wire import SWITCH_NAMESPACE
 
@@ -70,7 +71,7 @@ def _start_sshd(state: LabState, host: Host) -> subprocess.Popen[bytes]:
     config = state.directory / f"sshd-{host.name}"
     Path("/run/sshd").mkdir(exist_ok=True)  # as Debian's own service makes it
     return subprocess.Popen(
-        ["/usr/sbin/sshd", "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
 
 
