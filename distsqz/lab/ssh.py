@@ -32,6 +32,7 @@ def prepare(state: LabState) -> None:
                 ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state.directory / name),
                 check=True,
                 stdin=subprocess.DEVNULL,
+                capture_output=True,  # an interrupt may outrun it: it would find no place for the key
             )
     public = (state.directory / "host_key.pub").read_text()
     known = "".join(f"{host.address} {public}" for host in state.hosts)

@@ -28,9 +28,11 @@ from distsqz.orchestration.priority import step_aside
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
-LAST_WORDS_S = 5.0
+LAST_WORDS_S = 3.0
 """How long after the first failure others may be heard, and Train may notice: a host that is cut off it
 misses for a minute."""
+TELLING_S = 5
+"""Of the collective timeout, what is left to hear and tell why a collective did not end."""
 
 
 class Recorder(Protocol):
@@ -76,14 +78,14 @@ class SessionOptions:
     gpus: bool = False
     """One GPU a worker, NCCL instead of Gloo."""
     collective_timeout_s: int = 60
-    """Seconds after which a collective that does not end fails the run."""
+    """Seconds within which a collective that does not end has failed the run."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
-        for name in ("workers", "collective_timeout_s"):
-            if getattr(self, name) < 1:
+        for name, least in (("workers", 1), ("collective_timeout_s", 2 * TELLING_S)):
+            if getattr(self, name) < least:
                 option = "--" + name.replace("_", "-")
-                raise RequestError(f"{option} {getattr(self, name)}: must be at least 1")
+                raise RequestError(f"{option} {getattr(self, name)}: must be at least {least}")
 
 
 def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:
@@ -114,10 +116,9 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             _record(delivery, recorder)
             watch(delivery)
 
+        timeout_s = options.collective_timeout_s - TELLING_S
         training = _Background(
-            lambda: train_data_parallel(
-                plan, options.workers, options.gpus, options.collective_timeout_s, storage, collector
-            )
+            lambda: train_data_parallel(plan, options.workers, options.gpus, timeout_s, storage, collector)
         )
         with _noted_interrupts() as interrupted:
             give_up_at = math.inf

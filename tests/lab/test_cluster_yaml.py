@@ -5,6 +5,7 @@ Slow to set up, so one cluster serves all tests here, in their order.
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ pytestmark = [
 ]
 TRAIN = "cd distsqz && python launch/ddp.py --model squeezenet --workers 4 --image-size 64 --batch-size 4"
 SQUEEZENET_BYTES = 4_993_696
+TIMEOUT_S = 10
 
 
 def sh(*command: object, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
@@ -150,7 +152,7 @@ def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heal
 ) -> None:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
-    command = f"{TRAIN} --steps 2000 --collective-timeout-s 5 --runs {tmp_path}"
+    command = f"{TRAIN} --steps 2000 --collective-timeout-s {TIMEOUT_S} --runs {tmp_path}"
     training = subprocess.Popen(
         ["ray", "exec", "cluster.yaml", command],
         cwd=ROOT,
@@ -163,12 +165,14 @@ def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heal
     try:
         wait_for_steps(tmp_path, training)
         cluster.set_cut("h3", cut=True)
+        cut_at = time.time()
         said, _ = training.communicate(timeout=60)
     finally:
         cluster.set_cut("h3", cut=False)
         training.kill()
     run = Run(newest_run(tmp_path))
     assert run.meta["status"] == "failed"
+    assert datetime.datetime.fromisoformat(run.meta["ended_at"]).timestamp() - cut_at < TIMEOUT_S
     assert run.meta["error"]["host"] == "h3"
     rank = run.cells[0]["hosts"].index("h3")
     assert run.meta["error"]["rank"] == rank

@@ -37,6 +37,7 @@ def check_refused(refused: Finished) -> str:
     ("options", "told"),
     [
         (("--workers", 0), ("--workers 0", "at least 1")),
+        (("--collective-timeout-s", 9), ("--collective-timeout-s 9", "at least 10")),
         (("--batch-size", 0), ("--batch-size 0", "at least 1")),
         (("--steps", 0), ("--steps 0", "at least 1")),
         (("--batchsize", 4), ("--batchsize", "perhaps you meant --batch-size")),
