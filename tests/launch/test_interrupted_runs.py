@@ -18,10 +18,10 @@ ENDLESS = (*SMALL, "--steps", 1_000_000, "--warmup-steps", 0)
 
 
 def wait_for_steps(runs: Path) -> None:
-    """Until a run's steps.parquet has rows."""
+    """Until a run has steps on disk, and their transfers, which are written after them."""
 
     def measured() -> bool:
-        return any(Run(path.parent).table("steps").num_rows for path in runs.glob("*/run.json"))
+        return any(Run(path.parent).table("transfers").num_rows for path in runs.glob("*/run.json"))
 
     assert wait_until(measured, timeout_s=120)
 

