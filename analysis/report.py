@@ -19,9 +19,12 @@ from analysis.tables import (
     VIEWS,
     CellTable,
     compare,
+    compare_strategies,
     hosts_by_rate,
     read_cells,
     read_links,
+    read_shards,
+    staleness_histogram,
 )
 from distsqz.cli import run_command
 from distsqz.errors import RequestError
@@ -47,6 +50,30 @@ CELL_COLUMNS = [
     "comm_share",
     "samples_per_s",
     "busbw_bytes_per_s",
+]
+SERVER_COLUMNS = ["servers", "placement", "consistency"]
+SHARD_COLUMNS = [
+    "cell",
+    "shard",
+    "host",
+    "pushes",
+    "received_bytes",
+    "dropped",
+    "queue_wait_s",
+    "service_s",
+    "busy_s",
+]
+STALENESS_COLUMNS = ["cell", "staleness", "updates", "share"]
+STRATEGY_COLUMNS = [
+    "model",
+    "world_size",
+    "strategy",
+    *SERVER_COLUMNS,
+    "over",
+    "bytes_ratio",
+    "step_ratio",
+    "step_ratio_ci95",
+    "pairs",
 ]
 COMPARISON_COLUMNS = [
     "strategy",
@@ -112,14 +139,27 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
     if fmt == "csv":
         return render(_frame(rows), fmt)
     comparisons = compare_all(cells)
+    strategies = list(chain(*(compare_strategies(of_run) for of_run in cells)))
     links = {run.run_id: read_links(run) for run in runs}
+    shards = {run.run_id: read_shards(run) for run in runs}
+    stale = {run.run_id: staleness_histogram(run) for run in runs}
     if fmt == "json":
         entries = [
-            {"path": str(run.path), **_without(run.meta, "cells"), "links": links[run.run_id]} for run in runs
+            {
+                "path": str(run.path),
+                **_without(run.meta, "cells"),
+                "links": links[run.run_id],
+                "shards": shards[run.run_id],
+                "staleness": stale[run.run_id],
+            }
+            for run in runs
         ]
-        return to_json({"runs": entries, "cells": rows, "comparisons": comparisons})
-    said = prose([*findings(comparisons, rows), *remarks(runs, cells)], fmt)
-    return "\n\n".join(part for part in (*tables(rows, comparisons, links, fmt), said) if part)
+        return to_json(
+            {"runs": entries, "cells": rows, "comparisons": comparisons, "strategy_comparisons": strategies}
+        )
+    said = prose([*findings(comparisons, rows), *_hottest(shards), *remarks(runs, cells)], fmt)
+    told = [*tables(rows, comparisons, links, fmt), *server_tables(strategies, shards, stale, fmt)]
+    return "\n\n".join(part for part in (*told, said) if part)
 
 
 def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
@@ -139,7 +179,11 @@ def tables(
     several = ["run_id"] if len(run_ids) > 1 else []
     title = "Cells" if several else f"Cells of {''.join(run_ids)}"
     known = {name for row in rows for name, value in row.items() if value is not None}
-    optional = [name for name in ("busbw_vs_goodput", "accuracy") if name in known]
+    optional = [
+        name
+        for name in (*SERVER_COLUMNS, "busbw_vs_goodput", "comm_vs_bound", "accuracy")
+        if name in known and (name != "comm_vs_bound" or "servers" in known)
+    ]
     wired = "wire_tx_bytes" in known
     views = [*VIEWS, "wire_vs_tcp"] if wired else [view for view in VIEWS if view != "wire_tx_bytes"]
     compared = ["small_run_id", "large_run_id"] if several else []
@@ -167,6 +211,55 @@ def tables(
         for title, content, columns in wanted
         if content
     ]
+
+
+def server_tables(
+    strategies: list[dict[str, Any]],
+    shards: dict[str, list[dict[str, Any]]],
+    stale: dict[str, list[dict[str, Any]]],
+    fmt: Format,
+) -> list[str]:
+    """The tables that a parameter server adds; shards and staleness by the id of their run."""
+    several = ["run_id"] if len(shards) > 1 else []
+    wanted = [
+        (
+            "Parameter server over all-reduce, the same model (bytes: of all processes, servers too)",
+            strategies,
+            STRATEGY_COLUMNS,
+        ),
+        ("Shards (the busiest of a cell first; waits and service: medians)", _flat(shards), SHARD_COLUMNS),
+        ("Staleness: updates by others that an update missed", _flat(stale), STALENESS_COLUMNS),
+    ]
+    return [
+        render(
+            _frame(content)
+            .reindex(columns=columns if content is strategies else [*several, *columns])
+            .rename(columns={"world_size": "workers"}),
+            fmt,
+            title,
+        )
+        for title, content, columns in wanted
+        if content
+    ]
+
+
+def _flat(by_run: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [{"run_id": run_id, **row} for run_id, rows in by_run.items() for row in rows]
+
+
+def _hottest(shards: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Which shard of each cell had the most to do."""
+    lines = []
+    for rows in shards.values():
+        for cell in dict.fromkeys(row["cell"] for row in rows):
+            first, *others = [row for row in rows if row["cell"] == cell]
+            if others:
+                mean = sum(row["received_bytes"] for row in (first, *others)) / (1 + len(others))
+                lines.append(
+                    f"The hottest shard of {cell} is {first['shard']} on {first['host']}: it received "
+                    f"{first['received_bytes']:,} bytes, {ratio(first['received_bytes'] / mean)} the mean."
+                )
+    return lines
 
 
 def _slowest_links(links: dict[str, list[dict[str, Any]]]) -> tuple[str, list[dict[str, Any]]]:

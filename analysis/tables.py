@@ -17,7 +17,8 @@ import pandas as pd
 
 from analysis.bootstrap import Floats, median_interval, paired_ratio, unpaired_ratio
 from distsqz.runs import Run
-from distsqz.theory.all_reduce import bus_bandwidth
+from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
+from distsqz.theory.parameter_server import full_duplex_s, traffic_by_host
 
 COMPUTE = ["data_s", "forward_s", "backward_s", "optimizer_s"]
 PARTS = ["data_s", "forward_s", "backward_s", "exposed_comm_s", "optimizer_s", "other_s"]
@@ -25,6 +26,8 @@ PARTS = ["data_s", "forward_s", "backward_s", "exposed_comm_s", "optimizer_s", "
 
 VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes", "wire_tx_bytes"]
 """The five views of the bytes that a rank sends; the last is for emulated hosts only."""
+
+RECEIVED = ["predicted_rx_bytes", "tcp_rx_bytes"]
 
 SCHED_WAIT_LIMIT = 0.05
 """A larger share of a step spent waiting for a core says that cores were oversubscribed."""
@@ -39,7 +42,10 @@ SAME_IN_A_RUN = [
     "data",
     "threads_per_worker",
     "servers",
+    "placement",
     "consistency",
+    "staleness",
+    "backup_workers",
 ]
 SAME_ACROSS_RUNS = [*SAME_IN_A_RUN, "hosts", "interface", "emulated", "emulated_rate_bits_per_s"]
 """Cells are compared where all of these are alike, so that the model alone makes the difference."""
@@ -53,7 +59,7 @@ class CellTable:
     row: dict[str, Any]
     """Every key of the cell in run.json, and what was measured."""
     step_s: pd.Series[float]
-    """By step: the wall time of the slowest rank."""
+    """By step: the wall time of the slowest rank, or the ranks' mean where they do not make steps together."""
     parts_s: pd.Series[float]
     """By part of `PARTS`: its mean over steps and ranks."""
 
@@ -70,16 +76,61 @@ def read_cells(run: Run) -> list[CellTable]:
     steps = measured_steps(run)
     transfers = run.table("transfers").to_pandas()
     evaluations = run.table("evaluations").to_pandas()
+    updates = run.table("updates").to_pandas()
     links = run.table("links").to_pandas()
     return [
         _read_cell(
             run.run_id,
             cell,
             links,
-            *(table[table["cell"] == cell["cell"]] for table in (steps, transfers, evaluations)),
+            *(table[table["cell"] == cell["cell"]] for table in (steps, transfers, evaluations, updates)),
         )
         for cell in run.cells
     ]
+
+
+def read_shards(run: Run) -> list[dict[str, Any]]:
+    """What each shard of a parameter server had to do: a row a cell and shard, the busiest of a cell first."""
+    updates: pd.DataFrame = run.table("updates").to_pandas()
+    if updates.empty:
+        return []
+    updates["received_bytes"] = _chunk_bytes(run, updates)
+    rows = [
+        {
+            "cell": cell,
+            "shard": shard,
+            "host": of_shard["host"].iloc[-1],
+            "pushes": len(of_shard),
+            "received_bytes": int(of_shard["received_bytes"].sum()),
+            "dropped": int(of_shard["dropped"].sum()),
+            "queue_wait_s": _number(of_shard["queue_wait_s"].median()),
+            "service_s": _number(of_shard["service_s"].median()),
+            "busy_s": _number(of_shard["service_s"].sum()),
+        }
+        for (cell, shard), of_shard in updates.groupby(["cell", "shard"])
+    ]
+    return sorted(rows, key=lambda row: (str(row["cell"]), -row["received_bytes"], -row["busy_s"]))
+
+
+def staleness_histogram(run: Run) -> list[dict[str, Any]]:
+    """How many updates had missed how many others: a row a cell and staleness; dropped ones are left out."""
+    updates: pd.DataFrame = run.table("updates").to_pandas()
+    counted = updates[~updates["dropped"]]
+    rows = []
+    for cell, of_cell in counted.groupby("cell"):
+        for staleness, number in of_cell["staleness"].value_counts().sort_index().items():
+            rows.append(
+                {"cell": cell, "staleness": staleness, "updates": number, "share": number / len(of_cell)}
+            )
+    return rows
+
+
+def _chunk_bytes(run: Run, updates: pd.DataFrame) -> pd.Series[float]:
+    """The payload of each push, which the workers' transfers tell."""
+    transfers: pd.DataFrame = run.table("transfers").to_pandas()
+    sizes = transfers[transfers["op"] == "push"].groupby(["cell", "bucket"])["payload_bytes"].max()
+    keys = pd.MultiIndex.from_frame(updates[["cell", "bucket"]])
+    return pd.Series(sizes.reindex(keys).fillna(0).to_numpy(), index=updates.index)
 
 
 def read_links(run: Run) -> list[dict[str, Any]]:
@@ -92,10 +143,18 @@ def measured_steps(run: Run) -> pd.DataFrame:
     """The rows of `steps` that count: a row a rank a step."""
     steps: pd.DataFrame = run.table("steps").to_pandas()
     steps = steps[~steps["warmup"]]
-    last_attempt = steps.groupby(["cell", "step"])["attempt"].transform("max")
+    apart = steps["cell"].isin([cell["cell"] for cell in run.cells if not makes_steps_together(cell)])
+    # Where ranks go their own ways, one that was replaced did its steps again, not the others.
+    rank_apart = steps["rank"].where(apart, -1)
+    last_attempt = steps.groupby([steps["cell"], steps["step"], rank_apart])["attempt"].transform("max")
     steps = steps[steps["attempt"] == last_attempt]
     reported = steps.groupby(["cell", "step"])["rank"].transform("nunique")
-    return steps[reported == steps["world_size"]]
+    return steps[(reported == steps["world_size"]) | apart.reindex(steps.index)]
+
+
+def makes_steps_together(cell: dict[str, Any]) -> bool:
+    """Whether the ranks of a cell make the same steps at the same time."""
+    return cell.get("consistency", "sync") == "sync" and not cell.get("backup_workers")
 
 
 def compare(cells: Iterable[CellTable], alike: Sequence[str]) -> list[dict[str, Any]]:
@@ -117,6 +176,53 @@ def compare(cells: Iterable[CellTable], alike: Sequence[str]) -> list[dict[str, 
     return rows
 
 
+STRATEGY = {"strategy", "servers", "placement", "consistency", "staleness", "backup_workers"}
+
+
+def compare_strategies(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
+    """For each model, every other strategy against all-reduce; cells that are alike but for that.
+
+    A row has `bytes_ratio` (of what all processes send a step, servers too) and `step_ratio` (of step times),
+    both over all-reduce's; above 1, all-reduce is cheaper.
+    """
+    alike = [key for key in SAME_IN_A_RUN if key not in STRATEGY]
+    groups = defaultdict(list)
+    for cell in cells:
+        groups[tuple(repr(cell.row.get(key)) for key in ("model", *alike))].append(cell)
+    rows = []
+    for group in groups.values():
+        base = next((cell for cell in group if cell.row["strategy"] == "ddp"), None)
+        if base is not None:
+            rows += [_against(base, other) for other in group if other.row["strategy"] != "ddp"]
+    return rows
+
+
+def _against(base: CellTable, other: CellTable) -> dict[str, Any]:
+    compared = _comparison(base, other)
+    return {
+        "model": base.row["model"],
+        "world_size": base.row["world_size"],
+        "strategy": other.row["strategy"],
+        "servers": other.row.get("servers"),
+        "placement": other.row.get("placement"),
+        "consistency": other.row.get("consistency"),
+        "over": base.row["strategy"],
+        "cell": other.row["cell"],
+        "over_cell": base.row["cell"],
+        "bytes_ratio": _quotient(_all_tx_bytes(other.row), _all_tx_bytes(base.row)),
+        **{key: compared[key] for key in ("step_ratio", "step_ratio_ci95", "paired", "pairs")},
+    }
+
+
+def _all_tx_bytes(row: dict[str, Any]) -> float | None:
+    """What all processes together send a step: a server sends what the workers receive."""
+    sent = row["tcp_tx_bytes"] if row["tcp_tx_bytes"] is not None else row["predicted_tx_bytes"]
+    if sent is None:
+        return None
+    received = 0.0 if row["strategy"] == "ddp" else row["predicted_rx_bytes"] or 0.0
+    return float(row["world_size"]) * (sent + received)
+
+
 def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
     """A cell's hosts by the rate of their emulated links, in bits a second; empty where none is known."""
     rates = row.get("emulated_rate_bits_per_s") or {}
@@ -134,13 +240,17 @@ def _read_cell(
     steps: pd.DataFrame,
     transfers: pd.DataFrame,
     evaluations: pd.DataFrame,
+    updates: pd.DataFrame,
 ) -> CellTable:
     by_step = steps.groupby("step")
-    step_s = by_step["wall_s"].max()
+    together = makes_steps_together(cell)
+    step_s = by_step["wall_s"].max() if together else by_step["wall_s"].mean()
     compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
-    means = {view: _number(steps[view].mean()) for view in VIEWS}
-    busbw = _busbw(cell, steps, transfers)
+    means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED]}
+    comm_s = _comm_s(cell, steps, transfers)
+    busbw = bus_bandwidth(cell["payload_bytes"], cell["world_size"], comm_s) if comm_s and _rings(cell) else None
     goodput = _number(links["goodput_bytes_per_s"].min())
+    bound_s = _bound_s(cell, goodput)
     sched_wait_share = _share_of_wall(steps, "sched_wait_s")
     row = {
         "run_id": run_id,
@@ -157,7 +267,10 @@ def _read_cell(
         "compute_s": _number(compute_s.median()),
         "exposed_comm_s": _number(by_step["exposed_comm_s"].mean().median()),
         "comm_share": _share_of_wall(steps, "exposed_comm_s"),
-        "samples_per_s": _quotient(steps["samples"].sum(), step_s.sum()),
+        "samples_per_s": _samples_per_s(steps, step_s, together),
+        "comm_s": comm_s,
+        "bound_s": bound_s,
+        "comm_vs_bound": _quotient(comm_s, bound_s),
         "busbw_bytes_per_s": busbw,
         # Every link carries as much as every other, so the slowest bounds the ring.
         "goodput_bytes_per_s": goodput,
@@ -165,6 +278,8 @@ def _read_cell(
         "rtt_us": _number(links["rtt_us"].median()),
         "sched_wait_share": sched_wait_share,
         "oversubscribed": _oversubscribed(cell, sched_wait_share),
+        "staleness_mean": _number(updates[~updates["dropped"]]["staleness"].mean()),
+        "dropped_share": _number(updates["dropped"].mean()),
         "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
     }
     return CellTable(run_id, row, step_s, steps[PARTS].mean())
@@ -177,14 +292,39 @@ def _wire_vs_tcp(cell: dict[str, Any], means: dict[str, float | None]) -> float 
     return _quotient(means["wire_tx_bytes"], means["tcp_tx_bytes"]) if alone else None
 
 
-def _busbw(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -> float | None:
-    """Bytes a second on each link of the ring: the median over steps.
+def _samples_per_s(steps: pd.DataFrame, step_s: pd.Series[float], together: bool) -> float | None:
+    """Of all ranks; where they go their own ways, the sum of what each does."""
+    if together:
+        return _quotient(steps["samples"].sum(), step_s.sum())
+    by_rank = steps.groupby("rank")[["samples", "wall_s"]].sum()
+    return _number((by_rank["samples"] / by_rank["wall_s"]).sum()) if len(by_rank) else None
 
-    The ring's time is how long transfers were in flight on the rank where that was shortest. A rank that
-    arrives early also waits for its peers in that time; the last to arrive sees the transfer itself.
-    """
+
+def _rings(cell: dict[str, Any]) -> bool:
+    return cell["strategy"] == "ddp" and cell.get("payload_bytes") is not None
+
+
+def _bound_s(cell: dict[str, Any], goodput_bytes_per_s: float | None) -> float | None:
+    """What a step's communication must take at that goodput, both ways of every link busy at once."""
     payload_bytes, world_size = cell.get("payload_bytes"), cell["world_size"]
-    if cell["strategy"] != "ddp" or world_size == 1 or payload_bytes is None:
+    if not goodput_bytes_per_s or payload_bytes is None:
+        return None
+    if cell["strategy"] == "ddp":
+        return ring_tx_bytes(payload_bytes, world_size) / goodput_bytes_per_s
+    server_hosts, hosts = cell.get("server_hosts"), cell.get("hosts")
+    if not server_hosts or not hosts:
+        return None
+    shares = [payload_bytes // len(server_hosts)] * len(server_hosts)
+    return full_duplex_s(traffic_by_host(shares, server_hosts, hosts), goodput_bytes_per_s)
+
+
+def _comm_s(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -> float | None:
+    """How long a step's transfers take: the median over steps.
+
+    It is how long transfers were in flight on the rank where that was shortest. A rank that arrives early
+    also waits for its peers in that time; the last to arrive sees the transfer itself.
+    """
+    if cell["world_size"] == 1 and cell["strategy"] == "ddp":
         return None
     # What was launched before the step began belongs to an earlier attempt at it.
     counted = transfers.merge(steps[["rank", "step", "t_start_ns"]], on=["rank", "step"])
@@ -192,8 +332,7 @@ def _busbw(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -
     if counted.empty or counted["t_done_ns"].isna().any():
         return None
     in_flight_s = _in_flight_s(counted).groupby("step").min()
-    seconds = _number(in_flight_s.median())
-    return bus_bandwidth(payload_bytes, world_size, seconds) if seconds else None
+    return _number(in_flight_s.median())
 
 
 def _in_flight_s(transfers: pd.DataFrame) -> pd.Series[float]:
@@ -219,7 +358,9 @@ def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> boo
         else:
             signs.append(any(wanted[host] > cores[host] for host in wanted if host in cores))
     if sched_wait_share is not None:
-        signs.append(sched_wait_share > SCHED_WAIT_LIMIT)
+        signs.append(sched_wait_share > RECEIVED = ["predicted_rx_bytes", "tcp_rx_bytes"]
+
+SCHED_WAIT_LIMIT)
     return any(signs) if signs else None
 
 

@@ -23,7 +23,7 @@ def run_variants(name: str, model: str, variants: Mapping[str, TrainingOptions],
     """Trains a model under each variant's options, block by block in turn; gives each variant's cell."""
     cells, entries = [], []
     for variant, options in variants.items():
-        plan, (entry,) = plan_session([model], "ddp", workers, options)
+        plan, (entry,) = plan_session([model], workers, options)
         cells.append(replace(plan.cells[0], name=variant))
         entries.append({**entry, "cell": variant})
     session = SessionOptions(workers=workers)

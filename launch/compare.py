@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
 
 from distsqz.cli import run_command
+from distsqz.errors import RequestError
+from distsqz.training.options import ServerOptions
 from launch.measure import MeasureOptions, measure, plan
 from launch.network import NetworkOptions, lab_for, run_in_lab
 
@@ -19,6 +22,9 @@ class Options(MeasureOptions):
 
     models: tuple[str, ...] = ("squeezenet", "alexnet")
     """Models to take turns on the same workers: names of the registry, or package.module:factory."""
+    strategies: tuple[Literal["ddp", "ps"], ...] = ("ddp", "ps")
+    """How replicas agree: all-reduce, a parameter server; each model takes turns under each."""
+    server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
 
@@ -26,11 +32,18 @@ def main(options: Options) -> None:
     """Plans, trains and reports."""
     lab = lab_for(options.network, options.session)
     if lab is None:
-        measure("compare", options.models, options)
+        measure("compare", options.models, options, strategies=strategies(options))
         return
     with redirect_stdout(sys.stderr):  # an own model may print
-        plan(options.models, options)  # what is wrong with the request shows before hosts are made for it
+        plan(options.models, options, strategies=strategies(options))  # what is wrong with the request shows before hosts are made for it
     sys.exit(run_in_lab(lab))
+
+
+def strategies(options: Options) -> list[ServerOptions | None]:
+    """What `--strategies` stands for."""
+    if len(set(options.strategies)) < len(options.strategies) or not options.strategies:
+        raise RequestError(f"--strategies {' '.join(options.strategies)}: name ddp, ps or both, each once")
+    return [None if name == "ddp" else options.server for name in options.strategies]
 
 
 if __name__ == "__main__":

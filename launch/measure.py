@@ -17,7 +17,7 @@ from analysis.tables import read_cells
 from distsqz.orchestration.progress import SessionProgress
 from distsqz.orchestration.session import SessionOptions, run_session
 from distsqz.runs import Run, RunWriter
-from distsqz.training.options import TrainingOptions
+from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 
@@ -40,6 +40,7 @@ def measure(
     name: str,
     models: Sequence[str],
     options: MeasureOptions,
+    strategies: Sequence[ServerOptions | None] = (None,),
     checkpoint: Path | None = None,
     resume: Path | None = None,
 ) -> None:
@@ -50,7 +51,7 @@ def measure(
         RunError: training failed; the run directory keeps what was measured until then.
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
-        session, entries = plan(models, options, checkpoint, resume)
+        session, entries = plan(models, options, strategies, checkpoint, resume)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
     print(report([run], [read_cells(run)], options.format))
 
@@ -58,6 +59,7 @@ def measure(
 def plan(
     models: Sequence[str],
     options: MeasureOptions,
+    strategies: Sequence[ServerOptions | None] = (None,),
     checkpoint: Path | None = None,
     resume: Path | None = None,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
@@ -67,7 +69,12 @@ def plan(
         RequestError: what was asked for does not make sense.
     """
     return plan_session(
-        models, "ddp", options.session.workers, options.training, checkpoint=checkpoint, resume=resume
+        models,
+        options.session.workers,
+        options.training,
+        strategies=strategies,
+        checkpoint=checkpoint,
+        resume=resume,
     )
 
 

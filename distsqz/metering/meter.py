@@ -14,12 +14,22 @@ from typing import Any
 from distsqz.metering.clock import NS_PER_S, Clock
 from distsqz.metering.host import InterfaceMeter, SchedulerMeter
 from distsqz.metering.schema import PeerRecord, Record, StepRecord, TransferRecord
-from distsqz.metering.tcp import PeerMeter, TcpCounters, total
+from distsqz.metering.tcp import Peer, PeerMeter, TcpCounters, total
 from distsqz.metering.transfers import EPOCH_OFFSET_NS, Transfer, TransferLog
 from distsqz.metering.wire import WireCounters, WireMeter
 
-PredictBytes = Callable[[int], tuple[int, int]]
-"""Payload bytes of a transfer -> (bytes that a rank must send, bytes that it must receive) for it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What a transfer is for the rank that launched it, in bytes each way."""
+
+    logical_tx_bytes: int
+    logical_rx_bytes: int
+    predicted_tx_bytes: int
+    predicted_rx_bytes: int
+
+
+Account = Callable[[Transfer], Traffic]
+"""Tells what a transfer hands to the communication layer, and what theory says that it must cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,7 @@ class StepSource:
 class _Counters:
     """One reading of every counter."""
 
-    peers: dict[int, TcpCounters]
+    peers: dict[Peer, TcpCounters]
     interface: tuple[int, int] | None
     wire: WireCounters | None
     sched_wait_s: float | None
@@ -60,25 +70,28 @@ class _Counters:
 class StepMeter:
     """Measures the steps of one cell on one rank: `begin`, a `lap` after each phase, `end`, `record`."""
 
-    def __init__(self, source: StepSource, instruments: Instruments, predict: PredictBytes) -> None:
+    def __init__(self, source: StepSource, instruments: Instruments, account: Account) -> None:
         self._source = source
         self._instruments = instruments
         self._clock = instruments.clock
-        self._predict = predict
+        self._account = account
         self._records: dict[str, list[Record]] = {"steps": [], "transfers": [], "peers": []}
-        self._laps: list[tuple[str, Any]] = []
+        self._laps: list[tuple[str, Any, list[tuple[Any, Any]]]] = []
 
     def begin(self, step: int, warmup: bool) -> None:
         """Reads the counters, then starts the clock."""
         self._step, self._warmup = step, warmup
         self._laps.clear()
+        if self._instruments.transfers:
+            self._instruments.transfers.begin(step)
         self._before = self._read()
         self._start_ns = time.perf_counter_ns()
         self._start = self._clock.now()
 
     def lap(self, phase: str) -> None:
         """Ends a phase: `data`, `forward`, `backward` or `optimizer`."""
-        self._laps.append((phase, self._clock.now()))
+        log = self._instruments.transfers
+        self._laps.append((phase, self._clock.now(), log.take_waits() if log else []))
 
     def end(self) -> None:
         """Stops the clock, then reads the counters."""
@@ -89,16 +102,15 @@ class StepMeter:
     def record(self, samples: int, loss: float) -> None:
         """Makes the records of the step that ended."""
         log = self._instruments.transfers
-        gradients_ready = log.last_launch if log else None
-        transfers = log.take() if log else []
+        launched, told = log.take_launched() if log else ([], [])
         wall_s = (self._end_ns - self._start_ns) / NS_PER_S
-        phases, exposed_comm_s = self._phases(gradients_ready)
-        peers = {rank: after.since(self._before.peers[rank]) for rank, after in self._after.peers.items()}
-        tcp = total(peers.values()) if self._instruments.peers else None
+        phases, exposed_comm_s = self._phases(log)
+        peers = {peer: after.since(self._before.peers[peer]) for peer, after in self._after.peers.items()}
+        meter = self._instruments.peers
+        tcp = total(passed for peer, passed in peers.items() if meter.counts(peer)) if meter else None
         nic = _difference(self._before.interface, self._after.interface)
         wire = self._after.wire.since(self._before.wire) if self._after.wire and self._before.wire else None
-        predicted = [self._predict(transfer.payload_bytes) for transfer in transfers]
-        logical_bytes = sum(transfer.payload_bytes for transfer in transfers) if log else None
+        traffic = [self._account(transfer) for transfer in launched]
         self._records["steps"].append(
             StepRecord(
                 cell=self._source.cell,
@@ -121,10 +133,10 @@ class StepMeter:
                 sched_wait_s=_elapsed(self._before.sched_wait_s, self._after.sched_wait_s),
                 samples=samples,
                 loss=loss,
-                logical_tx_bytes=logical_bytes,
-                logical_rx_bytes=logical_bytes,
-                predicted_tx_bytes=sum(tx for tx, _ in predicted) if log else None,
-                predicted_rx_bytes=sum(rx for _, rx in predicted) if log else None,
+                logical_tx_bytes=sum(each.logical_tx_bytes for each in traffic) if log else None,
+                logical_rx_bytes=sum(each.logical_rx_bytes for each in traffic) if log else None,
+                predicted_tx_bytes=sum(each.predicted_tx_bytes for each in traffic) if log else None,
+                predicted_rx_bytes=sum(each.predicted_rx_bytes for each in traffic) if log else None,
                 tcp_tx_bytes=tcp.tx_bytes if tcp else None,
                 tcp_rx_bytes=tcp.rx_bytes if tcp else None,
                 tcp_retrans_bytes=tcp.retrans_bytes if tcp else None,
@@ -137,8 +149,8 @@ class StepMeter:
                 staleness=0,
             )
         )
-        self._records["transfers"].extend(self._transfer_record(transfer) for transfer in transfers)
-        self._records["peers"].extend(self._peer_record(rank, passed) for rank, passed in peers.items())
+        self._records["transfers"].extend(self._transfer_record(transfer) for transfer in told)
+        self._records["peers"].extend(self._peer_record(peer, passed) for peer, passed in peers.items())
 
     def take(self) -> dict[str, list[Record]]:
         """The records made since the last call, by table."""
@@ -155,25 +167,28 @@ class StepMeter:
             instruments.scheduler.read() if instruments.scheduler else None,
         )
 
-    def _phases(self, gradients_ready: Any) -> tuple[dict[str, float], float | None]:
-        """Seconds of each phase; the backward pass ends, and exposed communication begins, when ready."""
+    def _phases(self, log: TransferLog | None) -> tuple[dict[str, float], float | None]:
+        """Seconds of each phase without its waits; the backward pass ends when gradients are ready."""
+        gradients_ready = log.take_gradients_ready() if log else None
         seconds: dict[str, float] = {}
-        exposed_comm_s = None
+        exposed_comm_s = 0.0
         start = self._start
-        for phase, mark in self._laps:
+        for phase, mark, waits in self._laps:
             end = mark
             if phase == "backward" and gradients_ready is not None:
                 end = gradients_ready
-                exposed_comm_s = self._clock.seconds(gradients_ready, mark)
-            seconds[phase] = self._clock.seconds(start, end)
+                exposed_comm_s += self._clock.seconds(gradients_ready, mark)
+            waited_s = sum(self._clock.seconds(*each) for each in waits)
+            exposed_comm_s += waited_s
+            seconds[phase] = self._clock.seconds(start, end) - waited_s
             start = mark
-        return seconds, exposed_comm_s
+        return seconds, exposed_comm_s if log else None
 
     def _transfer_record(self, transfer: Transfer) -> TransferRecord:
         return TransferRecord(
             cell=self._source.cell,
             rank=self._source.rank,
-            step=self._step,
+            step=transfer.step,
             op=transfer.op,
             bucket=transfer.bucket,
             peer=transfer.peer,
@@ -182,14 +197,14 @@ class StepMeter:
             t_done_ns=transfer.t_done_ns,
         )
 
-    def _peer_record(self, peer_rank: int, passed: TcpCounters) -> PeerRecord:
+    def _peer_record(self, peer: Peer, passed: TcpCounters) -> PeerRecord:
         assert self._instruments.peers is not None
         return PeerRecord(
             cell=self._source.cell,
             rank=self._source.rank,
             step=self._step,
-            peer=self._instruments.peers.address(peer_rank),
-            peer_rank=peer_rank,
+            peer=self._instruments.peers.address(peer) if isinstance(peer, int) else peer,
+            peer_rank=peer if isinstance(peer, int) else None,
             tx_bytes=passed.tx_bytes,
             rx_bytes=passed.rx_bytes,
             retrans_bytes=passed.retrans_bytes,

@@ -35,7 +35,8 @@ class StepRecord:
     backward_s: float
     """From the start of the backward pass until this rank's own gradients are ready."""
     exposed_comm_s: float | None
-    """From there until the synchronised gradients are back."""
+    """From there until the synchronised gradients are back; with a parameter server, waits for parameters, in
+    the forward pass and at the end of a block."""
     optimizer_s: float
     other_s: float
     """What is left of wall_s: next to nothing."""
@@ -51,7 +52,8 @@ class StepRecord:
     """What `distsqz.theory` says that this rank must send for it."""
     predicted_rx_bytes: int | None
     tcp_tx_bytes: int | None
-    """Payload written to the sockets shared with other ranks, retransmissions apart."""
+    """Payload written to the sockets shared with other ranks, or with the shards of a parameter server,
+    retransmissions apart. What stays on a host is left out in a session of several hosts."""
     tcp_rx_bytes: int | None
     """Payload that the kernel has received; a peer that is ahead may have sent some of its next step."""
     tcp_retrans_bytes: int | None
@@ -76,11 +78,11 @@ class TransferRecord:
     rank: int
     step: int
     op: str
-    """all_reduce."""
+    """all_reduce, push or pull."""
     bucket: int
-    """In the order of the backward pass, from 0."""
+    """All-reduced ones in the order of the backward pass, pushed and pulled ones in that of the forward pass."""
     peer: str | None
-    """The other end of a push or pull; None for a collective."""
+    """The other end of a push or pull, such as `shard 0`; None for a collective."""
     payload_bytes: int
     t_launch_ns: int
     t_done_ns: int | None
@@ -95,8 +97,9 @@ class PeerRecord:
     rank: int
     step: int
     peer: str
-    """The peer's address."""
+    """The peer's address; of a shard, its name, such as `shard 0`."""
     peer_rank: int | None
+    """None for a shard of a parameter server."""
     tx_bytes: int
     rx_bytes: int
     retrans_bytes: int
@@ -135,7 +138,32 @@ class LinkRecord:
     """Of one byte there and back between the two programs: the median."""
 
 
-Record = StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRecord:
+    """What a shard of a parameter server did with one push: the gradients of one chunk from one worker."""
+
+    cell: str
+    shard: int
+    host: str
+    """Of the shard."""
+    rank: int
+    """Of the worker."""
+    version: int
+    """Updates of the chunk that the worker knew of."""
+    bucket: int
+    """The chunk."""
+    staleness: int
+    """Updates by others between the worker's reading the parameters and this update."""
+    dropped: bool
+    """It came too late to be counted."""
+    t_arrive_ns: int
+    queue_wait_s: float
+    """From its arrival until the shard began to work on it."""
+    service_s: float
+    """Adding it and, where it was the last, updating the parameters."""
+
+
+Record = StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord | UpdateRecord
 
 TABLES: dict[str, type[Record]] = {
     "steps": StepRecord,
@@ -143,5 +171,6 @@ TABLES: dict[str, type[Record]] = {
     "peers": PeerRecord,
     "evaluations": EvaluationRecord,
     "links": LinkRecord,
+    "updates": UpdateRecord,
 }
 """Table name -> the record that makes its rows."""

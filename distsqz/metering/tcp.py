@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,47 +127,65 @@ def _address(name: tuple[str, int, *tuple[Any, ...]]) -> Address:
     return name[0].removeprefix("::ffff:"), name[1]
 
 
-class PeerMeter:
-    """The connections between this rank and every other, told from the process's other sockets.
+Peer = int | str
+"""A rank, or the name of a shard."""
 
-    A socket belongs to a peer rank if its remote end is the local end of a socket in that rank's process.
+
+class PeerMeter:
+    """The connections between this process and its peers, told from the process's other sockets.
+
+    A socket belongs to a peer if its remote end is the local end of a socket in that peer's process.
     """
 
-    def __init__(self, rank: int, exchange: Exchange) -> None:
-        found = own_connections()
-        ends_by_rank = exchange([connection.local for connection in found])
-        rank_of = {
-            tuple(end): peer_rank
-            for peer_rank, ends in enumerate(ends_by_rank)
-            for end in ends
-            if peer_rank != rank
-        }
-        self._by_rank: dict[int, list[Connection]] = {}
+    def __init__(
+        self, found: Iterable[Connection], ends: Mapping[Peer, Iterable[Address]], aside: Collection[Peer] = ()
+    ) -> None:
+        """Takes the connections that lead to peers and closes the others.
+
+        Args:
+            found: this process's connections.
+            ends: the local ends of all connections that each peer's process has.
+            aside: peers that are read but not counted, because what goes to them stays on the host.
+        """
+        self._aside = aside
+        peer_of = {tuple(end): peer for peer, of_peer in ends.items() for end in of_peer}
+        self._by_peer: dict[Peer, list[Connection]] = {}
         for connection in found:
-            if connection.remote in rank_of:
-                self._by_rank.setdefault(rank_of[connection.remote], []).append(connection)
+            if connection.remote in peer_of:
+                self._by_peer.setdefault(peer_of[connection.remote], []).append(connection)
             else:
                 connection.close()
+
+    @classmethod
+    def of_ranks(cls, rank: int, exchange: Exchange) -> PeerMeter:
+        """The connections between this rank and every other; all ranks call this together."""
+        found = own_connections()
+        ends = exchange([connection.local for connection in found])
+        return cls(found, {peer: of_peer for peer, of_peer in enumerate(ends) if peer != rank})
 
     @property
     def available(self) -> bool:
         """Whether there is any connection to read."""
-        return bool(self._by_rank)
+        return bool(self._by_peer)
 
-    def address(self, peer_rank: int) -> str:
-        """The address that a peer rank is reached at."""
-        return self._by_rank[peer_rank][0].remote[0]
+    def counts(self, peer: Peer) -> bool:
+        """Whether what goes to a peer crosses a link."""
+        return peer not in self._aside
 
-    def read(self) -> dict[int, TcpCounters]:
-        """The counters now, by peer rank."""
+    def address(self, peer: Peer) -> str:
+        """The address that a peer is reached at."""
+        return self._by_peer[peer][0].remote[0]
+
+    def read(self) -> dict[Peer, TcpCounters]:
+        """The counters now, by peer."""
         return {
-            peer_rank: total(connection.read() for connection in connections)
-            for peer_rank, connections in self._by_rank.items()
+            peer: total(connection.read() for connection in connections)
+            for peer, connections in self._by_peer.items()
         }
 
     def close(self) -> None:
         """Gives every descriptor back."""
-        for connections in self._by_rank.values():
+        for connections in self._by_peer.values():
             for connection in connections:
                 connection.close()
-        self._by_rank.clear()
+        self._by_peer.clear()

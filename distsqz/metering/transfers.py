@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ class Transfer:
     """One payload on its way; `t_done_ns` stays None until it is back."""
 
     op: str
+    step: int
     bucket: int
     peer: str | None
     payload_bytes: int
@@ -34,22 +37,55 @@ class Transfer:
 
 
 class TransferLog:
-    """The transfers of the step under way, and the mark at which the last of them left."""
+    """The transfers under way, and where the training thread waited for them."""
 
     def __init__(self, clock: Clock[Any]) -> None:
         self._clock = clock
-        self._transfers: list[Transfer] = []
-        self.last_launch: Any = None
+        self._launched: list[Transfer] = []
+        self._unfinished: list[Transfer] = []
+        self._step = 0
+        self._gradients_ready: Any = None
+        self._waits: list[tuple[Any, Any]] = []
+
+    def begin(self, step: int) -> None:
+        """What is launched from now on is this step's."""
+        self._step = step
 
     def launch(self, op: str, bucket: int, payload_bytes: int, peer: str | None = None) -> Transfer:
-        """Notes that a payload leaves now."""
-        transfer = Transfer(op, bucket, peer, payload_bytes, now_ns())
-        self.last_launch = self._clock.now()
-        self._transfers.append(transfer)
+        """Notes that a payload leaves now; may be called from any thread."""
+        transfer = Transfer(op, self._step, bucket, peer, payload_bytes, now_ns())
+        self._launched.append(transfer)
         return transfer
 
-    def take(self) -> list[Transfer]:
-        """The step's transfers; the log is empty afterwards."""
-        taken, self._transfers = self._transfers, []
-        self.last_launch = None
+    def gradients_ready(self) -> None:
+        """Marks that this rank's own gradients are complete, as far as the caller knows: the last mark counts."""
+        self._gradients_ready = self._clock.now()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what the training thread only does because parameters have not come yet."""
+        start = self._clock.now()
+        try:
+            yield
+        finally:
+            self._waits.append((start, self._clock.now()))
+
+    def take_waits(self) -> list[tuple[Any, Any]]:
+        """Start and end of each wait since the last call."""
+        taken, self._waits = self._waits, []
         return taken
+
+    def take_gradients_ready(self) -> Any:
+        """The last mark of that; None where there is none since the last call."""
+        taken, self._gradients_ready = self._gradients_ready, None
+        return taken
+
+    def take_launched(self) -> tuple[list[Transfer], list[Transfer]]:
+        """The transfers launched since the last call, and those that can be told of now.
+
+        A push or a pull may end in a later step than its own: it is told of when it has.
+        """
+        launched, self._launched = self._launched, []
+        known = [*self._unfinished, *launched]
+        self._unfinished = [each for each in known if each.peer is not None and each.t_done_ns is None]
+        return launched, [each for each in known if each.peer is None or each.t_done_ns is not None]

@@ -34,6 +34,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._delivery = Delivery()
+        self._newest_checkpoint: bytes | None = None
 
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
         """Takes records by table."""
@@ -47,6 +48,11 @@ class Collector:
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:
         """Takes a checkpoint's bytes."""
         self._delivery.checkpoints.append((cell, step, checkpoint))
+        self._newest_checkpoint = checkpoint
+
+    def newest_checkpoint(self) -> bytes | None:
+        """The one that came last, for those who have to go back to it."""
+        return self._newest_checkpoint
 
     def enlist(self, pid: int) -> None:
         """Takes the process id of a worker that begins."""

@@ -1,11 +1,12 @@
-"""The data-parallel trainer: a session's workers under Ray Train's TorchTrainer."""
+"""A session's workers under Ray Train's TorchTrainer, beside the servers that some of its cells need."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
 import time
-import traceback
 from typing import Any
 
 import psutil
@@ -15,24 +16,15 @@ from ray.train import RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
 
-from distsqz.errors import RunError
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
-from distsqz.orchestration.failures import Failure
-from distsqz.orchestration.network import interface_of, metered_interface
+from distsqz.orchestration.failures import failure_of
+from distsqz.orchestration.network import metered_interface
 from distsqz.orchestration.priority import step_aside
+from distsqz.orchestration.servers import RayServers, start_servers
+from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
-
-KEEP_FREED_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
-"""For glibc (mallopt(3)): else tensors that are freed go back to the kernel, to be faulted in again in the
-next step. AlexNet's step takes 15% less with these, under Ray or not (benchmarks/overhead)."""
-
 
 PARTING_S = 2.0
 
@@ -52,7 +44,7 @@ class _NodeInterfaceBackend(_TorchBackend):  # type: ignore[misc]  # Ray is unty
     """
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(_use_node_interface)
+        worker_group.execute(use_node_interface)
         super().on_start(worker_group, backend_config)
 
 
@@ -65,18 +57,7 @@ class NodeInterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
         return _NodeInterfaceBackend
 
 
-def _use_node_interface() -> None:
-    address = ray.util.get_node_ip_address()
-    interface = interface_of(address)
-    if interface is None:
-        raise RuntimeError(
-            f"no network interface of {socket.gethostname()} holds Ray's node address {address}"
-        )
-    os.environ["GLOO_SOCKET_IFNAME"] = interface
-    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without the sign NCCL takes it for a prefix
-
-
-def train_data_parallel(
+def train(
     plan: SessionPlan, workers: int, use_gpu: bool, timeout_s: int, storage: str, collector: Any
 ) -> None:
     """Runs a session on `workers` Ray Train workers; returns when the last cell is trained.
@@ -86,7 +67,7 @@ def train_data_parallel(
     """
     TorchTrainer(
         _worker,
-        train_loop_config={"plan": ray.put(plan), "collector": collector},
+        train_loop_config={"plan": [ray.put(plan)], "collector": collector, "timeout_s": timeout_s},
         torch_config=NodeInterfaceTorchConfig(timeout_s=timeout_s),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, placement_strategy="SPREAD"),
         run_config=RunConfig(
@@ -100,21 +81,52 @@ def train_data_parallel(
 def _worker(config: dict[str, Any]) -> None:
     outbox = CollectorOutbox(config["collector"])
     try:
-        run_session(ray.get(config["plan"]), _replica(), outbox)
+        (reference,) = config["plan"]
+        plan = ray.get(reference)
+        with contextlib.ExitStack() as stack:
+            servers = _servers(plan, reference, config["collector"], stack) if plan.server else None
+            run_session(plan, _replica(servers, config["timeout_s"]), outbox, servers)
     except Exception as error:
-        outbox.close(_failure(error))
+        outbox.close(failure_of(error, ray.train.get_context().get_world_rank()))
         raise
     outbox.close()
 
 
-def _replica() -> Replica:
+def _servers(plan: SessionPlan, reference: Any, collector: Any, stack: contextlib.ExitStack) -> RayServers:
+    """The session's parameter server; the first worker starts it, now that all have their places."""
     import torch.distributed as dist
+
+    first = ray.train.get_context().get_world_rank() == 0
+    nodes = _all_gather(ray.get_runtime_context().get_node_id())
+    names: list[Any] = [None]
+    if first:
+        token = secrets.token_hex(4)
+        names[0], actors = start_servers(plan.server, nodes, reference, collector, KEEP_FREED_MEMORY, token)
+        stack.callback(lambda: [ray.kill(actor) for actor in actors])
+    dist.broadcast_object_list(names)
+    servers = RayServers(names[0])
+    if first:
+        stack.callback(servers.close)
+    return servers
+
+
+def _all_gather(mine: Any) -> list[Any]:
+    import torch.distributed as dist
+
+    gathered: list[Any] = [None] * ray.train.get_context().get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered
+
+
+def _replica(servers: RayServers | None, timeout_s: float) -> Replica:
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
     address = ray.util.get_node_ip_address()
-    places: list[Any] = [None] * context.get_world_size()
-    dist.all_gather_object(places, (address, os.getpid()))
+    places = _all_gather((address, os.getpid()))
+    if servers:
+        shard_places = zip(servers.places, servers.pids, strict=True)
+        places += [(place.store.host, pid) for place, pid in shard_places]
     if LAB_VARIABLE in os.environ and context.get_local_rank() == 0:
         # An emulated host sees its own processes only, and shares the cores with those of all others.
         step_aside(psutil.process_iter(), {pid for place, pid in places if place == address})
@@ -127,26 +139,6 @@ def _replica() -> Replica:
         device=str(get_device()),
         address=address,
         interface=metered_interface(address, [place for place, _ in places]),
+        spans_hosts=len({place for place, _ in places}) > 1,
+        timeout_s=timeout_s,
     )
-
-
-def _failure(error: Exception) -> Failure:
-    known = error if isinstance(error, RunError) else None
-    text = known.text if known else f"{type(error).__name__}: {error}"
-    return Failure(
-        text=text.splitlines()[0],
-        cell=known.cell if known else None,
-        host=socket.gethostname(),
-        rank=ray.train.get_context().get_world_rank(),
-        step=known.step if known else None,
-        trace=traceback.format_exc(),
-        of_communication=_is_of_communication(error),
-    )
-
-
-def _is_of_communication(error: BaseException) -> bool:
-    """Whether a collective broke; Gloo has no exception of its own, its messages name its source files."""
-    from torch.distributed import DistError
-
-    cause = error.__cause__ or error
-    return isinstance(cause, DistError) or (isinstance(cause, RuntimeError) and "/gloo/" in str(cause))

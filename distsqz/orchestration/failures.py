@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from ray.train import WorkerGroupError
 
 from distsqz.errors import RunError
 
@@ -24,6 +24,31 @@ class Failure:
     """It only met another rank's end: its peers' connections broke."""
 
 
+def failure_of(error: Exception, rank: int) -> Failure:
+    """The last words of the worker of this rank, on this host, while it handles `error`."""
+    known = error if isinstance(error, RunError) else None
+    text = known.text if known else f"{type(error).__name__}: {error}"
+    return Failure(
+        text=text.splitlines()[0],
+        cell=known.cell if known else None,
+        host=socket.gethostname(),
+        rank=rank,
+        step=known.step if known else None,
+        trace=traceback.format_exc(),
+        of_communication=_is_of_communication(error),
+    )
+
+
+def _is_of_communication(error: BaseException) -> bool:
+    """Whether a collective broke; Gloo has no exception of its own, its messages name its source files."""
+    from torch.distributed import DistError
+
+    cause = error.__cause__ or error
+    return isinstance(cause, DistError | ConnectionError) or (
+        isinstance(cause, RuntimeError) and "/gloo/" in str(cause)
+    )
+
+
 def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
     """The failure that the others followed from, as one line.
 
@@ -31,12 +56,13 @@ def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequenc
     off says nothing either, and Train does not know; ranks that lost their peers come last.
 
     Args:
-        error: what Train raised; None if it has not noticed yet.
+        error: what Train raised, say, with the workers that it knows to have failed in `worker_failures`;
+            None if it has not noticed yet.
         failures: the workers' last words, in the order they came; some, where `error` is None.
         hosts: host names by rank, as far as the workers came to tell them.
     """
     said = {failure.rank for failure in failures}
-    failed = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    failed: dict[int, Exception] = getattr(error, "worker_failures", {})
     silent = [(rank, reason) for rank, reason in failed.items() if rank not in said]
     own = [failure for failure in failures if not failure.of_communication]
     if failures and not own and not silent and len(said | failed.keys()) < len(hosts):

@@ -14,6 +14,13 @@ AT_ONCE = ("raylet", "gcs_server")
 dies it is they who must notice, though its workers still fill every core."""
 
 
+def come_forward() -> None:
+    """Gives this process the usual priority, whatever it has inherited; only root may."""
+    for thread in psutil.Process().threads():
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread.id, 0)
+
+
 def step_aside(processes: Iterable[psutil.Process], trainers: Collection[int]) -> None:
     """Lets processes yield to those whose ids are in `trainers`.
 

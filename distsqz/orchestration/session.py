@@ -17,14 +17,16 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, RunError
 from distsqz.metering.schema import Record
 from distsqz.metering.wire import emulated_rates
 from distsqz.orchestration.cluster import ray_cluster
+from distsqz.orchestration.actors import train_through_servers
 from distsqz.orchestration.collector import Collector, Delivery
-from distsqz.orchestration.data_parallel import train_data_parallel
+from distsqz.orchestration.data_parallel import train
 from distsqz.orchestration.failures import Failure, explain
 from distsqz.orchestration.priority import step_aside
+from distsqz.orchestration.servers import check_servers_fit
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
@@ -78,7 +80,8 @@ class SessionOptions:
     gpus: bool = False
     """One GPU a worker, NCCL instead of Gloo."""
     collective_timeout_s: int = 60
-    """Seconds within which a collective that does not end has failed the run."""
+    """Seconds within which a collective, push or pull that does not end has failed."""
+
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
@@ -95,11 +98,18 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         RequestError: the Ray or the workers cannot be had.
         RunError: training failed; names host, rank and step.
     """
+    servers = plan.server.shards if plan.server else 0
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
         ray_cluster(options.address, options.workers, options.gpus) as embedded,
         recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
+        if plan.server:
+            if options.gpus:
+                raise RequestError("--gpus: a parameter server's workers train on CPUs; leave it out")
+            hosts = sum(node["Alive"] for node in ray.nodes())
+            cpus = int(ray.cluster_resources().get("CPU", 0))
+            check_servers_fit(plan.server.placement, servers, options.workers, hosts, cpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []
@@ -111,15 +121,20 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             failures.extend(delivery.failures)
             hosts[:] = next((facts["hosts"] for facts in delivery.facts.values()), hosts)
             pids.update(delivery.pids)
-            if embedded and delivery.pids and len(pids) == options.workers:
+            if embedded and delivery.pids and len(pids) == options.workers + servers:
                 step_aside(psutil.Process().children(recursive=True), pids)
             _record(delivery, recorder)
             watch(delivery)
 
         timeout_s = options.collective_timeout_s - TELLING_S
-        training = _Background(
-            lambda: train_data_parallel(plan, options.workers, options.gpus, timeout_s, storage, collector)
-        )
+
+        def train_all() -> None:
+            if plan.server and all(cell.server for cell in plan.cells):
+                train_through_servers(plan, options.workers, timeout_s, plan.server.restarts, collector)
+            else:
+                train(plan, options.workers, options.gpus, timeout_s, storage, collector)
+
+        training = _Background(train_all)
         with _noted_interrupts() as interrupted:
             give_up_at = math.inf
             while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
@@ -130,6 +145,8 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             take()
         if interrupted.is_set():
             raise KeyboardInterrupt
+        if isinstance(training.error, RunError):
+            raise training.error
         if training.error or failures:
             raise explain(training.error, failures, hosts) from training.error
 

@@ -6,7 +6,9 @@ sections 3.2 (bucketing and overlap) and 4.2.
 
 # No postponed annotations here: DDP reads the hook's own and refuses strings.
 
+import copy
 import hashlib
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,8 +16,77 @@ from torch import nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from distsqz.metering.transfers import TransferLog
+from distsqz.metering.meter import Traffic
+from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.theory.all_reduce import ring_tx_bytes
+
+
+class DataParallel:
+    """A replica under DDP, with its own copy of the optimizer."""
+
+    peers = None
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        momentum: float,
+        weight_decay: float,
+        transfers: TransferLog | None = None,
+        bucket_mb: float | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Joins the default group's other replicas.
+
+        Args:
+            module: the model.
+            momentum: of SGD.
+            weight_decay: of SGD.
+            transfers: where each bucket is noted.
+            bucket_mb: of gradients, as `replicate` takes it.
+            state: of the optimizer, to go on from.
+        """
+        self.model = replicate(module, transfers, bucket_mb)
+        self._optimizer = torch.optim.SGD(
+            module.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=True
+        )
+        if state:
+            # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
+            self._optimizer.load_state_dict(copy.deepcopy(state))
+
+    def begin(self, step: int, lr: float) -> None:
+        """A step begins, with this learning rate."""
+        self._optimizer.param_groups[0]["lr"] = lr
+
+    def update(self, *, settle: bool) -> None:
+        """Updates; nothing is under way any more once the backward pass is over."""
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def next_step(self, step: int) -> int:
+        """All ranks make every step."""
+        return step + 1
+
+    def staleness(self, step: int) -> int:
+        """Nobody misses an update."""
+        return 0
+
+    def account(self, transfer: Transfer) -> Traffic:
+        """What a rank of the default group must send and receive to all-reduce a payload."""
+        ring_bytes = ring_tx_bytes(transfer.payload_bytes, dist.get_world_size())
+        return Traffic(
+            logical_tx_bytes=transfer.payload_bytes,
+            logical_rx_bytes=transfer.payload_bytes,
+            predicted_tx_bytes=ring_bytes,
+            predicted_rx_bytes=ring_bytes,
+        )
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Torch's own state of the optimizer."""
+        return self._optimizer.state_dict()
+
+    def close(self) -> None:
+        """The connections are the default group's."""
 
 
 def replicate(
@@ -59,15 +130,12 @@ def _is_alike(module: nn.Module) -> bool:
     return len(set(digests)) == 1
 
 
-def predict_bytes(payload_bytes: int) -> tuple[int, int]:
-    """What a rank of the default group must send and receive to all-reduce a payload."""
-    tx_bytes = ring_tx_bytes(payload_bytes, dist.get_world_size())
-    return tx_bytes, tx_bytes
-
-
 def _sum_bucket(transfers: TransferLog | None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
     gradients = bucket.buffer()
-    transfer = transfers.launch("all_reduce", bucket.index(), gradients.nbytes) if transfers else None
+    transfer = None
+    if transfers:
+        transfer = transfers.launch("all_reduce", bucket.index(), gradients.nbytes)
+        transfers.gradients_ready()
 
     def done(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
         # NCCL's futures complete when the work is queued, not when it is done.

@@ -11,44 +11,61 @@ from distsqz.errors import RequestError
 CHUNK_BYTES = 4 << 20
 """Large enough that a message's own cost is lost in it; small enough that many are under way at once."""
 
+LEAST_CHUNKS = 24
+"""A small model is cut as often as this, so that its chunks overlap too. Divides by 1, 2, 3, 4, 6, 8, 12, 24:
+for as many shards the cuts are the same, and with them every rounding of every sum."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of one parameter, in elements of its memory."""
+    """A part of one parameter that lies in one chunk, in elements of memory."""
 
     parameter: int
     begin: int
-    end: int
+    """Its first element within the parameter."""
+    chunk: int
+    offset: int
+    """Its first element within the chunk."""
+    elements: int
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """What travels in one message: neighbouring parameters, or a part of a large one."""
+class Layout:
+    """Parameters laid end to end and cut into chunks of one size; the last one is padded."""
 
-    index: int
-    """In the order of the parameters, which is that of the forward pass."""
-    shard: int
+    elements: int
+    """Of all parameters together."""
+    chunks: int
+    chunk_elements: int
+    shards: int
     pieces: tuple[Piece, ...]
+    """In the order of the parameters, which is that of the forward pass."""
 
-    @property
-    def elements(self) -> int:
-        """How many it has."""
-        return sum(piece.end - piece.begin for piece in self.pieces)
+    def shard_of(self, chunk: int) -> int:
+        """Who owns a chunk: they are dealt in turn, so that at any moment of a pass all shards have work."""
+        return chunk % self.shards
+
+    def owned_by(self, shard: int) -> range:
+        """The chunks of a shard."""
+        return range(shard, self.chunks, self.shards)
+
+    def chunk_size(self, chunk: int) -> int:
+        """Elements of a chunk without its padding."""
+        return min(self.chunk_elements, self.elements - chunk * self.chunk_elements)
 
 
 def plan_layout(
     elements: Sequence[int], shards: int, element_bytes: int = 4, chunk_bytes: int = CHUNK_BYTES
-) -> list[Chunk]:
-    """Cuts the parameters, laid end to end, into equal chunks and deals them to the shards in turn.
+) -> Layout:
+    """Cuts the parameters, laid end to end, into equal chunks.
 
-    Shards thus own the same number of bytes to within one element a chunk, however unequal the parameters are
-    (AlexNet's fc6 alone is 62% of the model), and at any moment of a pass all of them have work.
+    However unequal the parameters are (AlexNet's fc6 alone is 62% of the model), shards own alike.
 
     Args:
         elements: of each parameter, in the order of the forward pass.
         shards: that own the chunks.
         element_bytes: of one element.
-        chunk_bytes: about the size of a chunk, in bytes; smaller where shards would go without one.
+        chunk_bytes: the most that a chunk may have, in bytes.
 
     Raises:
         RequestError: there are more shards than elements.
@@ -56,19 +73,23 @@ def plan_layout(
     total = sum(elements)
     if not 1 <= shards <= total:
         raise RequestError(f"--servers {shards}: 1 to {total}, the elements that there are to own")
-    rounds = max(1, -(-total * element_bytes // (chunk_bytes * shards)))
-    count = min(total, rounds * shards)
-    cuts = [total * index // count for index in range(count + 1)]
-    starts = [sum(elements[:parameter]) for parameter in range(len(elements) + 1)]
-    return [
-        Chunk(index, index % shards, _pieces(starts, cuts[index], cuts[index + 1])) for index in range(count)
-    ]
+    rounds_of = LEAST_CHUNKS if LEAST_CHUNKS % shards == 0 else shards * -(-LEAST_CHUNKS // shards)
+    wanted = rounds_of * max(1, -(-total * element_bytes // (chunk_bytes * rounds_of)))
+    chunk_elements = -(-total // wanted)
+    if -(-total // chunk_elements) < shards:  # so few elements that rounding up leaves shards without any
+        chunk_elements = max(1, total // wanted)
+    chunks = -(-total // chunk_elements)
+    return Layout(total, chunks, chunk_elements, shards, tuple(_pieces(elements, chunk_elements)))
 
 
-def _pieces(starts: Sequence[int], begin: int, end: int) -> tuple[Piece, ...]:
-    """The parts of the parameters between two places of them all laid end to end."""
-    return tuple(
-        Piece(parameter, max(begin, start) - start, min(end, stop) - start)
-        for parameter, (start, stop) in enumerate(itertools.pairwise(starts))
-        if start < end and begin < stop and start < stop
-    )
+def _pieces(elements: Sequence[int], chunk_elements: int) -> list[Piece]:
+    starts = [0, *itertools.accumulate(elements)]
+    pieces = []
+    for parameter, (start, stop) in enumerate(itertools.pairwise(starts)):
+        place = start
+        while place < stop:
+            chunk, offset = divmod(place, chunk_elements)
+            taken = min(stop - place, chunk_elements - offset)
+            pieces.append(Piece(parameter, place - start, chunk, offset, taken))
+            place += taken
+    return pieces

@@ -34,6 +34,11 @@ class HostTraffic:
         return self.push_rx_bytes + self.pull_rx_bytes
 
 
+def crossing_bytes(payload_bytes: int, origin: str, destination: str) -> int:
+    """Bytes that a push or a pull puts on a link: the payload, or none where it stays on a host."""
+    return payload_bytes if origin != destination else 0
+
+
 def traffic_by_host(
     bytes_by_shard: Sequence[int], shard_hosts: Sequence[str], worker_hosts: Sequence[str]
 ) -> dict[str, HostTraffic]:

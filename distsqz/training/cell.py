@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,8 +11,14 @@ from torch import nn
 
 from distsqz.data import ImageData, absolute_spec, open_data, steps_per_epoch
 from distsqz.errors import RequestError
-from distsqz.models.registry import ModelOptions, build_model, default_image_size
-from distsqz.training.options import TrainingOptions
+from distsqz.models.recipes import Recipe
+from distsqz.models.registry import ModelOptions, build_model, default_image_size, recipe_for
+from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.options import ServerOptions, TrainingOptions
+
+
+DDP, PS = "ddp", "ps"
+"""The names of the strategies: all-reduce, parameter server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,13 @@ class Cell:
     total_steps: int
     """Updates from the start of training to its end, warm-up included."""
     options: TrainingOptions
+    server: ServerOptions | None = None
+    """Its parameter server; None where replicas agree among themselves."""
+
+    @property
+    def together(self) -> bool:
+        """Whether its workers make the same steps at the same time."""
+        return self.server is None or self.server.agreement.together
 
     @property
     def global_batch(self) -> int:
@@ -44,6 +58,39 @@ class Cell:
         )
         return build_model(shape, self.num_classes)
 
+    def build_replica(
+        self, weights: Mapping[str, Any] | None = None, resume: Checkpoint | None = None
+    ) -> nn.Module:
+        """The model as training begins with it, in the order of memory that it trains in.
+
+        Args:
+            weights: parameters instead of the seed's.
+            resume: where training goes on from; goes before `weights`.
+        """
+        module = self.build()
+        if resume:
+            module.load_state_dict(resume.model)
+        elif weights:
+            module.load_state_dict(weights)
+        module.to(memory_format=self.memory_format(module))  # type: ignore[call-overload]
+        return module
+
+    def memory_format(self, module: nn.Module) -> torch.memory_format:
+        """The order in memory of images and filters."""
+        choice = self.options.channels_last
+        convolutional = any(isinstance(part, nn.Conv2d) for part in module.modules())
+        on = choice == "on" or (choice == "auto" and convolutional)
+        return torch.channels_last if on else torch.contiguous_format
+
+    def recipe(self) -> Recipe:
+        """The model's recipe, its learning rate scaled to the global batch unless the user gave one.
+
+        Source of the linear scaling: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
+        """
+        recipe = recipe_for(self.model)
+        lr = self.options.lr or recipe.lr * self.global_batch / recipe.batch
+        return replace(recipe, lr=lr)
+
     def open_data(self) -> ImageData:
         """The images that it trains on."""
         return open_data(
@@ -54,7 +101,9 @@ class Cell:
         )
 
 
-def plan_cell(model: str, strategy: str, world_size: int, options: TrainingOptions) -> Cell:
+def plan_cell(
+    model: str, world_size: int, options: TrainingOptions, server: ServerOptions | None = None
+) -> Cell:
     """The cell of a model, as long as its data and options make sense together.
 
     Raises:
@@ -63,6 +112,7 @@ def plan_cell(model: str, strategy: str, world_size: int, options: TrainingOptio
     options = replace(options, data=absolute_spec(options.data))  # workers may stand elsewhere
     image_size = options.image_size or default_image_size(model)
     data = open_data(options.data, image_size=image_size, seed=options.seed, num_classes=options.num_classes)
+    strategy = DDP if server is None else PS
     return Cell(
         name=f"{model.replace(':', '.')}-{strategy}-w{world_size}",
         model=model,
@@ -72,6 +122,7 @@ def plan_cell(model: str, strategy: str, world_size: int, options: TrainingOptio
         num_classes=options.num_classes or data.num_classes,
         total_steps=_total_steps(data, world_size, options),
         options=options,
+        server=server,
     )
 
 
@@ -87,6 +138,7 @@ def describe_cell(cell: Cell, module: nn.Module) -> dict[str, Any]:
         "tensors": len(trained),
         "payload_bytes": sum(parameter.nbytes for parameter in trained),
         **asdict(cell.options),
+        **(asdict(cell.server) if cell.server else {}),
         "image_size": cell.image_size,
         "num_classes": cell.num_classes,
         "block_steps": cell.options.block,

@@ -7,6 +7,61 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from distsqz.errors import RequestError
+from distsqz.sync.consistency import Consistency, Mode
+
+
+Placement = Literal["colocated", "dedicated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """The parameter server that a model is trained through."""
+
+    servers: int | None = None
+    """Shards that the parameters are split over; by default one a host of workers, or 1 if dedicated."""
+    placement: Placement = "colocated"
+    """colocated: shards on the workers' hosts; dedicated: on hosts without workers, where there are enough."""
+    consistency: Mode = "sync"
+    """sync: one update from all gradients; async: one from each, at once; ssp: likewise, but no worker runs
+    more than --staleness steps ahead of the slowest."""
+    staleness: int = 0
+    """For ssp: steps that a worker may be ahead of the slowest."""
+    backup_workers: int = 0
+    """For sync: so many of the gradients an update does not wait for; they are dropped when they come."""
+    restarts: int = 3
+    """How often workers or servers that die are started again, in a run through the parameter server alone."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range."""
+        for name, least in (("servers", 1), ("staleness", 0), ("backup_workers", 0), ("restarts", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise RequestError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if self.staleness and self.consistency != "ssp":
+            raise RequestError(f"--staleness {self.staleness}: is for --consistency ssp")
+        if self.backup_workers and self.consistency != "sync":
+            raise RequestError(f"--backup-workers {self.backup_workers}: is for --consistency sync")
+
+    @property
+    def shards(self) -> int:
+        """How many servers there are, once that is settled."""
+        assert self.servers is not None
+        return self.servers
+
+    @property
+    def agreement(self) -> Consistency:
+        """What the shards promise."""
+        return Consistency(
+            mode=self.consistency, staleness=self.staleness, backup_workers=self.backup_workers
+        )
+
+    def check(self, workers: int) -> None:
+        """Raises RequestError where it does not go with so many workers."""
+        if self.backup_workers >= workers:
+            raise RequestError(
+                f"--backup-workers {self.backup_workers}: must be below --workers {workers}, "
+                "or no gradient would count"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

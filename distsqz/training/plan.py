@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +13,30 @@ from torch import nn
 from distsqz.errors import RequestError
 from distsqz.models.registry import default_image_size
 from distsqz.models.weights import load_weights
+from distsqz.sync.flat import layout_of
 from distsqz.training.cell import Cell, describe_cell, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
-from distsqz.training.options import TrainingOptions
+from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.session import SessionPlan
 
 
 def plan_session(
     models: Sequence[str],
-    strategy: str,
     world_size: int,
     options: TrainingOptions,
+    strategies: Sequence[ServerOptions | None] = (None,),
     checkpoint: Path | None = None,
     resume: Path | None = None,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
-    """Plans a session of one cell a model; gives it with the cells' entries for run.json.
+    """Plans a session of one cell a model and strategy; gives it with the cells' entries for run.json.
 
     Args:
         models: registry names or `package.module:factory`.
-        strategy: how replicas agree.
         world_size: workers.
         options: how each model is trained.
+        strategies: how replicas agree: through a parameter server, or None for all-reduce.
         checkpoint: a file of initial parameters, for a single model.
-        resume: a checkpoint file or a run directory to go on from, for a single model.
+        resume: a checkpoint file or a run directory to go on from, for a single cell.
 
     Raises:
         RequestError: model, data, options or checkpoint do not make sense.
@@ -47,9 +49,12 @@ def plan_session(
         # One size for all: cells are compared where the model alone makes the difference.
         options = replace(options, image_size=max(map(default_image_size, models)))
     cells, entries, weights = [], [], {}
-    for model in models:
-        cell = plan_cell(model, strategy, world_size, options)
+    for model, strategy in itertools.product(models, strategies):
+        server = strategy and _resolved(strategy, world_size)
+        cell = plan_cell(model, world_size, options, server)
         module = cell.build()
+        if server:
+            layout_of(module, server.shards)  # says what cannot be split over so many
         if checkpoint:
             load_weights(module, checkpoint)
             weights[cell.name] = module.state_dict()
@@ -59,6 +64,12 @@ def plan_session(
     if state:
         entries[0]["steps"] -= state.step
     return SessionPlan(cells=cells, weights=weights, resume=state), entries
+
+
+def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
+    """The options with what follows from the number of workers."""
+    server.check(workers)
+    return replace(server, servers=server.servers or (workers if server.placement == "colocated" else 1))
 
 
 def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:

@@ -23,7 +23,14 @@ class Replica:
     """Of this host, where the other ranks reach it."""
     interface: str | None
     """The network interface that the bytes to other ranks go through."""
+    spans_hosts: bool = False
+    """Whether the session's processes stand on several hosts."""
+    timeout_s: float = 60.0
+    """How long a peer may take to answer."""
     attempt: int = 0
+    """How often this rank was started before."""
+    joins: bool = False
+    """It takes the place of one that is gone, while the others are at work: there is no group to meet in."""
 
 
 def cores_of_this_host() -> int:

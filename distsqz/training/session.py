@@ -19,8 +19,10 @@ from distsqz.metering.meter import Instruments
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import TransferLog
 from distsqz.metering.wire import WireMeter, emulated_rates
+from distsqz.sync.parameter_server import Servers
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.options import ServerOptions
 from distsqz.training.outbox import Outbox
 from distsqz.training.replica import Replica
 from distsqz.training.trainer import Trainer
@@ -38,6 +40,11 @@ class SessionPlan:
     preflight_s: float = 1.0
     """How long each path between hosts is measured before training begins, in seconds; 0: not at all."""
 
+    @property
+    def server(self) -> ServerOptions | None:
+        """The parameter server of the cells that train through one; they share it."""
+        return next((cell.server for cell in self.cells if cell.server), None)
+
 
 def interleaved(cells: int, rounds: int) -> Iterator[int]:
     """The order in which cells take blocks: A B, B A, A B, ..., so that a machine's drift cancels out.
@@ -48,12 +55,21 @@ def interleaved(cells: int, rounds: int) -> Iterator[int]:
         yield from range(cells) if index % 2 == 0 else reversed(range(cells))
 
 
-def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
-    """Trains every cell of the plan to its end; torch's default process group must be up."""
+def run_session(
+    plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Servers | None = None
+) -> None:
+    """Trains every cell of the plan to its end; torch's default process group must be up, unless it joins late.
+
+    Args:
+        plan: what to train.
+        replica: this worker's place.
+        outbox: where records go.
+        servers: the parameter server of cells that train through one.
+    """
     threads = plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
     torch.set_num_threads(threads)
-    hosts = _describe(plan, replica, outbox, threads)
-    if plan.preflight_s:
+    hosts = [] if replica.joins else _describe(plan, replica, outbox, threads, servers)
+    if plan.preflight_s and not replica.joins:
         outbox.put(
             {"links": measure_ring(replica.rank, hosts, replica.address, plan.preflight_s, _all_gather)}
         )
@@ -63,21 +79,27 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
         for cell in plan.cells:
             metered = instruments if cell.options.metered else Instruments(clock=instruments.clock)
             weights = plan.weights.get(cell.name)
-            trainers.append(Trainer(cell, replica, metered, outbox, weights, plan.resume))
+            trainers.append(Trainer(cell, replica, metered, outbox, weights, plan.resume, servers))
             stack.callback(trainers[-1].close)
+        if not replica.joins:
+            dist.barrier()  # no server may think that who has yet to come has left
         for trainer in trainers:
             trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
+        if len(trainers) == 1 and not trainers[0].cell.together:
+            trainers[0].run(trainers[0].remaining)
+            return
         rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
         for index in interleaved(len(trainers), rounds):
             trainer = trainers[index]
             dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
+        dist.barrier()  # who leaves first would look like one that is lost
 
 
 def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
     """All that this worker can be measured with, closed with the stack."""
     clock = _clock(replica.device)
-    peers = PeerMeter(replica.rank, exchange=_all_gather)
+    peers = PeerMeter.of_ranks(replica.rank, exchange=_all_gather) if not replica.joins else None
     interface = InterfaceMeter(replica.interface) if replica.interface else None
     wire = WireMeter.of_this_host()
     scheduler = SchedulerMeter(threading.get_native_id())
@@ -85,7 +107,7 @@ def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
         if instrument:
             stack.callback(instrument.close)
     # NCCL may send through NVLink, shared memory or InfiniBand: its process's sockets do not tell its bytes.
-    counted = replica.device == "cpu" and (peers.available or replica.world_size == 1)
+    counted = replica.device == "cpu" and peers and (peers.available or replica.world_size == 1)
     return Instruments(
         clock=clock,
         transfers=TransferLog(clock),
@@ -104,7 +126,9 @@ def _clock(device: str) -> Clock[Any]:
     return CudaClock()
 
 
-def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> list[str]:
+def _describe(
+    plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int, servers: Servers | None
+) -> list[str]:
     """Tells what the workers run on; gives their hosts by rank."""
     replicas, threads_by_rank = zip(*_all_gather((replica, threads)), strict=True)
     hosts = [each.host for each in replicas]
@@ -122,7 +146,8 @@ def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int)
         "emulated_rate_bits_per_s": rates,
     }
     for cell in plan.cells:
-        outbox.describe(cell.name, facts)
+        of_servers = {"server_hosts": [place.host for place in servers.places]} if servers and cell.server else {}
+        outbox.describe(cell.name, facts | of_servers)
     return hosts
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from distsqz.data import Split, evaluation_batches, steps_per_epoch, train_batches
+from distsqz.data import evaluation_batches, steps_per_epoch, train_batches
 from distsqz.errors import RunError
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
-from distsqz.models.recipes import Recipe
-from distsqz.models.registry import recipe_for
-from distsqz.sync.data_parallel import predict_bytes, replicate
+from distsqz.metering.transfers import TransferLog
+from distsqz.sync.data_parallel import DataParallel
+from distsqz.sync.flat import load_rows
+from distsqz.sync.parameter_server import ParameterServer, Servers
+from distsqz.sync.strategy import Strategy
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.evaluation import judge
@@ -36,8 +38,9 @@ class Trainer:
         replica: Replica,
         instruments: Instruments,
         outbox: Outbox,
-        weights: dict[str, Any] | None = None,
+        weights: Mapping[str, Any] | None = None,
         resume: Checkpoint | None = None,
+        servers: Servers | None = None,
     ) -> None:
         """Builds everything, untimed.
 
@@ -48,35 +51,28 @@ class Trainer:
             outbox: where records go.
             weights: initial parameters instead of the seed's.
             resume: where to go on from.
+            servers: the session's parameter server, for cells that train through one.
         """
         options = cell.options
         self.cell = cell
         self._replica = replica
         self._outbox = outbox
         self._device = torch.device(replica.device)
-        module = cell.build()
-        if resume:
-            module.load_state_dict(resume.model)
-        elif weights:
-            module.load_state_dict(weights)
-        self._memory_format = _memory_format(options.channels_last, module)
-        module.to(self._device).to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        module = cell.build_replica(weights, resume)
+        module.to(self._device)
+        self.step = resume.step if resume else 0
+        if replica.joins:
+            assert servers is not None
+            load_rows(servers.parameters(cell.name), module)
+            self.step = servers.progress(cell.name)
+        self._memory_format = cell.memory_format(module)
         self._module = module
-        self._model = replicate(module, instruments.transfers, options.bucket_mb)
-        self._recipe = _recipe(cell)
-        self._optimizer = torch.optim.SGD(
-            module.parameters(),
-            lr=self._recipe.lr,
-            momentum=self._recipe.momentum,
-            weight_decay=self._recipe.weight_decay,
-            fused=True,
-        )
-        if resume:
-            # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
-            self._optimizer.load_state_dict(copy.deepcopy(resume.optimizer))
+        self._recipe = cell.recipe()
+        self._sync = self._join(instruments.transfers, resume, servers)
+        if self._sync.peers and options.metered:
+            instruments = replace(instruments, peers=self._sync.peers)
         self._data = cell.open_data()
         self._steps_per_epoch = steps_per_epoch(self._data.train, replica.world_size, options.batch_size)
-        self.step = resume.step if resume else 0
         self._measure_from = self.step + options.warmup_steps
         # A checkpoint counts the bytes of all ranks; rank 0 goes on from there for all of them.
         self._tx_bytes: int | None = resume.tx_bytes if resume and replica.rank == 0 else 0
@@ -100,48 +96,89 @@ class Trainer:
                 attempt=replica.attempt,
             ),
             instruments,
-            predict_bytes,
+            self._sync.account,
         )
+        self._unsettled: list[StepRecord] = []
+        """Of steps whose staleness is not known yet."""
 
     @property
     def remaining(self) -> int:
         """Steps still to make."""
         return self.cell.total_steps - self.step
 
+    def _join(
+        self, transfers: TransferLog | None, resume: Checkpoint | None, servers: Servers | None
+    ) -> Strategy:
+        """Brings this replica together with the others."""
+        cell, replica, recipe = self.cell, self._replica, self._recipe
+        if cell.server is None:
+            return DataParallel(
+                self._module,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                transfers=transfers,
+                bucket_mb=cell.options.bucket_mb,
+                state=resume.optimizer if resume else None,
+            )
+        assert servers is not None  # the session was planned with them
+        return ParameterServer(
+            self._module,
+            servers,
+            cell=cell.name,
+            rank=replica.rank,
+            attempt=replica.attempt,
+            host=replica.host,
+            address=replica.address,
+            spans_hosts=replica.spans_hosts,
+            consistency=cell.server.agreement,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            version=resume.step if resume else 0,
+            timeout_s=replica.timeout_s,
+            transfers=transfers,
+        )
+
     def run(self, steps: int) -> None:
-        """Makes `steps` steps, with whatever is due between them.
+        """Makes `steps` steps, with whatever is due between them; nothing is under way any more then.
 
         Raises:
             RunError: a step failed; it names host, rank and step.
         """
-        for _ in range(steps):
+        until = self.step + steps
+        while self.step < until:
+            evaluates, saves = self._due()
             try:
-                self._train_step()
-                self._after_step()
+                self._train_step(settle=evaluates or saves or self.step + 1 == until)
+                if evaluates:
+                    self._evaluate(self.step + 1)
+                if saves:
+                    self._save(self.step + 1)
+                if (evaluates or saves) and self.cell.together:
+                    dist.barrier()  # else the next step would count one rank's work here as communication
             except Exception as error:
                 raise self._failure(error) from error
-            self.step += 1
+            self.step = self._sync.next_step(self.step)
 
     def close(self) -> None:
-        """Lets go of processes that decode images."""
+        """Lets go of connections, and of processes that decode images."""
         self._batches.close()
+        self._sync.close()
 
-    def _train_step(self) -> None:
+    def _train_step(self, settle: bool) -> None:
         """One optimizer update. Between the meter's `begin` and `end` nothing happens but training."""
-        meter, optimizer = self._meter, self._optimizer
-        optimizer.param_groups[0]["lr"] = self._lr()
+        meter, sync = self._meter, self._sync
+        sync.begin(self.step, self._lr())
         self._seed_dropout()
         meter.begin(self.step, warmup=self.step < self._measure_from)
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)
         meter.lap("data")
-        loss = F.cross_entropy(self._logits(self._model, images), labels)
+        loss = F.cross_entropy(self._logits(sync.model, images), labels)
         meter.lap("forward")
-        # The hook sums gradients over the ranks: dividing the loss makes the sum their average.
+        # Gradients are summed over the ranks: dividing the loss makes the sum their average.
         (loss / self._replica.world_size).backward()  # type: ignore[no-untyped-call]
         meter.lap("backward")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        sync.update(settle=settle)
         meter.lap("optimizer")
         meter.end()
         meter.record(samples=len(labels), loss=loss.item())
@@ -166,20 +203,15 @@ class Trainer:
         rise = min(1.0, (self.step + 1) / (self.cell.options.lr_warmup_steps + 1))
         return rise * self._recipe.lr_at(self.step, self.cell.total_steps)
 
-    def _after_step(self) -> None:
-        """What is due after the step: judging, saving."""
+    def _due(self) -> tuple[bool, bool]:
+        """What is due after this step: judging, saving."""
         options, done = self.cell.options, self.step + 1
         at_end = done == self.cell.total_steps
         evaluates = (options.evaluate == "epoch" and done % self._steps_per_epoch == 0) or (
             options.evaluate == "end" and at_end
         )
-        saves = options.checkpoint_every and (done % options.checkpoint_every == 0 or at_end)
-        if evaluates and self._data.validation is not None:
-            self._evaluate(self._data.validation, done)
-        if saves:
-            self._save(done)
-        if evaluates or saves:
-            dist.barrier()  # else the next step would count one rank's work here as communication
+        saves = options.checkpoint_every > 0 and (done % options.checkpoint_every == 0 or at_end)
+        return evaluates and self._data.validation is not None, saves
 
     def _send_records(self) -> None:
         records = self._meter.take()
@@ -189,7 +221,18 @@ class Trainer:
                 self._tx_bytes = None
             else:
                 self._tx_bytes += record.tcp_tx_bytes
-        self._outbox.put(records)
+            self._unsettled.append(record)
+        self._outbox.put({**records, "steps": self._settled()})
+
+    def _settled(self) -> list[StepRecord]:
+        """The records of steps whose staleness is known by now, with it."""
+        settled = []
+        while self._unsettled:
+            staleness = self._sync.staleness(self._unsettled[0].step)
+            if staleness is None:
+                break
+            settled.append(replace(self._unsettled.pop(0), staleness=staleness))
+        return settled
 
     def _all_tx_bytes(self) -> int | None:
         """TCP payload that all ranks have sent in steps so far."""
@@ -197,16 +240,22 @@ class Trainer:
         return None if None in sent else sum(sent)
 
     def _gather(self, mine: Any) -> list[Any]:
+        """What every rank hands in; where they do not make their steps together, this one's alone."""
+        if not self.cell.together:
+            return [mine]
         gathered: list[Any] = [None] * self._replica.world_size
         dist.all_gather_object(gathered, mine)
         return gathered
 
-    def _evaluate(self, validation: Split, done: int) -> None:
-        """Accuracy and loss over all validation images, each rank judging its own share."""
+    def _evaluate(self, done: int) -> None:
+        """Accuracy and loss over all validation images, each rank judging its share, or the first rank all."""
+        assert self._data.validation is not None
+        if not self.cell.together and self._replica.rank != 0:
+            return
         batches = evaluation_batches(
-            validation,
+            self._data.validation,
             rank=self._replica.rank,
-            world_size=self._replica.world_size,
+            world_size=self._replica.world_size if self.cell.together else 1,
             batch_size=max(64, self.cell.options.batch_size),
             loader_workers=self.cell.options.loader_workers,
         )
@@ -237,7 +286,7 @@ class Trainer:
                 step=done,
                 tx_bytes=bytes_so_far,
                 model=self._module.state_dict(),
-                optimizer=self._optimizer.state_dict(),
+                optimizer=self._sync.optimizer_state(),
             )
             self._outbox.save(self.cell.name, done, checkpoint.to_bytes())
 
@@ -249,19 +298,3 @@ class Trainer:
             rank=self._replica.rank,
             step=self.step,
         )
-
-
-def _memory_format(choice: str, module: nn.Module) -> torch.memory_format:
-    convolutional = any(isinstance(part, nn.Conv2d) for part in module.modules())
-    on = choice == "on" or (choice == "auto" and convolutional)
-    return torch.channels_last if on else torch.contiguous_format
-
-
-def _recipe(cell: Cell) -> Recipe:
-    """The model's recipe, its learning rate scaled to the global batch unless the user gave one.
-
-    Source of the linear scaling: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
-    """
-    recipe = recipe_for(cell.model)
-    lr = cell.options.lr or recipe.lr * cell.global_batch / recipe.batch
-    return replace(recipe, lr=lr)

@@ -28,7 +28,7 @@ def descriptors() -> int:
 def meter_of(mine: socket.socket) -> PeerMeter:
     """A meter of rank 0, told that rank 1 holds the other end of `mine`."""
     peer_end: Address = mine.getpeername()[:2]
-    return PeerMeter(0, exchange=lambda own: [own, [peer_end]])
+    return PeerMeter.of_ranks(0, exchange=lambda own: [own, [peer_end]])
 
 
 def receive(sock: socket.socket, size: int) -> None:
@@ -72,7 +72,7 @@ def test_bytes_that_the_kernel_still_holds_count_as_sent(pair: tuple[socket.sock
 
 def test_a_socket_to_somebody_else_is_left_out(pair: tuple[socket.socket, socket.socket]) -> None:
     client, _ = pair
-    meter = PeerMeter(0, exchange=lambda own: [own, [("192.0.2.1", 1)]])
+    meter = PeerMeter.of_ranks(0, exchange=lambda own: [own, [("192.0.2.1", 1)]])
     assert client.fileno() >= 0
     assert not meter.available
     assert meter.read() == {}

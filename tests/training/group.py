@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from local_servers import LocalServers, ask, serve
 
 from distsqz.metering.schema import Record, StepRecord
 from distsqz.training.checkpoint import Checkpoint
@@ -52,8 +55,17 @@ class Box:
 
 
 def run_group(plan: SessionPlan, world_size: int, folder: Path) -> list[Box]:
-    """Runs a session on `world_size` new processes; gives each rank's box."""
+    """Runs a session on `world_size` new processes, and its servers on more; gives each rank's box."""
+    servers = plan.server.shards if plan.server else 0
+    served = mp.spawn(serve, args=(plan, folder), nprocs=servers, join=False) if servers else None
+    for index in range(servers):
+        while not (folder / f"server-{index}").exists():
+            time.sleep(0.01)
     mp.spawn(_worker, args=(plan, world_size, folder), nprocs=world_size)
+    if served:
+        for index in range(servers):
+            ask(folder, index, "stop")
+        served.join()
     return [torch.load(folder / f"box-{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
@@ -72,7 +84,8 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
         interface="lo",
     )
     try:
-        run_session(plan, replica, box)
+        servers = LocalServers(folder, plan.server.shards) if plan.server else None
+        run_session(plan, replica, box, servers)
     except Exception as error:
         box.error = str(error)
     torch.save(box, folder / f"box-{rank}.pt")

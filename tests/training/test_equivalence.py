@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distsqz.data import open_data, train_batches
 from distsqz.models.recipes import OWN_MODEL
-from distsqz.training.options import TrainingOptions
+from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 
 STEPS = 5
@@ -48,10 +48,11 @@ def trained_in_one_process(model: torch.nn.Module, joined_batch: int) -> dict[st
 
 
 @pytest.mark.parametrize("name", ["squeezenet_without_dropout", "alexnet_without_dropout"])
+@pytest.mark.parametrize("strategy", [None, ServerOptions(servers=2)], ids=["ddp", "ps"])
 def test_two_workers_train_the_parameters_of_one_process_on_the_joined_batch(
-    name: str, tmp_path: Path
+    name: str, strategy: ServerOptions | None, tmp_path: Path
 ) -> None:
-    plan, _ = plan_session([f"small_models:{name}"], "ddp", 2, options())
+    plan, _ = plan_session([f"small_models:{name}"], 2, options(), [strategy])
     boxes = run_group(plan, 2, tmp_path)
     alone = trained_in_one_process(plan.cells[0].build(), joined_batch=8)
     start, alone, together = (
@@ -66,7 +67,7 @@ def test_two_workers_train_the_parameters_of_one_process_on_the_joined_batch(
 def test_the_same_seed_gives_the_same_losses_again_and_another_seed_others(tmp_path: Path) -> None:
     def losses(seed: int, folder: str) -> list[list[float]]:
         (tmp_path / folder).mkdir()
-        plan, _ = plan_session(["small_models:small_net"], "ddp", 2, options(seed=seed))
+        plan, _ = plan_session(["small_models:small_net"], 2, options(seed=seed))
         return [box.losses() for box in run_group(plan, 2, tmp_path / folder)]
 
     first = losses(seed=7, folder="first")
@@ -77,8 +78,8 @@ def test_the_same_seed_gives_the_same_losses_again_and_another_seed_others(tmp_p
 def test_side_by_side_a_model_trains_as_it_does_alone(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     model, other = "small_models:small_net", "squeezenet"
-    alone, _ = plan_session([model], "ddp", 2, options())
-    beside, _ = plan_session([other, model], "ddp", 2, options(block_steps=2))
+    alone, _ = plan_session([model], 2, options())
+    beside, _ = plan_session([other, model], 2, options(block_steps=2))
     losses_alone = [box.losses() for box in run_group(alone, 2, tmp_path / "alone")]
     cell = alone.cells[0].name
     assert [box.losses(cell) for box in run_group(beside, 2, tmp_path)] == losses_alone
@@ -87,11 +88,11 @@ def test_side_by_side_a_model_trains_as_it_does_alone(tmp_path: Path) -> None:
 def test_a_resumed_run_makes_the_losses_of_an_undisturbed_one(tmp_path: Path) -> None:
     model = "small_models:small_net"
     (tmp_path / "whole").mkdir()
-    plan, _ = plan_session([model], "ddp", 2, options(steps=6, checkpoint_every=3))
+    plan, _ = plan_session([model], 2, options(steps=6, checkpoint_every=3))
     whole = run_group(plan, 2, tmp_path / "whole")
     saved = tmp_path / "step-3.pt"
     saved.write_bytes(whole[0].checkpoint(3).to_bytes())
-    rest, _ = plan_session([model], "ddp", 2, options(steps=6, checkpoint_every=3), resume=saved)
+    rest, _ = plan_session([model], 2, options(steps=6, checkpoint_every=3), resume=saved)
     resumed = run_group(rest, 2, tmp_path)
     assert [box.losses() for box in resumed] == [box.losses()[3:] for box in whole]
     assert [step.step for step in resumed[0].steps()] == [3, 4, 5]

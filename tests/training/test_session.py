@@ -37,7 +37,7 @@ def options(**changes: Any) -> TrainingOptions:
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> list[Box]:
     """SqueezeNet and a small model side by side on three ranks."""
-    plan, _ = plan_session(["squeezenet", MODEL], "ddp", 3, options(block_steps=2, num_classes=1000))
+    plan, _ = plan_session(["squeezenet", MODEL], 3, options(block_steps=2, num_classes=1000))
     return run_group(plan, 3, tmp_path_factory.mktemp("three"))
 
 
@@ -95,7 +95,7 @@ def test_transfers_lie_within_their_step_and_carry_its_payload(boxes: list[Box])
 
 
 def test_buckets_are_as_large_as_asked_for(tmp_path: Path) -> None:
-    plan, _ = plan_session(["squeezenet"], "ddp", 2, options(num_classes=1000, bucket_mb=1.0, steps=3))
+    plan, _ = plan_session(["squeezenet"], 2, options(num_classes=1000, bucket_mb=1.0, steps=3))
     box = run_group(plan, 2, tmp_path)[0]
     transfers = [each for each in box.records["transfers"] if isinstance(each, TransferRecord)]
     last = [each for each in transfers if each.step == 3]
@@ -105,7 +105,7 @@ def test_buckets_are_as_large_as_asked_for(tmp_path: Path) -> None:
 
 
 def test_unmetered_steps_leave_their_counters_unknown(tmp_path: Path) -> None:
-    plan, _ = plan_session([MODEL], "ddp", 2, options(metered=False))
+    plan, _ = plan_session([MODEL], 2, options(metered=False))
     (step, *_) = run_group(plan, 2, tmp_path)[0].steps()
     assert step.wall_s > 0
     unknown = (step.exposed_comm_s, step.logical_tx_bytes, step.predicted_tx_bytes, step.tcp_tx_bytes,
@@ -114,13 +114,13 @@ def test_unmetered_steps_leave_their_counters_unknown(tmp_path: Path) -> None:
 
 
 def test_one_worker_alone_sends_nothing(tmp_path: Path) -> None:
-    plan, _ = plan_session([MODEL], "ddp", 1, options())
+    plan, _ = plan_session([MODEL], 1, options())
     step = run_group(plan, 1, tmp_path)[0].steps()[-1]
     assert (step.predicted_tx_bytes, step.tcp_tx_bytes) == (0, 0)
 
 
 def test_a_failure_names_host_rank_step_and_reason(tmp_path: Path) -> None:
-    plan, _ = plan_session(["small_models:FailsOnRankOne"], "ddp", 2, options())
+    plan, _ = plan_session(["small_models:FailsOnRankOne"], 2, options())
     box = run_group(plan, 2, tmp_path)[1]
     assert box.error is not None
     assert "rank 1, step 2: ValueError: no more patience" in box.error
@@ -128,7 +128,7 @@ def test_a_failure_names_host_rank_step_and_reason(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_training_with_advice(tmp_path: Path) -> None:
-    plan, _ = plan_session(["squeezenet"], "ddp", 1, options(lr=1e6, steps=20))
+    plan, _ = plan_session(["squeezenet"], 1, options(lr=1e6, steps=20))
     (box,) = run_group(plan, 1, tmp_path)
     assert box.error is not None
     assert "--lr" in box.error
@@ -146,7 +146,7 @@ def test_accuracy_is_that_of_one_process_over_all_images(tmp_path: Path) -> None
     asked = options(
         data=f"imagefolder:{tmp_path}", num_classes=None, evaluate="end", checkpoint_every=5, loader_workers=0
     )
-    plan, _ = plan_session([MODEL], "ddp", 2, asked)
+    plan, _ = plan_session([MODEL], 2, asked)
     boxes = run_group(plan, 2, tmp_path)
     (evaluation,) = boxes[0].records["evaluations"]
     assert "evaluations" not in boxes[1].records
@@ -183,9 +183,9 @@ def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], li
 
 def test_a_session_without_models_is_refused() -> None:
     with pytest.raises(RequestError, match="--models: none given"):
-        plan_session([], "ddp", 2, options())
+        plan_session([], 2, options())
 
 
 def test_resuming_from_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file or run directory"):
-        plan_session([MODEL], "ddp", 2, options(), resume=tmp_path / "nothing")
+        plan_session([MODEL], 2, options(), resume=tmp_path / "nothing")

@@ -1,0 +1,159 @@
+"""The shards of a parameter server as Ray actors: where they stand, how workers reach them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distsqz.errors import RequestError
+from distsqz.metering.schema import UpdateRecord
+from distsqz.orchestration.collector import SEND_EVERY_S, CollectorOutbox
+from distsqz.sync.parameter_server import ShardPlace
+from distsqz.training.options import Placement, ServerOptions
+from distsqz.training.server import Server
+
+
+@ray.remote(num_cpus=0)
+class ServerActor:
+    """One server; Ray only ever starts it and makes introductions."""
+
+    def __init__(self, plan: Any, index: int, collector: Any) -> None:
+        self._outbox = CollectorOutbox(collector)
+        self._records: list[UpdateRecord] = []
+        address = ray.util.get_node_ip_address()
+        self._server = Server(plan, index, socket.gethostname(), address, self._records.append)
+        threading.Thread(target=self._send_records, daemon=True).start()
+
+    def introduce(self) -> tuple[ShardPlace, int]:
+        """Where workers meet it, and its process id."""
+        return self._server.place, os.getpid()
+
+    def admit(self, cell: str, rank: int, name: str) -> None:
+        """Begins to connect to a worker."""
+        self._server.admit(cell, rank, name)
+
+    def parameters(self, cell: str) -> dict[int, torch.Tensor]:
+        """The parameters by chunk."""
+        return self._server.parameters(cell)
+
+    def momentum(self, cell: str) -> dict[int, torch.Tensor]:
+        """The optimizer's momentum by chunk."""
+        return self._server.momentum(cell)
+
+    def progress(self, cell: str) -> int:
+        """Steps that the slowest worker has finished."""
+        return self._server.progress(cell)
+
+    def close(self) -> None:
+        """Sends the records that are left."""
+        self._outbox.put({"updates": self._taken()})
+        self._outbox.close()
+
+    def _send_records(self) -> None:
+        """Not where gradients are handled: those would wait."""
+        while True:
+            time.sleep(SEND_EVERY_S)
+            if records := self._taken():
+                self._outbox.put({"updates": records})
+
+    def _taken(self) -> list[UpdateRecord]:
+        count = len(self._records)  # more may be appended meanwhile
+        taken = self._records[:count]
+        del self._records[:count]
+        return taken
+
+
+class RayServers:
+    """A session's servers, from a worker's side."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Finds the actors of these names, by shard."""
+        self._actors = [ray.get_actor(name) for name in names]
+        introduced = ray.get([actor.introduce.remote() for actor in self._actors])
+        self.places: Sequence[ShardPlace] = [place for place, _ in introduced]
+        self.pids = [pid for _, pid in introduced]
+
+    def admit(self, cell: str, rank: int, name: str) -> None:
+        """Asks every server to connect to a worker; does not wait until they have."""
+        for actor in self._actors:
+            actor.admit.remote(cell, rank, name)
+
+    def parameters(self, cell: str) -> torch.Tensor:
+        """A cell's parameters: chunks x chunk_elements."""
+        return _joined(ray.get([actor.parameters.remote(cell) for actor in self._actors]))
+
+    def momentum(self, cell: str) -> torch.Tensor:
+        """The optimizer's momentum of them."""
+        return _joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
+
+    def progress(self, cell: str) -> int:
+        """Steps that the slowest worker has finished."""
+        return min(ray.get([actor.progress.remote(cell) for actor in self._actors]))
+
+    def close(self) -> None:
+        """Lets them send the records that are left."""
+        ray.get([actor.close.remote() for actor in self._actors])
+
+
+def _joined(parts: Sequence[dict[int, torch.Tensor]]) -> torch.Tensor:
+    by_chunk = {chunk: row for part in parts for chunk, row in part.items()}
+    return torch.stack([by_chunk[chunk] for chunk in sorted(by_chunk)])
+
+
+def start_servers(
+    options: ServerOptions, worker_nodes: Sequence[str], plan: Any, collector: Any, env: dict[str, str], token: str
+) -> tuple[list[str], list[Any]]:
+    """Starts the servers where `options` want them; gives their names and handles, which keep them alive.
+
+    Args:
+        options: how many, and where.
+        worker_nodes: the Ray node of each worker, by rank.
+        plan: a reference to the session's plan.
+        collector: takes what they record.
+        env: environment variables for them.
+        token: of this session, for their names.
+    """
+    everywhere = [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_for(options, worker_nodes, everywhere)
+    names = [f"distsqz-{token}-server-{index}" for index in range(options.shards)]
+    actors = [
+        ServerActor.options(  # type: ignore[attr-defined]
+            name=name,
+            max_concurrency=4,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            runtime_env={"env_vars": env},
+        ).remote(plan, index, collector)
+        for index, (name, node) in enumerate(zip(names, nodes, strict=True))
+    ]
+    return names, actors
+
+
+def nodes_for(options: ServerOptions, worker_nodes: Sequence[str], everywhere: Sequence[str]) -> list[str]:
+    """The node of each server."""
+    with_workers = list(dict.fromkeys(worker_nodes))
+    free = [node for node in everywhere if node not in with_workers]
+    chosen = free if options.placement == "dedicated" and len(free) >= options.shards else with_workers
+    return [chosen[index % len(chosen)] for index in range(options.shards)]
+
+
+def check_servers_fit(placement: Placement, servers: int, workers: int, hosts: int, cpus: int) -> None:
+    """Whether a cluster has room for the servers beside the workers.
+
+    Raises:
+        RequestError: it has not.
+    """
+    if servers > cpus:
+        raise RequestError(f"--servers {servers}: the cluster has {cpus} CPUs; ask for fewer")
+    if placement == "dedicated" and 1 < hosts < workers + servers:
+        raise RequestError(
+            f"--servers {servers}: dedicated ones take hosts of their own, and --workers {workers} leave "
+            f"{max(0, hosts - workers)} of the cluster's {hosts}; ask for fewer, or --placement colocated"
+        )

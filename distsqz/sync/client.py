@@ -1,0 +1,332 @@
+"""A worker's side of a parameter server: gradients leave as they are ready, parameters come back in place.
+
+While the backward pass still runs, chunks whose gradients are complete are pushed; the shards answer each with
+its parameters, which the network writes straight into the model. The next forward pass begins at once and
+waits, module by module, for what has not come yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import queue
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed import Work
+
+from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.sync.consistency import Consistency
+from distsqz.sync.flat import trained, views
+from distsqz.sync.layout import Layout, Piece
+from distsqz.sync.pair import Pair, shard_name, wait
+from distsqz.sync.push import FAREWELL, PushHeader, new_message
+from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS, WINDOW
+
+PUSH, PULL = "push", "pull"
+FAREWELL_TIMEOUT_S = 5.0
+
+
+class ServerClient:
+    """Keeps a module's parameters in step with the shards that own them."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layout: Layout,
+        pairs: Sequence[Pair],
+        consistency: Consistency,
+        version: int,
+        transfers: TransferLog | None,
+        timeout_s: float,
+    ) -> None:
+        """Moves the parameters into memory that the network reaches; their values stay.
+
+        Args:
+            module: the model, with the very parameters that the shards began with.
+            layout: how it is cut.
+            pairs: this worker's ends of the connections, by shard.
+            consistency: what the shards promise.
+            version: updates that the shards have made so far.
+            transfers: where each push and pull is noted.
+            timeout_s: how long a shard may take to answer.
+        """
+        self._layout = layout
+        self._skips = consistency.backup_workers > 0
+        self._transfers = transfers
+        self._timeout = timedelta(seconds=timeout_s)
+        self._parameters = trained(module)
+        self._rows = torch.zeros(layout.chunks, layout.chunk_elements)
+        for parameter, place in zip(
+            self._parameters, views(self._rows.view(-1), self._parameters), strict=True
+        ):
+            parameter.data = place.copy_(parameter.detach())
+        self._messages = [new_message(layout.chunk_elements) for _ in range(layout.chunks)]
+        self._versions = [version] * layout.chunks
+        self._step = 0
+        self._lr = 0.0
+        self._changed = threading.Condition()
+        self._missing: set[int] = set()
+        """Chunks that are pushed and have not come back."""
+        self._error: Exception | None = None
+        self._staleness: dict[int, int] = {}
+        """By step: the most of the answers that have come."""
+        self._unanswered: Counter[int] = Counter()
+        """By step: chunks that are pushed and have not come back."""
+        self._pieces: dict[int, list[Piece]] = defaultdict(list)
+        for piece in layout.pieces:
+            self._pieces[piece.parameter].append(piece)
+        self._open: Counter[int] = Counter()
+        """Parameters of a chunk whose gradients are still to come, in this step."""
+        self._ready: set[int] = set()
+        self._lanes = [_Lane(self, shard, pair) for shard, pair in enumerate(pairs)]
+        self._hooks: list[Any] = []
+        self._hook_gradients()
+        self._hook_forward(module)
+
+    def begin(self, step: int, lr: float) -> None:
+        """A step begins, whose update is to be made with this learning rate."""
+        self._step = step
+        self._lr = lr
+        self._ready.clear()
+        self._open = Counter(piece.chunk for pieces in self._pieces.values() for piece in pieces)
+
+    def finish(self, *, wait_for_answers: bool) -> None:
+        """The backward pass is over: what had no part in it is pushed as zeros.
+
+        Args:
+            wait_for_answers: also waits until every chunk is back, where no forward pass will.
+        """
+        for index, parameter in enumerate(self._parameters):
+            if index not in self._ready:
+                self._gradient_ready(index, torch.zeros_like(parameter))
+        if wait_for_answers:
+            self._wait_for(range(self._layout.chunks))
+
+    def staleness(self, step: int) -> int | None:
+        """The most updates by others that any of a step's own missed; None until all are answered. Ask once."""
+        with self._changed:
+            if self._unanswered[step]:
+                return None
+            del self._unanswered[step]
+            return self._staleness.pop(step, 0)
+
+    @property
+    def version(self) -> int:
+        """Updates made to every chunk that is here, at least."""
+        with self._changed:
+            return min(self._versions)
+
+    def close(self) -> None:
+        """Says farewell to the shards and breaks the connections."""
+        for hook in self._hooks:
+            hook.remove()
+        for lane in self._lanes:
+            lane.close()
+
+    def _hook_gradients(self) -> None:
+        for index, parameter in enumerate(self._parameters):
+
+            def ready(of: torch.Tensor, index: int = index) -> None:
+                assert of.grad is not None
+                self._gradient_ready(index, of.grad)
+                of.grad = None
+
+            self._hooks.append(parameter.register_post_accumulate_grad_hook(ready))
+
+    def _gradient_ready(self, index: int, gradient: torch.Tensor) -> None:
+        self._ready.add(index)
+        place = self._parameters[index]
+        if gradient.stride() != place.stride():
+            gradient = torch.empty_like(place).copy_(gradient)
+        flat = gradient.as_strided((gradient.numel(),), (1,))
+        for piece in self._pieces[index]:
+            part = flat[piece.begin : piece.begin + piece.elements]
+            self._messages[piece.chunk][piece.offset : piece.offset + piece.elements].copy_(part)
+            self._open[piece.chunk] -= 1
+            if self._open[piece.chunk] == 0:
+                self._push(piece.chunk)
+
+    def _push(self, chunk: int) -> None:
+        if self._skips and self._versions[chunk] > self._step:
+            return  # others have made this update without waiting, and its result is here already
+        PushHeader(chunk, self._versions[chunk], self._lr).write(self._messages[chunk])
+        with self._changed:
+            self._missing.add(chunk)
+            self._unanswered[self._step] += 1
+        self._lanes[self._layout.shard_of(chunk)].push(chunk)
+
+    def _hook_forward(self, module: nn.Module) -> None:
+        """Every module waits for its own parameters; those that no module's call announces, the model's does.
+
+        Some modules use the parameters of others without calling them (multi-head attention, of its
+        projection), which only shows in a forward pass; the first one, in which nothing is missing, tells.
+        """
+        numbers = {id(parameter): index for index, parameter in enumerate(self._parameters)}
+        chunks_of = {
+            part: sorted(
+                {
+                    piece.chunk
+                    for parameter in part.parameters(recurse=False)
+                    if id(parameter) in numbers
+                    for piece in self._pieces[numbers[id(parameter)]]
+                }
+            )
+            for part in module.modules()
+        }
+        called: set[nn.Module] = set()
+        unannounced: list[int] = []
+
+        def before_model(_module: nn.Module, _inputs: Any) -> None:
+            self._wait_for(unannounced)
+
+        def before_part(part: nn.Module, _inputs: Any) -> None:
+            called.add(part)
+            self._wait_for(chunks_of[part])
+
+        def after_model(_module: nn.Module, _inputs: Any, _outputs: Any) -> None:
+            unannounced[:] = sorted(
+                {chunk for part, chunks in chunks_of.items() if part not in called for chunk in chunks}
+            )
+            learnt.remove()
+
+        learnt = module.register_forward_hook(after_model)
+        self._hooks += [module.register_forward_pre_hook(before_model), learnt]
+        self._hooks += [
+            part.register_forward_pre_hook(before_part) for part, chunks in chunks_of.items() if chunks
+        ]
+
+    def _wait_for(self, chunks: Sequence[int]) -> None:
+        """Returns when all of `chunks` are here; the time is noted as exposed communication."""
+        with self._changed:
+            if self._error is None and self._missing.isdisjoint(chunks):
+                return
+            with self._transfers.waiting() if self._transfers else contextlib.nullcontext():
+                self._changed.wait_for(lambda: self._error or self._missing.isdisjoint(chunks))
+            if self._error:
+                raise self._error
+
+    def arrived(self, chunk: int, step: int, version: int, staleness: int) -> None:
+        """A chunk's parameters are in place, in answer to a step's gradients."""
+        with self._changed:
+            self._versions[chunk] = version
+            self._staleness[step] = max(self._staleness.get(step, 0), staleness)
+            self._unanswered[step] -= 1
+            self._missing.discard(chunk)
+            self._changed.notify_all()
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits, now or later, is told of `error`."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """One exchange: gradients out, parameters in."""
+
+    step: int
+    pulled: Work
+    push: Transfer | None
+    pull: Transfer | None
+    sent: Work | None = None
+
+
+class _Lane:
+    """The way to one shard and back: a thread that pushes the most urgent chunk first, one that takes answers."""
+
+    def __init__(self, client: ServerClient, shard: int, pair: Pair) -> None:
+        self._client = client
+        self._pair = pair
+        self._peer = shard_name(shard)
+        self._changed = threading.Condition()
+        self._urgent: list[int] = []
+        self._closing = False
+        self._expected: queue.SimpleQueue[tuple[torch.Tensor, Work] | None] = queue.SimpleQueue()
+        self._under_way: dict[int, _UnderWay] = {}
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=self._peer, daemon=True)
+            for work in (self._push_all, self._take_answers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def push(self, chunk: int) -> None:
+        """Sends a chunk's gradients as soon as no more urgent ones are to be sent."""
+        with self._changed:
+            heapq.heappush(self._urgent, chunk)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Ends both threads and the connection."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._threads[0].join(FAREWELL_TIMEOUT_S)
+        self._pair.close()
+
+    def _guarded(self, work: Any) -> None:
+        try:
+            work()
+        except ConnectionError as error:
+            self._client.fail(ConnectionError(f"{self._peer}: {error}"))
+            self._expected.put(None)
+        except Exception as error:
+            self._client.fail(error)
+            self._expected.put(None)
+
+    def _push_all(self) -> None:
+        client, sent = self._client, deque[_UnderWay]()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._urgent or sent or self._closing)
+                chunk = heapq.heappop(self._urgent) if self._urgent else None
+            if chunk is not None:
+                sent.append(self._exchange(chunk))
+            if sent and (chunk is None or len(sent) >= WINDOW):
+                first = sent.popleft()
+                assert first.sent is not None
+                wait(first.sent, client._timeout)
+                if first.push:
+                    first.push.done()
+            elif chunk is None:
+                break
+        self._expected.put(None)
+        farewell = new_message(client._layout.chunk_elements)
+        PushHeader(FAREWELL, 0, 0.0).write(farewell)
+        wait(self._pair.push.send(farewell, PUSH_TAG), client._timeout)
+
+    def _exchange(self, chunk: int) -> _UnderWay:
+        """The place for the answer first, then the gradients that it answers."""
+        client = self._client
+        pulled = self._pair.pull.receive(client._rows[chunk], FIRST_CHUNK_TAG + chunk)
+        words = torch.empty(REPLY_WORDS, dtype=torch.int32)
+        told = self._pair.pull.receive(words, REPLY_TAG)
+        push = pull = None
+        if client._transfers:
+            nbytes = 4 * client._layout.chunk_size(chunk)
+            push = client._transfers.launch(PUSH, chunk, nbytes, self._peer)
+            pull = client._transfers.launch(PULL, chunk, nbytes, self._peer)
+        exchange = _UnderWay(client._step, pulled, push, pull)
+        self._under_way[chunk] = exchange
+        self._expected.put((words, told))
+        exchange.sent = self._pair.push.send(client._messages[chunk], PUSH_TAG)
+        return exchange
+
+    def _take_answers(self) -> None:
+        while (expected := self._expected.get()) is not None:
+            words, told = expected
+            wait(told, self._client._timeout)
+            chunk, version, staleness, _dropped = words.tolist()
+            exchange = self._under_way.pop(chunk)
+            wait(exchange.pulled, self._client._timeout)
+            if exchange.pull:
+                exchange.pull.done()
+            self._client.arrived(chunk, exchange.step, version, staleness)

@@ -1,0 +1,62 @@
+"""A model's parameters as the rows of one table, a row a chunk: what arrives in a row is there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from distsqz.errors import RequestError
+from distsqz.sync.layout import Layout, plan_layout
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are learnt, in the order of the forward pass as far as the module tells."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def layout_of(module: nn.Module, shards: int) -> Layout:
+    """How a model's parameters are cut for so many shards.
+
+    Raises:
+        RequestError: there are more shards than elements, or parameters are not all float32.
+    """
+    parameters = trained(module)
+    odd = {str(parameter.dtype) for parameter in parameters} - {"torch.float32"}
+    if odd:
+        raise RequestError(
+            f"--model: has parameters of {', '.join(sorted(odd))}; a parameter server takes float32"
+        )
+    return plan_layout([parameter.numel() for parameter in parameters], shards)
+
+
+def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Parts of `flat` of the parameters' shapes, one after the other, each in its parameter's order of memory."""
+    starts = itertools.accumulate((parameter.numel() for parameter in parameters), initial=0)
+    return [
+        flat.as_strided(parameter.shape, _dense_strides(parameter), flat.storage_offset() + start)
+        for parameter, start in zip(parameters, starts, strict=False)
+    ]
+
+
+def to_rows(module: nn.Module, layout: Layout) -> torch.Tensor:
+    """A copy of the parameters: chunks x chunk_elements, zero where the last row is padded."""
+    rows = torch.zeros(layout.chunks, layout.chunk_elements)
+    parameters = [parameter.detach() for parameter in trained(module)]
+    for view, parameter in zip(views(rows.view(-1), parameters), parameters, strict=True):
+        view.copy_(parameter)
+    return rows
+
+
+def load_rows(rows: torch.Tensor, module: nn.Module) -> None:
+    """Copies parameters from rows into a module."""
+    parameters = [parameter.detach() for parameter in trained(module)]
+    for view, parameter in zip(views(rows.view(-1), parameters), parameters, strict=True):
+        parameter.copy_(view)
+
+
+def _dense_strides(parameter: torch.Tensor) -> tuple[int, ...]:
+    """The parameter's own strides where they leave no gaps (channels_last does not), else contiguous ones."""
+    return torch.empty_like(parameter, device="meta").stride()

@@ -1,0 +1,158 @@
+"""The strategy of a worker that has its parameters from a parameter server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from distsqz.metering.meter import Traffic
+from distsqz.metering.tcp import PeerMeter, own_connections
+from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.sync.client import PULL, PUSH, ServerClient
+from distsqz.sync.consistency import Consistency
+from distsqz.sync.flat import layout_of, trained, views
+from distsqz.sync.pair import WORKER_END, Pair, StoreAddress, ends_key, shard_name
+from distsqz.theory.parameter_server import crossing_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlace:
+    """Where a shard is."""
+
+    store: StoreAddress
+    host: str
+
+
+class Servers(Protocol):
+    """The shards of a session, as a worker knows them."""
+
+    places: Sequence[ShardPlace]
+    """By shard."""
+
+    def admit(self, cell: str, rank: int, name: str) -> None:
+        """Asks every shard to connect to a worker under a name; does not wait until they have."""
+
+    def parameters(self, cell: str) -> torch.Tensor:
+        """A cell's parameters as they are now: chunks x chunk_elements."""
+
+    def momentum(self, cell: str) -> torch.Tensor:
+        """The optimizer's momentum of them, likewise."""
+
+    def progress(self, cell: str) -> int:
+        """Steps that the slowest of a cell's workers has finished."""
+
+
+class ParameterServer:
+    """A replica whose parameters live on shards."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        servers: Servers,
+        *,
+        cell: str,
+        rank: int,
+        attempt: int,
+        host: str,
+        address: str,
+        spans_hosts: bool,
+        consistency: Consistency,
+        momentum: float,
+        weight_decay: float,
+        version: int,
+        timeout_s: float,
+        transfers: TransferLog | None = None,
+    ) -> None:
+        """Connects to every shard.
+
+        Args:
+            module: the model, with the parameters that the shards have.
+            servers: its shards.
+            cell: what is trained.
+            rank: this worker's.
+            attempt: how often this rank was started before.
+            host: this worker's.
+            address: of this host, where shards reach it.
+            spans_hosts: whether the session has more than one host: then what stays on one is not counted.
+            consistency: what the shards promise.
+            momentum: of SGD.
+            weight_decay: of SGD.
+            version: updates that were made before.
+            timeout_s: how long a shard may take to answer.
+            transfers: where each push and pull is noted.
+        """
+        self.model = module
+        self._servers = servers
+        self._cell = cell
+        self._host = host
+        self._hosts = {shard_name(index): place.host for index, place in enumerate(servers.places)}
+        self._spans_hosts = spans_hosts
+        self._consistency = consistency
+        self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
+        self._layout = layout_of(module, len(servers.places))
+        name = f"{cell}/{rank}/{attempt}"
+        servers.admit(cell, rank, name)
+        stores = [place.store.connect() for place in servers.places]
+        pairs = [Pair.connect(store, name, WORKER_END, address) for store in stores]
+        ends = [json.loads(store.get(ends_key(name))) for store in stores]
+        self.peers: PeerMeter | None = PeerMeter(
+            own_connections(),
+            {shard_name(index): [(each[0], each[1]) for each in of_shard] for index, of_shard in enumerate(ends)},
+            aside=[shard for shard, place in self._hosts.items() if spans_hosts and place == host],
+        )
+        self._client = ServerClient(
+            module, self._layout, pairs, consistency, version, transfers, timeout_s
+        )
+
+    def begin(self, step: int, lr: float) -> None:
+        """A step begins, with this learning rate."""
+        self._client.begin(step, lr)
+
+    def update(self, *, settle: bool) -> None:
+        """Pushes what has not been; the shards update."""
+        self._client.finish(wait_for_answers=settle or self._consistency.backup_workers > 0)
+
+    def next_step(self, step: int) -> int:
+        """The next one, or where updates were made without this worker, the one that they lead to."""
+        return max(step + 1, self._client.version) if self._consistency.backup_workers else step + 1
+
+    def staleness(self, step: int) -> int | None:
+        """The most that any chunk's update missed, once all are answered."""
+        return self._client.staleness(step)
+
+    def account(self, transfer: Transfer) -> Traffic:
+        """A push sends its payload, a pull receives it."""
+        payload = transfer.payload_bytes
+        assert transfer.peer is not None
+        crossing = payload
+        if self._spans_hosts:
+            crossing = crossing_bytes(payload, self._host, self._hosts[transfer.peer])
+        return Traffic(
+            logical_tx_bytes=payload if transfer.op == PUSH else 0,
+            logical_rx_bytes=payload if transfer.op == PULL else 0,
+            predicted_tx_bytes=crossing if transfer.op == PUSH else 0,
+            predicted_rx_bytes=crossing if transfer.op == PULL else 0,
+        )
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The shards' momentum, put together."""
+        parameters = list(self.model.parameters())
+        optimizer = torch.optim.SGD(parameters, lr=0.0, **self._sgd, fused=True)
+        learnt = trained(self.model)
+        momentum = views(self._servers.momentum(self._cell).view(-1), learnt)
+        for parameter, buffer in zip(learnt, momentum, strict=True):
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+        return optimizer.state_dict()
+
+    def close(self) -> None:
+        """Leaves the shards."""
+        self._client.close()
+        if self.peers:
+            self.peers.close()
+
+

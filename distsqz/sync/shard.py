@@ -1,0 +1,427 @@
+"""A shard of a parameter server: owns chunks, adds up gradients, updates, and sends parameters back.
+
+Source: Li et al., "Scaling Distributed Machine Learning with the Parameter Server" (OSDI 2014); parameters
+that the next forward pass needs first go first, as in Jayarajan et al., "Priority-based Parameter Propagation
+for Distributed DNN Training" (MLSys 2019).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch.distributed import Store, Work
+
+from distsqz.metering.clock import NS_PER_S
+from distsqz.metering.schema import UpdateRecord
+from distsqz.metering.tcp import own_connections
+from distsqz.metering.transfers import now_ns
+from distsqz.sync.consistency import Consistency
+from distsqz.sync.layout import Layout
+from distsqz.sync.pair import SHARD_END, Pair, ends_key, wait
+from distsqz.sync.push import FAREWELL, PushHeader, new_message
+
+WINDOW = 3
+"""Messages that a worker may have on its way to a shard, and a shard to a worker: enough to keep the link
+busy while one of them is handled, few enough that a more urgent chunk overtakes soon."""
+
+PUSH_TAG, REPLY_TAG, FIRST_CHUNK_TAG = 0, 1, 2
+REPLY_WORDS = 4
+"""chunk, version, staleness, dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSettings:
+    """What every shard of a cell has to know."""
+
+    cell: str
+    workers: int
+    momentum: float
+    weight_decay: float
+    consistency: Consistency
+
+
+@dataclass(slots=True)
+class _Push:
+    """Gradients of one chunk that have come in."""
+
+    header: PushHeader
+    message: torch.Tensor
+    port: _Port
+    came_ns: int
+    service_s: float = 0.0
+    queue_wait_s: float = 0.0
+
+    @property
+    def gradients(self) -> torch.Tensor:
+        """Without the header."""
+        return self.message[: self.port.shard.layout.chunk_elements]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Answer:
+    """What goes back with a chunk's parameters."""
+
+    staleness: int = 0
+    dropped: bool = False
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """The state of one chunk."""
+
+    number: int
+    parameters: torch.Tensor
+    version: int = 0
+    """Updates made so far."""
+    sum: torch.Tensor | None = None
+    """Gradients of this update added so far, in a message's memory."""
+    counted: list[_Push] = field(default_factory=list)
+    """Those in the sum."""
+    early: dict[int, _Push] = field(default_factory=dict)
+    """Come before their turn, by rank."""
+    held: dict[int, _Answer] = field(default_factory=dict)
+    """Answers that wait for slower workers, by rank."""
+    read: dict[int, int] = field(default_factory=dict)
+    """The version that each worker has, by rank."""
+    finished: dict[int, int] = field(default_factory=dict)
+    """Steps that each worker has pushed for, by rank."""
+
+
+class Shard:
+    """The chunks that one server owns, of one cell."""
+
+    def __init__(
+        self,
+        index: int,
+        rows: torch.Tensor,
+        layout: Layout,
+        settings: ShardSettings,
+        host: str,
+        momentum: torch.Tensor | None = None,
+        version: int = 0,
+        report: Callable[[UpdateRecord], None] | None = None,
+    ) -> None:
+        """Begins with the parameters in `rows`.
+
+        Args:
+            index: which shard this is.
+            rows: parameters of all chunks; what it owns is copied.
+            layout: how the model is cut.
+            settings: of the cell.
+            host: where it runs, for records.
+            momentum: of all chunks, to go on from.
+            version: updates made so far.
+            report: takes a record of every push.
+        """
+        self.layout = layout
+        self.settings = settings
+        self.index = index
+        self.host = host
+        self.lock = threading.Lock()
+        self._report = report
+        owned = layout.owned_by(index)
+        mine = rows[list(owned)]
+        self._chunks = {
+            number: _Chunk(number, mine[place], version) for place, number in enumerate(owned)
+        }
+        self._optimizer = torch.optim.SGD(
+            [chunk.parameters for chunk in self._chunks.values()],
+            lr=0.0,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        if momentum is not None:
+            for number, chunk in self._chunks.items():
+                self._optimizer.state[chunk.parameters]["momentum_buffer"] = momentum[number].clone()
+        self._ports: dict[int, _Port] = {}
+        self._spare: list[torch.Tensor] = []
+
+    def admit(self, rank: int, store: Store, name: str, address: str) -> None:
+        """Connects to a worker, which does the same, and serves it until it is done or gone.
+
+        Args:
+            rank: the worker's.
+            store: where both meet.
+            name: of the connection, used once.
+            address: of this host's interface.
+        """
+        port = _Port(self, rank, Pair.connect(store, name, SHARD_END, address))
+        mine = own_connections()
+        store.set(ends_key(name), json.dumps([connection.local for connection in mine]))
+        for connection in mine:
+            connection.close()
+        with self.lock:
+            self._ports[rank] = port
+            for chunk in self._chunks.values():
+                chunk.finished[rank] = min(chunk.finished.values(), default=0)
+                chunk.read[rank] = chunk.version
+        port.start()
+
+    @property
+    def workers(self) -> list[int]:
+        """The ranks that it serves now."""
+        with self.lock:
+            return list(self._ports)
+
+    def parameters(self) -> dict[int, torch.Tensor]:
+        """A copy of the parameters by chunk."""
+        with self.lock:
+            return {number: chunk.parameters.clone() for number, chunk in self._chunks.items()}
+
+    def progress(self) -> int:
+        """Steps that the slowest worker has pushed every chunk for."""
+        with self.lock:
+            return min(min(chunk.finished.values(), default=0) for chunk in self._chunks.values())
+
+    def momentum(self) -> dict[int, torch.Tensor]:
+        """A copy of the optimizer's momentum by chunk; zeros where there was no update yet."""
+        with self.lock:
+            buffers = {
+                number: self._optimizer.state[chunk.parameters].get("momentum_buffer")
+                for number, chunk in self._chunks.items()
+            }
+            return {
+                number: torch.zeros(self.layout.chunk_elements) if buffer is None else buffer.clone()
+                for number, buffer in buffers.items()
+            }
+
+    def close(self) -> None:
+        """Breaks every connection."""
+        with self.lock:
+            ports = list(self._ports.values())
+        for port in ports:
+            port.pair.close()
+
+    def take(self, push: _Push) -> None:
+        """Handles gradients that have come in: adds, updates, answers, as the consistency asks for."""
+        consistency = self.settings.consistency
+        with self.lock:
+            if self._ports.get(push.port.rank) is not push.port:
+                return  # of a worker that was given up
+            chunk = self._chunks[push.header.chunk]
+            if consistency.mode != "sync":
+                self._update_from_one(chunk, push)
+            elif consistency.backup_workers:
+                self._add_unless_late(chunk, push)
+            else:
+                self._add_in_turn(chunk, push)
+
+    def leave(self, rank: int, port: _Port, *, done: bool) -> None:
+        """A worker is done, or gone: it holds nobody back any more.
+
+        Where all must take part, one that is gone ends it for all: they are told by their connections.
+        """
+        with self.lock:
+            if self._ports.get(rank) is not port:
+                return  # another has taken its place
+            del self._ports[rank]
+            for chunk in self._chunks.values():
+                chunk.finished.pop(rank, None)
+                chunk.held.pop(rank, None)
+                self._answer_held(chunk)
+        if not done and self.settings.consistency.together:
+            self.close()
+
+    def _update_from_one(self, chunk: _Chunk, push: _Push) -> None:
+        rank = push.port.rank
+        staleness = chunk.version - chunk.read[rank]
+        with _serving(push):
+            self._update(chunk, push.gradients, push.header.lr)
+        self._recycle(push)
+        self._tell(push, staleness)
+        chunk.finished[rank] += 1
+        chunk.held[rank] = _Answer(staleness)
+        self._answer_held(chunk)
+
+    def _add_in_turn(self, chunk: _Chunk, push: _Push) -> None:
+        """Adds in the order of the ranks, so that a sum is the same, bit by bit, however they come in."""
+        chunk.early[push.port.rank] = push
+        while len(chunk.counted) in chunk.early:
+            self._add(chunk, chunk.early.pop(len(chunk.counted)))
+        if len(chunk.counted) == self.settings.workers:
+            self._update_from_sum(chunk, push)
+
+    def _add_unless_late(self, chunk: _Chunk, push: _Push) -> None:
+        """Adds in the order of arrival, as long as the update that it is for has not been made."""
+        late = chunk.version - push.header.version
+        if late > 0:
+            self._recycle(push)
+            self._tell(push, late, dropped=True)
+            self._ports[push.port.rank].reply(chunk.number, _Answer(late, dropped=True))
+            return
+        self._add(chunk, push)
+        enough = self.settings.workers - self.settings.consistency.backup_workers
+        if len(chunk.counted) == enough:
+            assert chunk.sum is not None
+            with _serving(push):
+                # Workers divide by their number; an average over fewer is that much larger.
+                chunk.sum.mul_(self.settings.workers / enough)
+            self._update_from_sum(chunk, push)
+
+    def _add(self, chunk: _Chunk, push: _Push) -> None:
+        with _serving(push):
+            if chunk.sum is None:
+                chunk.sum = push.gradients
+            else:
+                chunk.sum.add_(push.gradients)
+        if chunk.counted:
+            self._recycle(push)
+        else:
+            push.port.post(self._message())  # its memory is the sum's for now
+        chunk.counted.append(push)
+
+    def _update_from_sum(self, chunk: _Chunk, last: _Push) -> None:
+        assert chunk.sum is not None
+        with _serving(last):
+            self._update(chunk, chunk.sum, last.header.lr)
+        self._spare.append(chunk.counted[0].message)
+        chunk.sum = None
+        for push in chunk.counted:
+            self._tell(push, staleness=0)
+            if self._ports.get(push.port.rank) is push.port:
+                push.port.reply(chunk.number, _Answer())
+        chunk.counted.clear()
+
+    def _update(self, chunk: _Chunk, gradients: torch.Tensor, lr: float) -> None:
+        self._optimizer.param_groups[0]["lr"] = lr
+        chunk.parameters.grad = gradients
+        self._optimizer.step()
+        chunk.parameters.grad = None
+        chunk.version += 1
+
+    def _answer_held(self, chunk: _Chunk) -> None:
+        """Answers the workers that are no longer too far ahead of the slowest."""
+        lead = self.settings.consistency.lead
+        slowest = min(chunk.finished.values(), default=0)
+        for rank in list(chunk.held):
+            if lead is None or chunk.finished[rank] - slowest <= lead:
+                self._ports[rank].reply(chunk.number, chunk.held.pop(rank))
+
+    def _recycle(self, push: _Push) -> None:
+        """Lets the next message of the same worker come into this one's memory."""
+        push.port.post(push.message)
+
+    def _message(self) -> torch.Tensor:
+        return self._spare.pop() if self._spare else new_message(self.layout.chunk_elements)
+
+    def _tell(self, push: _Push, staleness: int, dropped: bool = False) -> None:
+        if self._report:
+            self._report(
+                UpdateRecord(
+                    cell=self.settings.cell,
+                    shard=self.index,
+                    host=self.host,
+                    rank=push.port.rank,
+                    version=push.header.version,
+                    bucket=push.header.chunk,
+                    staleness=staleness,
+                    dropped=dropped,
+                    t_arrive_ns=push.came_ns,
+                    queue_wait_s=push.queue_wait_s,
+                    service_s=push.service_s,
+                )
+            )
+
+    def parameters_to_send(self, number: int, rank: int) -> tuple[torch.Tensor, int]:
+        """A chunk as it is now, and its version; a copy where others may update it while it is under way."""
+        with self.lock:
+            chunk = self._chunks[number]
+            chunk.read[rank] = chunk.version
+            parameters = chunk.parameters
+            if not self.settings.consistency.together:
+                parameters = parameters.clone()
+            return parameters, chunk.version
+
+
+class _Port:
+    """A shard's end of the connection to one worker: a thread that receives, a thread that answers."""
+
+    def __init__(self, shard: Shard, rank: int, pair: Pair) -> None:
+        self.shard = shard
+        self.rank = rank
+        self.pair = pair
+        self._changed = threading.Condition()
+        self._posted: deque[tuple[Work, torch.Tensor]] = deque()
+        self._answers: list[tuple[int, _Answer]] = []
+        self._closed = False
+
+    def start(self) -> None:
+        """Begins to serve."""
+        for _ in range(WINDOW):
+            self.post(new_message(self.shard.layout.chunk_elements))
+        for work in (self._receive, self._send):
+            threading.Thread(target=work, name=f"port-{self.rank}", daemon=True).start()
+
+    def post(self, message: torch.Tensor) -> None:
+        """Lets one more message come; Gloo does not send what the other end has no place for."""
+        with self._changed:
+            if not self._closed:
+                self._posted.append((self.pair.push.receive(message, PUSH_TAG), message))
+                self._changed.notify_all()
+
+    def reply(self, chunk: int, answer: _Answer) -> None:
+        """Sends a chunk's parameters as soon as no more urgent ones are to be sent."""
+        with self._changed:
+            heapq.heappush(self._answers, (chunk, answer))
+            self._changed.notify_all()
+
+    def _receive(self) -> None:
+        done = False
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._posted)
+                    work, message = self._posted.popleft()
+                wait(work)
+                header = PushHeader.read(message)
+                done = header.chunk == FAREWELL
+                if done:
+                    break
+                self.shard.take(_Push(header, message, self, now_ns()))
+        except ConnectionError:
+            pass  # told below
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self.shard.leave(self.rank, self, done=done)
+
+    def _send(self) -> None:
+        under_way: deque[tuple[torch.Tensor, torch.Tensor, Work, Work]] = deque()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._answers or under_way or self._closed)
+                    if self._closed and not self._answers:
+                        break
+                    chunk, answer = heapq.heappop(self._answers) if self._answers else (None, None)
+                if chunk is not None and answer is not None:
+                    parameters, version = self.shard.parameters_to_send(chunk, self.rank)
+                    words = torch.tensor([chunk, version, answer.staleness, answer.dropped], dtype=torch.int32)
+                    sent = self.pair.pull.send(parameters, FIRST_CHUNK_TAG + chunk)
+                    # Behind the parameters on the same connection: when it is there, so are they.
+                    told = self.pair.pull.send(words, REPLY_TAG)
+                    under_way.append((parameters, words, sent, told))
+                if under_way and (chunk is None or len(under_way) >= WINDOW):
+                    *_, sent, told = under_way.popleft()
+                    wait(sent)
+                    wait(told)
+        except ConnectionError:
+            pass  # the receiving thread meets the same, and tells
+
+
+@contextlib.contextmanager
+def _serving(push: _Push) -> Iterator[None]:
+    """Counts the time that a shard works on a push, and that it had to wait before."""
+    begin_ns = now_ns()
+    if push.service_s == 0:
+        push.queue_wait_s = (begin_ns - push.came_ns) / NS_PER_S
+    yield
+    push.service_s += (now_ns() - begin_ns) / NS_PER_S

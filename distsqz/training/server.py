@@ -1,0 +1,113 @@
+"""One server process of a session: a shard of every cell that trains through a parameter server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import torch
+
+from distsqz.errors import RunError
+from distsqz.metering.schema import UpdateRecord
+from distsqz.sync.flat import layout_of, to_rows, trained, views
+from distsqz.sync.pair import open_store
+from distsqz.sync.parameter_server import ShardPlace
+from distsqz.sync.shard import Shard, ShardSettings
+from distsqz.training.cell import Cell
+from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.session import SessionPlan
+
+
+class Server:
+    """Holds this server's shards and the store where workers meet them."""
+
+    def __init__(
+        self,
+        plan: SessionPlan,
+        index: int,
+        host: str,
+        address: str,
+        report: Callable[[UpdateRecord], None] | None = None,
+    ) -> None:
+        """Builds the shards of the plan's cells.
+
+        Args:
+            plan: of the session.
+            index: which server this is.
+            host: its name.
+            address: of its interface, where workers reach it.
+            report: takes a record of every push; called from several threads.
+        """
+        torch.set_num_threads(1)  # sums of chunks that come one by one; the cores are the workers'
+        self._address = address
+        self._store, store_address = open_store(address)
+        self.place = ShardPlace(store=store_address, host=host)
+        self._shards = {
+            cell.name: _shard(plan, cell, index, host, report)
+            for cell in plan.cells
+            if cell.server is not None
+        }
+
+    def admit(self, cell: str, rank: int, name: str) -> None:
+        """Begins to connect to a worker; returns at once."""
+        threading.Thread(
+            target=self._shards[cell].admit, args=(rank, self._store, name, self._address), daemon=True
+        ).start()
+
+    def parameters(self, cell: str) -> dict[int, torch.Tensor]:
+        """The parameters by chunk."""
+        return self._shards[cell].parameters()
+
+    def progress(self, cell: str) -> int:
+        """Steps that the slowest worker has finished."""
+        return self._shards[cell].progress()
+
+    def momentum(self, cell: str) -> dict[int, torch.Tensor]:
+        """The optimizer's momentum by chunk."""
+        return self._shards[cell].momentum()
+
+    def close(self) -> None:
+        """Breaks every connection."""
+        for shard in self._shards.values():
+            shard.close()
+
+
+def _shard(
+    plan: SessionPlan, cell: Cell, index: int, host: str, report: Callable[[UpdateRecord], None] | None
+) -> Shard:
+    assert cell.server is not None
+    module = cell.build_replica(plan.weights.get(cell.name), plan.resume)
+    layout = layout_of(module, cell.server.shards)
+    recipe = cell.recipe()
+    settings = ShardSettings(
+        cell=cell.name,
+        workers=cell.world_size,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        consistency=cell.server.agreement,
+    )
+    return Shard(
+        index,
+        to_rows(module, layout),
+        layout,
+        settings,
+        host,
+        momentum=_momentum(plan.resume, module, layout.chunks, layout.chunk_elements) if plan.resume else None,
+        version=plan.resume.step if plan.resume else 0,
+        report=report,
+    )
+
+
+def _momentum(checkpoint: Checkpoint, module: torch.nn.Module, chunks: int, elements: int) -> torch.Tensor:
+    """A checkpoint's momentum as rows."""
+    rows = torch.zeros(chunks, elements)
+    state = checkpoint.optimizer["state"]
+    learnt = trained(module)
+    places = dict(zip(map(id, learnt), views(rows.view(-1), learnt), strict=True))
+    for index, parameter in enumerate(module.parameters()):
+        buffer = state.get(index, {}).get("momentum_buffer")
+        if buffer is not None:
+            if id(parameter) not in places:
+                raise RunError("the checkpoint has momentum for parameters that are not learnt")
+            places[id(parameter)].copy_(buffer)
+    return rows

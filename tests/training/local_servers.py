@@ -1,0 +1,68 @@
+"""The servers of a session as plain processes, without Ray, asked through sockets in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distsqz.metering.schema import UpdateRecord
+from distsqz.sync.parameter_server import ShardPlace
+from distsqz.training.server import Server
+from distsqz.training.session import SessionPlan
+
+
+def serve(index: int, plan: SessionPlan, folder: Path) -> None:
+    """Runs a server until it is told to stop."""
+    records: list[UpdateRecord] = []
+    server = Server(plan, index, f"server{index}", "127.0.0.1", records.append)
+    with Listener(str(folder / f"server-{index}")) as listener:
+        while True:
+            with listener.accept() as connection:
+                method, arguments = connection.recv()
+                if method == "records":
+                    connection.send(records)
+                elif method == "stop":
+                    return
+                else:
+                    asked = getattr(server, method)
+                    connection.send(asked(*arguments) if callable(asked) else asked)
+
+
+def ask(folder: Path, index: int, method: str, *arguments: Any) -> Any:
+    """What a server answers."""
+    with Client(str(folder / f"server-{index}")) as connection:
+        connection.send((method, arguments))
+        return connection.recv() if method != "stop" else None
+
+
+class LocalServers:
+    """A worker's view of them."""
+
+    def __init__(self, folder: Path, servers: int) -> None:
+        self._folder = folder
+        self._servers = servers
+        self.places: Sequence[ShardPlace] = self._ask("place")
+
+    def admit(self, cell: str, rank: int, name: str) -> None:
+        self._ask("admit", cell, rank, name)
+
+    def parameters(self, cell: str) -> torch.Tensor:
+        return _joined(self._ask("parameters", cell))
+
+    def momentum(self, cell: str) -> torch.Tensor:
+        return _joined(self._ask("momentum", cell))
+
+    def progress(self, cell: str) -> int:
+        return min(self._ask("progress", cell))
+
+    def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        return [ask(self._folder, index, method, *arguments) for index in range(self._servers)]
+
+
+def _joined(parts: Sequence[dict[int, torch.Tensor]]) -> torch.Tensor:
+    by_chunk = {chunk: row for part in parts for chunk, row in part.items()}
+    return torch.stack([by_chunk[chunk] for chunk in sorted(by_chunk)])
