@@ -35,7 +35,9 @@ def main(options: Options) -> None:
         measure("compare", options.models, options, strategies=strategies(options))
         return
     with redirect_stdout(sys.stderr):  # an own model may print
-        plan(options.models, options, strategies=strategies(options))  # what is wrong with the request shows before hosts are made for it
+        plan(
+            options.models, options, strategies=strategies(options)
+        )  # what is wrong with the request shows before hosts are made for it
     sys.exit(run_in_lab(lab))
 
 

@@ -71,10 +71,16 @@ def main(options: Options) -> None:
     full, half = full_duplex_s(traffic, goodput), half_duplex_s(traffic, goodput)
     print(f"AlexNet, {workers} workers, 1 server: full-duplex bound {full:.2f} s, half-duplex {half:.2f} s")
     for peer, seconds in peers.items():
-        print(f"{peer}: {statistics.median(seconds):.2f} s a round, {statistics.median(seconds) / full:.2f} of bound")
+        print(
+            f"{peer}: {statistics.median(seconds):.2f} s a round, {statistics.median(seconds) / full:.2f} of bound"
+        )
     for what, cells in ours.items():
-        comm, bound, step = (statistics.median(cell[key] for cell in cells) for key in ("comm_s", "bound_s", "step_s"))
-        print(f"{what}: communication {comm:.3f} s, {comm / bound:.3f} of its bound {bound:.3f} s; step {step:.3f} s")
+        comm, bound, step = (
+            statistics.median(cell[key] for cell in cells) for key in ("comm_s", "bound_s", "step_s")
+        )
+        print(
+            f"{what}: communication {comm:.3f} s, {comm / bound:.3f} of its bound {bound:.3f} s; step {step:.3f} s"
+        )
     alexnet = ours["dedicated alexnet ps"]
     comm = statistics.median(cell["comm_s"] for cell in alexnet)
     print(f"ours over object store: {comm / statistics.median(peers['object store']):.3f}")
@@ -93,7 +99,10 @@ def _ranks(made: Lab, script: str, rounds: int) -> list[float]:
         subprocess.Popen(
             made.inside(
                 host,
-                [sys.executable, *map(str, (HERE / script, rank, len(made.hosts), head, ALEXNET_BYTES, rounds))],
+                [
+                    sys.executable,
+                    *map(str, (HERE / script, rank, len(made.hosts), head, ALEXNET_BYTES, rounds)),
+                ],
             ),
             stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from distsqz.metering.tcp import Peer, PeerMeter, TcpCounters, total
 from distsqz.metering.transfers import EPOCH_OFFSET_NS, Transfer, TransferLog
 from distsqz.metering.wire import WireCounters, WireMeter
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """What a transfer is for the rank that launched it, in bytes each way."""

@@ -138,7 +138,10 @@ class PeerMeter:
     """
 
     def __init__(
-        self, found: Iterable[Connection], ends: Mapping[Peer, Iterable[Address]], aside: Collection[Peer] = ()
+        self,
+        found: Iterable[Connection],
+        ends: Mapping[Peer, Iterable[Address]],
+        aside: Collection[Peer] = (),
     ) -> None:
         """Takes the connections that lead to peers and closes the others.
 

@@ -174,7 +174,13 @@ class Supervisor:
     """Runs a session through a parameter server and starts again what dies."""
 
     def __init__(
-        self, plan: SessionPlan, workers: int, timeout_s: float, restarts: int, collector: Any, env: dict[str, str]
+        self,
+        plan: SessionPlan,
+        workers: int,
+        timeout_s: float,
+        restarts: int,
+        collector: Any,
+        env: dict[str, str],
     ) -> None:
         """Prepares to run.
 
@@ -278,9 +284,7 @@ class Supervisor:
                 raise error
             raise _StartAgainError(error, max((failure.step or 0 for failure in said), default=None))
 
-    def _outcome(
-        self, group: _Group, ended: Sequence[Any]
-    ) -> tuple[list[Failure], dict[int, Exception]]:
+    def _outcome(self, group: _Group, ended: Sequence[Any]) -> tuple[list[Failure], dict[int, Exception]]:
         """Of workers that have ended: what they said, and those that said nothing."""
         said, lost = [], {}
         for reference in ended:
@@ -362,5 +366,3 @@ def train_through_servers(
         RunError: it failed.
     """
     Supervisor(plan, workers, timeout_s, restarts, collector, KEEP_FREED_MEMORY).run()
-
-

@@ -109,7 +109,12 @@ def _joined(parts: Sequence[dict[int, torch.Tensor]]) -> torch.Tensor:
 
 
 def start_servers(
-    options: ServerOptions, worker_nodes: Sequence[str], plan: Any, collector: Any, env: dict[str, str], token: str
+    options: ServerOptions,
+    worker_nodes: Sequence[str],
+    plan: Any,
+    collector: Any,
+    env: dict[str, str],
+    token: str,
 ) -> tuple[list[str], list[Any]]:
     """Starts the servers where `options` want them; gives their names and handles, which keep them alive.
 

@@ -82,7 +82,6 @@ class SessionOptions:
     collective_timeout_s: int = 60
     """Seconds within which a collective, push or pull that does not end has failed."""
 
-
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
         for name, least in (("workers", 1), ("collective_timeout_s", 2 * TELLING_S)):

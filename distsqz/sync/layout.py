@@ -65,7 +65,7 @@ def plan_layout(
         elements: of each parameter, in the order of the forward pass.
         shards: that own the chunks.
         element_bytes: of one element.
-        chunk_bytes: the most that a chunk may have, in bytes.
+        chunk_bytes: the most that a chunk may have, to within an element.
 
     Raises:
         RequestError: there are more shards than elements.

@@ -102,12 +102,13 @@ class ParameterServer:
         ends = [json.loads(store.get(ends_key(name))) for store in stores]
         self.peers: PeerMeter | None = PeerMeter(
             own_connections(),
-            {shard_name(index): [(each[0], each[1]) for each in of_shard] for index, of_shard in enumerate(ends)},
+            {
+                shard_name(index): [(each[0], each[1]) for each in of_shard]
+                for index, of_shard in enumerate(ends)
+            },
             aside=[shard for shard, place in self._hosts.items() if spans_hosts and place == host],
         )
-        self._client = ServerClient(
-            module, self._layout, pairs, consistency, version, transfers, timeout_s
-        )
+        self._client = ServerClient(module, self._layout, pairs, consistency, version, transfers, timeout_s)
 
     def begin(self, step: int, lr: float) -> None:
         """A step begins, with this learning rate."""
@@ -154,5 +155,3 @@ class ParameterServer:
         self._client.close()
         if self.peers:
             self.peers.close()
-
-

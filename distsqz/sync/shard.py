@@ -128,9 +128,7 @@ class Shard:
         self._report = report
         owned = layout.owned_by(index)
         mine = rows[list(owned)]
-        self._chunks = {
-            number: _Chunk(number, mine[place], version) for place, number in enumerate(owned)
-        }
+        self._chunks = {number: _Chunk(number, mine[place], version) for place, number in enumerate(owned)}
         self._optimizer = torch.optim.SGD(
             [chunk.parameters for chunk in self._chunks.values()],
             lr=0.0,
@@ -404,7 +402,9 @@ class _Port:
                     chunk, answer = heapq.heappop(self._answers) if self._answers else (None, None)
                 if chunk is not None and answer is not None:
                     parameters, version = self.shard.parameters_to_send(chunk, self.rank)
-                    words = torch.tensor([chunk, version, answer.staleness, answer.dropped], dtype=torch.int32)
+                    words = torch.tensor(
+                        [chunk, version, answer.staleness, answer.dropped], dtype=torch.int32
+                    )
                     sent = self.pair.pull.send(parameters, FIRST_CHUNK_TAG + chunk)
                     # Behind the parameters on the same connection: when it is there, so are they.
                     told = self.pair.pull.send(words, REPLY_TAG)

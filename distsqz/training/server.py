@@ -92,7 +92,9 @@ def _shard(
         layout,
         settings,
         host,
-        momentum=_momentum(plan.resume, module, layout.chunks, layout.chunk_elements) if plan.resume else None,
+        momentum=_momentum(plan.resume, module, layout.chunks, layout.chunk_elements)
+        if plan.resume
+        else None,
         version=plan.resume.step if plan.resume else 0,
         report=report,
     )

@@ -55,9 +55,7 @@ def interleaved(cells: int, rounds: int) -> Iterator[int]:
         yield from range(cells) if index % 2 == 0 else reversed(range(cells))
 
 
-def run_session(
-    plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Servers | None = None
-) -> None:
+def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Servers | None = None) -> None:
     """Trains every cell of the plan to its end; torch's default process group must be up, unless it joins late.
 
     Args:
@@ -146,7 +144,9 @@ def _describe(
         "emulated_rate_bits_per_s": rates,
     }
     for cell in plan.cells:
-        of_servers = {"server_hosts": [place.host for place in servers.places]} if servers and cell.server else {}
+        of_servers = (
+            {"server_hosts": [place.host for place in servers.places]} if servers and cell.server else {}
+        )
         outbox.describe(cell.name, facts | of_servers)
     return hosts
 

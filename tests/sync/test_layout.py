@@ -34,7 +34,7 @@ def test_pieces_cover_every_element_once_and_in_order(
     flat = [(parameter, place) for parameter, size in enumerate(elements) for place in range(size)]
     assert covered == [(*each, place) for place, each in enumerate(flat)]
     assert all(piece.offset + piece.elements <= layout.chunk_elements for piece in layout.pieces)
-    assert 4 * layout.chunk_elements <= max(4, chunk_bytes)
+    assert 4 * layout.chunk_elements <= chunk_bytes + 4
 
 
 @given(elements=sizes, shards=st.integers(1, 8), chunk_bytes=st.integers(4, 20_000))

@@ -33,9 +33,7 @@ SYNC = Consistency()
 def small_net() -> nn.Module:
     """Enough kinds of parameters: filters in channels_last, biases, a matrix."""
     torch.manual_seed(7)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(6 * 36, 5)
-    )
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(6 * 36, 5))
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -90,9 +88,7 @@ def service(
     )
     records: list[UpdateRecord] = []
     rows = to_rows(model(), layout)
-    shards = [
-        Shard(index, rows, layout, asked, "h", report=records.append) for index in range(servers)
-    ]
+    shards = [Shard(index, rows, layout, asked, "h", report=records.append) for index in range(servers)]
     stores = [open_store(HERE) for _ in shards]
     made: list[Worker] = []
     try:
@@ -184,8 +180,7 @@ def test_every_chunk_is_pushed_and_pulled_once_a_step_with_its_times() -> None:
                     assert sum(each.payload_bytes for each in those) == payload
                     assert len({each.bucket for each in those}) == len(those)
             assert all(
-                each.t_done_ns is not None and each.t_done_ns >= each.t_launch_ns
-                for each in worker.transfers
+                each.t_done_ns is not None and each.t_done_ns >= each.t_launch_ns for each in worker.transfers
             )
             assert worker.staleness == [0] * STEPS
     assert {record.shard for record in made.records} == {0, 1}
