@@ -5,6 +5,7 @@ Source: struct tcp_info in linux/tcp.h; its fields only ever get appended, so th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -78,6 +79,12 @@ class Connection:
             _RTT_US.unpack_from(info, _RTT_OFFSET)[0],
         )
 
+    def cut(self) -> None:
+        """Breaks the connection, whoever owns it, at both ends."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
     def close(self) -> None:
         """Gives the descriptor back; the connection itself is its owner's."""
         self._socket.close()
@@ -132,39 +139,35 @@ Peer = int | str
 
 
 class PeerMeter:
-    """The connections between this process and its peers, told from the process's other sockets.
+    """The connections between this process and its peers."""
 
-    A socket belongs to a peer if its remote end is the local end of a socket in that peer's process.
-    """
-
-    def __init__(
-        self,
-        found: Iterable[Connection],
-        ends: Mapping[Peer, Iterable[Address]],
-        aside: Collection[Peer] = (),
-    ) -> None:
-        """Takes the connections that lead to peers and closes the others.
+    def __init__(self, by_peer: Mapping[Peer, Sequence[Connection]], aside: Collection[Peer] = ()) -> None:
+        """Takes the connections over.
 
         Args:
-            found: this process's connections.
-            ends: the local ends of all connections that each peer's process has.
+            by_peer: this process's connections to each peer; none without any.
             aside: peers that are read but not counted, because what goes to them stays on the host.
         """
+        self._by_peer = dict(by_peer)
         self._aside = aside
-        peer_of = {tuple(end): peer for peer, of_peer in ends.items() for end in of_peer}
-        self._by_peer: dict[Peer, list[Connection]] = {}
-        for connection in found:
-            if connection.remote in peer_of:
-                self._by_peer.setdefault(peer_of[connection.remote], []).append(connection)
-            else:
-                connection.close()
 
     @classmethod
     def of_ranks(cls, rank: int, exchange: Exchange) -> PeerMeter:
-        """The connections between this rank and every other; all ranks call this together."""
+        """The connections between this rank and every other; all ranks call this together.
+
+        They are told from the process's other sockets: one belongs to a rank if its remote end is the local
+        end of a socket in that rank's process.
+        """
         found = own_connections()
-        ends = exchange([connection.local for connection in found])
-        return cls(found, {peer: of_peer for peer, of_peer in enumerate(ends) if peer != rank})
+        ends_by_rank = exchange([connection.local for connection in found])
+        rank_of = {tuple(end): peer for peer, ends in enumerate(ends_by_rank) for end in ends if peer != rank}
+        by_rank: dict[Peer, list[Connection]] = {}
+        for connection in found:
+            if connection.remote in rank_of:
+                by_rank.setdefault(rank_of[connection.remote], []).append(connection)
+            else:
+                connection.close()
+        return cls(by_rank)
 
     @property
     def available(self) -> bool:

@@ -32,8 +32,9 @@ class Transfer:
     t_done_ns: int | None = None
 
     def done(self) -> None:
-        """Notes that it is back; may be called from any thread."""
-        self.t_done_ns = now_ns()
+        """Notes that it is back, the first time; may be called from any thread."""
+        if self.t_done_ns is None:
+            self.t_done_ns = now_ns()
 
 
 class TransferLog:

@@ -20,8 +20,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distsqz.errors import RequestError, RunError
 from distsqz.metering.schema import Record
 from distsqz.metering.wire import emulated_rates
-from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.actors import train_through_servers
+from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import train
 from distsqz.orchestration.failures import Failure, explain

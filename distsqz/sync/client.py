@@ -12,7 +12,7 @@ import heapq
 import queue
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -327,6 +327,7 @@ class _Lane:
             chunk, version, staleness, _dropped = words.tolist()
             exchange = self._under_way.pop(chunk)
             wait(exchange.pulled, self._client._timeout)
-            if exchange.pull:
-                exchange.pull.done()
+            for transfer in (exchange.push, exchange.pull):
+                if transfer:
+                    transfer.done()  # the answer to a push may be here before its thread looks again
             self._client.arrived(chunk, exchange.step, version, staleness)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
@@ -9,6 +11,8 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store, TCPStore, Work
+
+from distsqz.metering.tcp import Address, Connection, own_connections
 
 CONNECT_TIMEOUT = timedelta(seconds=60)
 PATIENT = timedelta(days=365)
@@ -62,10 +66,6 @@ class Way:
         """Lets the next message of this tag come to `place`, which is as large; several are met in order."""
         return cast("Work", self._group.recv([place], self._other, tag))
 
-    def close(self) -> None:
-        """Breaks the connection; who waits at either end is told."""
-        self._group.abort()
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -73,26 +73,49 @@ class Pair:
 
     push: Way
     pull: Way
+    connections: Sequence[Connection]
+    """The TCP connections that they go over."""
 
     @classmethod
     def connect(cls, store: Store, name: str, end: int, address: str) -> Pair:
-        """Connects one end, as `Way` does."""
-        return cls(*(Way(store, f"{name}/{way}", end, address) for way in ("push", "pull")))
+        """Connects one end, as `Way` does; a process connects its worker's ends one after the other."""
+        before = _local_ends()
+        push, pull = (Way(store, f"{name}/{way}", end, address) for way in ("push", "pull"))
+        mine, theirs = (f"{name}/{end}", f"{name}/{1 - end}")
+        if end == WORKER_END:
+            store.set(mine, json.dumps(sorted(_local_ends() - before)))
+        others = {(host, port) for host, port in json.loads(store.get(theirs))}
+        connections = _taken(own_connections(), others)
+        if end == SHARD_END:
+            store.set(mine, json.dumps([connection.local for connection in connections]))
+        return cls(push, pull, connections)
 
     def close(self) -> None:
-        """Breaks both connections."""
-        self.push.close()
-        self.pull.close()
+        """Breaks the connections, which Gloo itself does not offer; who waits at either end is told."""
+        for connection in self.connections:
+            connection.cut()
+
+
+def _local_ends() -> set[Address]:
+    found = own_connections()
+    _taken(found, ())
+    return {connection.local for connection in found}
+
+
+def _taken(found: Sequence[Connection], remotes: Collection[Address]) -> list[Connection]:
+    """The connections to `remotes`; the others' descriptors are given back."""
+    taken = []
+    for connection in found:
+        if connection.remote in remotes:
+            taken.append(connection)
+        else:
+            connection.close()
+    return taken
 
 
 def shard_name(index: int) -> str:
     """What records call a shard."""
     return f"shard {index}"
-
-
-def ends_key(name: str) -> str:
-    """Where a shard notes, in its store, the local ends of its connections for a worker of this name."""
-    return f"{name}/ends"
 
 
 def wait(work: Work, timeout: timedelta = PATIENT) -> None:

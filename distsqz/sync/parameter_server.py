@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,12 +10,12 @@ import torch
 from torch import nn
 
 from distsqz.metering.meter import Traffic
-from distsqz.metering.tcp import PeerMeter, own_connections
+from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.client import PULL, PUSH, ServerClient
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import layout_of, trained, views
-from distsqz.sync.pair import WORKER_END, Pair, StoreAddress, ends_key, shard_name
+from distsqz.sync.pair import WORKER_END, Pair, StoreAddress, shard_name
 from distsqz.theory.parameter_server import crossing_bytes
 
 
@@ -99,13 +98,8 @@ class ParameterServer:
         servers.admit(cell, rank, name)
         stores = [place.store.connect() for place in servers.places]
         pairs = [Pair.connect(store, name, WORKER_END, address) for store in stores]
-        ends = [json.loads(store.get(ends_key(name))) for store in stores]
         self.peers: PeerMeter | None = PeerMeter(
-            own_connections(),
-            {
-                shard_name(index): [(each[0], each[1]) for each in of_shard]
-                for index, of_shard in enumerate(ends)
-            },
+            {shard_name(index): pair.connections for index, pair in enumerate(pairs)},
             aside=[shard for shard, place in self._hosts.items() if spans_hosts and place == host],
         )
         self._client = ServerClient(module, self._layout, pairs, consistency, version, transfers, timeout_s)
@@ -153,5 +147,3 @@ class ParameterServer:
     def close(self) -> None:
         """Leaves the shards."""
         self._client.close()
-        if self.peers:
-            self.peers.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,12 +19,12 @@ from torch.distributed import Store, Work
 
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.schema import UpdateRecord
-from distsqz.metering.tcp import own_connections
 from distsqz.metering.transfers import now_ns
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.layout import Layout
-from distsqz.sync.pair import SHARD_END, Pair, ends_key, wait
+from distsqz.sync.pair import SHARD_END, Pair, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
+from distsqz.sync.staleness import StalenessGate
 
 WINDOW = 3
 """Messages that a worker may have on its way to a shard, and a shard to a worker: enough to keep the link
@@ -78,6 +77,7 @@ class _Chunk:
 
     number: int
     parameters: torch.Tensor
+    gate: StalenessGate
     version: int = 0
     """Updates made so far."""
     sum: torch.Tensor | None = None
@@ -90,8 +90,6 @@ class _Chunk:
     """Answers that wait for slower workers, by rank."""
     read: dict[int, int] = field(default_factory=dict)
     """The version that each worker has, by rank."""
-    finished: dict[int, int] = field(default_factory=dict)
-    """Steps that each worker has pushed for, by rank."""
 
 
 class Shard:
@@ -128,7 +126,10 @@ class Shard:
         self._report = report
         owned = layout.owned_by(index)
         mine = rows[list(owned)]
-        self._chunks = {number: _Chunk(number, mine[place], version) for place, number in enumerate(owned)}
+        self._chunks = {
+            number: _Chunk(number, mine[place], StalenessGate((), settings.consistency.lead), version)
+            for place, number in enumerate(owned)
+        }
         self._optimizer = torch.optim.SGD(
             [chunk.parameters for chunk in self._chunks.values()],
             lr=0.0,
@@ -152,14 +153,10 @@ class Shard:
             address: of this host's interface.
         """
         port = _Port(self, rank, Pair.connect(store, name, SHARD_END, address))
-        mine = own_connections()
-        store.set(ends_key(name), json.dumps([connection.local for connection in mine]))
-        for connection in mine:
-            connection.close()
         with self.lock:
             self._ports[rank] = port
             for chunk in self._chunks.values():
-                chunk.finished[rank] = min(chunk.finished.values(), default=0)
+                chunk.gate.join(rank)
                 chunk.read[rank] = chunk.version
         port.start()
 
@@ -177,7 +174,7 @@ class Shard:
     def progress(self) -> int:
         """Steps that the slowest worker has pushed every chunk for."""
         with self.lock:
-            return min(min(chunk.finished.values(), default=0) for chunk in self._chunks.values())
+            return min(chunk.gate.slowest() for chunk in self._chunks.values())
 
     def momentum(self) -> dict[int, torch.Tensor]:
         """A copy of the optimizer's momentum by chunk; zeros where there was no update yet."""
@@ -222,7 +219,7 @@ class Shard:
                 return  # another has taken its place
             del self._ports[rank]
             for chunk in self._chunks.values():
-                chunk.finished.pop(rank, None)
+                chunk.gate.leave(rank)
                 chunk.held.pop(rank, None)
                 self._answer_held(chunk)
         if not done and self.settings.consistency.together:
@@ -235,7 +232,7 @@ class Shard:
             self._update(chunk, push.gradients, push.header.lr)
         self._recycle(push)
         self._tell(push, staleness)
-        chunk.finished[rank] += 1
+        chunk.gate.finish(rank)
         chunk.held[rank] = _Answer(staleness)
         self._answer_held(chunk)
 
@@ -297,10 +294,8 @@ class Shard:
 
     def _answer_held(self, chunk: _Chunk) -> None:
         """Answers the workers that are no longer too far ahead of the slowest."""
-        lead = self.settings.consistency.lead
-        slowest = min(chunk.finished.values(), default=0)
         for rank in list(chunk.held):
-            if lead is None or chunk.finished[rank] - slowest <= lead:
+            if chunk.gate.may_begin(rank):
                 self._ports[rank].reply(chunk.number, chunk.held.pop(rank))
 
     def _recycle(self, push: _Push) -> None:

@@ -16,10 +16,10 @@ class StalenessGate:
     """
 
     def __init__(self, workers: Iterable[int], staleness: int | None) -> None:
-        """Opens with every worker at step 0.
+        """Opens with workers at step 0.
 
         Args:
-            workers: ranks.
+            workers: ranks that are there from the beginning.
             staleness: steps that a worker may be ahead of the slowest; None for any number.
         """
         self._finished = dict.fromkeys(workers, 0)
@@ -27,11 +27,11 @@ class StalenessGate:
 
     def may_begin(self, worker: int) -> bool:
         """Whether `worker` may begin its next step."""
-        return self._staleness is None or self.lead(worker) <= self._staleness
+        return self._staleness is None or self._finished[worker] - self.slowest() <= self._staleness
 
-    def lead(self, worker: int) -> int:
-        """Steps that `worker` is ahead of the slowest."""
-        return self._finished[worker] - min(self._finished.values())
+    def slowest(self) -> int:
+        """Steps that the slowest worker has finished; 0 where there is none."""
+        return min(self._finished.values(), default=0)
 
     def finish(self, worker: int) -> None:
         """Notes that `worker` has finished a step."""
@@ -41,7 +41,6 @@ class StalenessGate:
         """Takes a worker out, one that died, say: it holds nobody back any more."""
         self._finished.pop(worker, None)
 
-    def join(self, worker: int) -> int:
-        """Takes a worker in, to go on from the slowest's step, which it gives."""
-        self._finished[worker] = min(self._finished.values(), default=0)
-        return self._finished[worker]
+    def join(self, worker: int) -> None:
+        """Takes a worker in, to go on from the slowest's step."""
+        self._finished[worker] = self.slowest()

@@ -16,7 +16,6 @@ from distsqz.models.registry import ModelOptions, build_model, default_image_siz
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.options import ServerOptions, TrainingOptions
 
-
 DDP, PS = "ddp", "ps"
 """The names of the strategies: all-reduce, parameter server."""
 

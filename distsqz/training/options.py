@@ -9,7 +9,6 @@ from typing import Literal
 from distsqz.errors import RequestError
 from distsqz.sync.consistency import Consistency, Mode
 
-
 Placement = Literal["colocated", "dedicated"]
 
 

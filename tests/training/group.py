@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-
 from local_servers import LocalServers, ask, serve
 
 from distsqz.metering.schema import Record, StepRecord
