@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -160,7 +160,13 @@ class ServerClient:
         with self._changed:
             self._missing.add(chunk)
             self._unanswered[self._step] += 1
-        self._lanes[self._layout.shard_of(chunk)].push(chunk)
+        shard = self._layout.shard_of(chunk)
+        push = pull = None
+        if self._transfers:
+            payload_bytes = 4 * self._layout.chunk_size(chunk)
+            push = self._transfers.launch(PUSH, chunk, payload_bytes, shard_name(shard))
+            pull = self._transfers.launch(PULL, chunk, payload_bytes, shard_name(shard))
+        self._lanes[shard].push(_Exchange(chunk, self._step, push, pull))
 
     def _hook_forward(self, module: nn.Module) -> None:
         """Every module waits for its own parameters; those that no module's call announces, the model's does.
@@ -228,15 +234,16 @@ class ServerClient:
             self._changed.notify_all()
 
 
-@dataclass(slots=True)
-class _UnderWay:
-    """One exchange: gradients out, parameters in."""
+@dataclass(slots=True, order=True)
+class _Exchange:
+    """Gradients out, parameters in; the most urgent one first in order."""
 
-    step: int
-    pulled: Work
-    push: Transfer | None
-    pull: Transfer | None
-    sent: Work | None = None
+    chunk: int
+    step: int = field(compare=False)
+    push: Transfer | None = field(compare=False)
+    pull: Transfer | None = field(compare=False)
+    sent: Work | None = field(default=None, compare=False)
+    received: Work | None = field(default=None, compare=False)
 
 
 class _Lane:
@@ -247,10 +254,10 @@ class _Lane:
         self._pair = pair
         self._peer = shard_name(shard)
         self._changed = threading.Condition()
-        self._urgent: list[int] = []
+        self._waiting: list[_Exchange] = []
         self._closing = False
         self._expected: queue.SimpleQueue[tuple[torch.Tensor, Work] | None] = queue.SimpleQueue()
-        self._under_way: dict[int, _UnderWay] = {}
+        self._under_way: dict[int, _Exchange] = {}
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=self._peer, daemon=True)
             for work in (self._push_all, self._take_answers)
@@ -258,10 +265,10 @@ class _Lane:
         for thread in self._threads:
             thread.start()
 
-    def push(self, chunk: int) -> None:
+    def push(self, exchange: _Exchange) -> None:
         """Sends a chunk's gradients as soon as no more urgent ones are to be sent."""
         with self._changed:
-            heapq.heappush(self._urgent, chunk)
+            heapq.heappush(self._waiting, exchange)
             self._changed.notify()
 
     def close(self) -> None:
@@ -283,42 +290,36 @@ class _Lane:
             self._expected.put(None)
 
     def _push_all(self) -> None:
-        client, sent = self._client, deque[_UnderWay]()
+        client, sent = self._client, deque[_Exchange]()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._urgent or sent or self._closing)
-                chunk = heapq.heappop(self._urgent) if self._urgent else None
-            if chunk is not None:
-                sent.append(self._exchange(chunk))
-            if sent and (chunk is None or len(sent) >= WINDOW):
+                self._changed.wait_for(lambda: self._waiting or sent or self._closing)
+                exchange = heapq.heappop(self._waiting) if self._waiting else None
+            if exchange:
+                self._begin(exchange)
+                sent.append(exchange)
+            if sent and (exchange is None or len(sent) >= WINDOW):
                 first = sent.popleft()
                 assert first.sent is not None
                 wait(first.sent, client._timeout)
                 if first.push:
                     first.push.done()
-            elif chunk is None:
+            elif exchange is None:
                 break
         self._expected.put(None)
         farewell = new_message(client._layout.chunk_elements)
         PushHeader(FAREWELL, 0, 0.0).write(farewell)
         wait(self._pair.push.send(farewell, PUSH_TAG), client._timeout)
 
-    def _exchange(self, chunk: int) -> _UnderWay:
+    def _begin(self, exchange: _Exchange) -> None:
         """The place for the answer first, then the gradients that it answers."""
-        client = self._client
-        pulled = self._pair.pull.receive(client._rows[chunk], FIRST_CHUNK_TAG + chunk)
+        client, chunk = self._client, exchange.chunk
+        exchange.received = self._pair.pull.receive(client._rows[chunk], FIRST_CHUNK_TAG + chunk)
         words = torch.empty(REPLY_WORDS, dtype=torch.int32)
         told = self._pair.pull.receive(words, REPLY_TAG)
-        push = pull = None
-        if client._transfers:
-            nbytes = 4 * client._layout.chunk_size(chunk)
-            push = client._transfers.launch(PUSH, chunk, nbytes, self._peer)
-            pull = client._transfers.launch(PULL, chunk, nbytes, self._peer)
-        exchange = _UnderWay(client._step, pulled, push, pull)
         self._under_way[chunk] = exchange
         self._expected.put((words, told))
         exchange.sent = self._pair.push.send(client._messages[chunk], PUSH_TAG)
-        return exchange
 
     def _take_answers(self) -> None:
         while (expected := self._expected.get()) is not None:
@@ -326,7 +327,8 @@ class _Lane:
             wait(told, self._client._timeout)
             chunk, version, staleness, _dropped = words.tolist()
             exchange = self._under_way.pop(chunk)
-            wait(exchange.pulled, self._client._timeout)
+            assert exchange.received is not None
+            wait(exchange.received, self._client._timeout)
             for transfer in (exchange.push, exchange.pull):
                 if transfer:
                     transfer.done()  # the answer to a push may be here before its thread looks again

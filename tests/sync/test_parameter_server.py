@@ -212,10 +212,10 @@ def widest_lead(workers: Sequence[Worker]) -> int:
 
 def test_async_waits_for_nobody_and_tells_how_stale_each_update_is() -> None:
     with service(3, 1, Consistency(mode="async")) as made:
-        slow = 0.05
+        slow = 0.3
         train(made, steps=6, delay=lambda rank, _step: slow * (rank == 0))
         fast = made.workers[1].began[-1] - made.workers[1].began[0]
-        assert fast < 3 * slow
+        assert fast < 2 * slow
         assert max(made.workers[0].staleness) > 1
     assert sum(not record.dropped for record in made.records) == len(made.records)
 
