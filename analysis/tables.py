@@ -59,7 +59,7 @@ class CellTable:
     row: dict[str, Any]
     """Every key of the cell in run.json, and what was measured."""
     step_s: pd.Series[float]
-    """By step: the wall time of the slowest rank, or the ranks' mean where they do not make steps together."""
+    """By step: the wall time of the slowest rank, or their mean where they do not make steps together."""
     parts_s: pd.Series[float]
     """By part of `PARTS`: its mean over steps and ranks."""
 
@@ -90,7 +90,7 @@ def read_cells(run: Run) -> list[CellTable]:
 
 
 def read_shards(run: Run) -> list[dict[str, Any]]:
-    """What each shard of a parameter server had to do: a row a cell and shard, the busiest of a cell first."""
+    """What each shard of a parameter server had to do: a row a cell and shard, a cell's busiest first."""
     updates: pd.DataFrame = run.table("updates").to_pandas()
     if updates.empty:
         return []
@@ -220,7 +220,7 @@ def _all_tx_bytes(row: dict[str, Any]) -> float | None:
     if sent is None:
         return None
     received = 0.0 if row["strategy"] == "ddp" else row["predicted_rx_bytes"] or 0.0
-    return float(row["world_size"]) * (sent + received)
+    return float(row["world_size"] * (sent + received))
 
 
 def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
@@ -248,7 +248,7 @@ def _read_cell(
     compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
     means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED]}
     comm_s = _comm_s(cell, steps, transfers)
-    busbw = bus_bandwidth(cell["payload_bytes"], cell["world_size"], comm_s) if comm_s and _rings(cell) else None
+    busbw = _busbw(cell, comm_s)
     goodput = _number(links["goodput_bytes_per_s"].min())
     bound_s = _bound_s(cell, goodput)
     sched_wait_share = _share_of_wall(steps, "sched_wait_s")
@@ -300,8 +300,12 @@ def _samples_per_s(steps: pd.DataFrame, step_s: pd.Series[float], together: bool
     return _number((by_rank["samples"] / by_rank["wall_s"]).sum()) if len(by_rank) else None
 
 
-def _rings(cell: dict[str, Any]) -> bool:
-    return cell["strategy"] == "ddp" and cell.get("payload_bytes") is not None
+def _busbw(cell: dict[str, Any], comm_s: float | None) -> float | None:
+    """Bytes a second on each link of the ring."""
+    payload_bytes = cell.get("payload_bytes")
+    if not comm_s or cell["strategy"] != "ddp" or payload_bytes is None:
+        return None
+    return bus_bandwidth(payload_bytes, cell["world_size"], comm_s)
 
 
 def _bound_s(cell: dict[str, Any], goodput_bytes_per_s: float | None) -> float | None:
@@ -358,9 +362,7 @@ def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> boo
         else:
             signs.append(any(wanted[host] > cores[host] for host in wanted if host in cores))
     if sched_wait_share is not None:
-        signs.append(sched_wait_share > RECEIVED = ["predicted_rx_bytes", "tcp_rx_bytes"]
-
-SCHED_WAIT_LIMIT)
+        signs.append(sched_wait_share > SCHED_WAIT_LIMIT)
     return any(signs) if signs else None
 
 

@@ -18,7 +18,7 @@ from analysis.bootstrap import paired_ratio
 from benchmarks.overhead.trainings import RayTraining, TorchrunTraining, Training
 from benchmarks.variants import period_s, run_variants, told
 from distsqz.cli import run_command
-from distsqz.orchestration.data_parallel import KEEP_FREED_MEMORY
+from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY
 from distsqz.training.options import TrainingOptions
 
 Turn = tuple[int, int]

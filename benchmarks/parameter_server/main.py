@@ -71,16 +71,14 @@ def main(options: Options) -> None:
     full, half = full_duplex_s(traffic, goodput), half_duplex_s(traffic, goodput)
     print(f"AlexNet, {workers} workers, 1 server: full-duplex bound {full:.2f} s, half-duplex {half:.2f} s")
     for peer, seconds in peers.items():
-        print(
-            f"{peer}: {statistics.median(seconds):.2f} s a round, {statistics.median(seconds) / full:.2f} of bound"
-        )
+        round_s = statistics.median(seconds)
+        print(f"{peer}: {round_s:.2f} s a round, {round_s / full:.2f} of the full-duplex bound")
     for what, cells in ours.items():
         comm, bound, step = (
             statistics.median(cell[key] for cell in cells) for key in ("comm_s", "bound_s", "step_s")
         )
-        print(
-            f"{what}: communication {comm:.3f} s, {comm / bound:.3f} of its bound {bound:.3f} s; step {step:.3f} s"
-        )
+        told = f"{comm / bound:.3f} of its bound {bound:.3f} s; step {step:.3f} s"
+        print(f"{what}: communication {comm:.3f} s, {told}")
     alexnet = ours["dedicated alexnet ps"]
     comm = statistics.median(cell["comm_s"] for cell in alexnet)
     print(f"ours over object store: {comm / statistics.median(peers['object store']):.3f}")

@@ -20,7 +20,7 @@ from torch.distributed import rpc
 ROUND: dict[str, Any] = {"gradients": [], "waiting": [], "lock": threading.Lock()}
 
 
-@rpc.functions.async_execution
+@rpc.functions.async_execution  # type: ignore[untyped-decorator]
 def push_and_pull(gradients: torch.Tensor, workers: int) -> torch.futures.Future[torch.Tensor]:
     """On the server: the parameters, once every worker's gradients of this round are in."""
     answer: torch.futures.Future[torch.Tensor] = torch.futures.Future()
@@ -43,7 +43,9 @@ def main(rank: int, world_size: int, head: str, payload_bytes: int, rounds: int)
     dist.init_process_group("gloo", f"tcp://{head}:29503", rank=rank, world_size=world_size)
     server = world_size - 1
     options = rpc.TensorPipeRpcBackendOptions(init_method=f"tcp://{head}:29502", rpc_timeout=300)
-    rpc.init_rpc(f"rank{rank}", rank=rank, world_size=world_size, rpc_backend_options=options)
+    rpc.init_rpc(  # type: ignore[no-untyped-call]
+        f"rank{rank}", rank=rank, world_size=world_size, rpc_backend_options=options
+    )
     seconds = []
     if rank != server:
         gradients = torch.ones(payload_bytes // 4)

@@ -80,7 +80,7 @@ class TransferRecord:
     op: str
     """all_reduce, push or pull."""
     bucket: int
-    """All-reduced ones in the order of the backward pass, pushed and pulled ones in that of the forward pass."""
+    """All-reduced: in the order of the backward pass; pushed and pulled: in that of the forward pass."""
     peer: str | None
     """The other end of a push or pull, such as `shard 0`; None for a collective."""
     payload_bytes: int

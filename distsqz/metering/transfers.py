@@ -59,7 +59,7 @@ class TransferLog:
         return transfer
 
     def gradients_ready(self) -> None:
-        """Marks that this rank's own gradients are complete, as far as the caller knows: the last mark counts."""
+        """Marks that this rank's own gradients are complete, for all the caller knows; the last counts."""
         self._gradients_ready = self._clock.now()
 
     @contextlib.contextmanager

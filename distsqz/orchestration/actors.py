@@ -23,6 +23,7 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from torch.distributed.distributed_c10d import PrefixStore
 
 from distsqz.errors import RunError
 from distsqz.metering.wire import LAB_VARIABLE
@@ -118,7 +119,7 @@ def _join_group(task: _Task) -> None:
     if task.meeting:
         dist.init_process_group(
             "gloo",
-            store=dist.PrefixStore(f"group-{task.attempt}", task.meeting.connect()),
+            store=PrefixStore(f"group-{task.attempt}", task.meeting.connect()),
             rank=task.rank,
             world_size=len(task.places),
             timeout=timedelta(seconds=task.timeout_s),

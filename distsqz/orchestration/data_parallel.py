@@ -100,6 +100,7 @@ def _servers(plan: SessionPlan, reference: Any, collector: Any, stack: contextli
     nodes = _all_gather(ray.get_runtime_context().get_node_id())
     names: list[Any] = [None]
     if first:
+        assert plan.server is not None
         token = secrets.token_hex(4)
         names[0], actors = start_servers(plan.server, nodes, reference, collector, KEEP_FREED_MEMORY, token)
         stack.callback(lambda: [ray.kill(actor) for actor in actors])

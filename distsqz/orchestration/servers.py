@@ -96,7 +96,7 @@ class RayServers:
 
     def progress(self, cell: str) -> int:
         """Steps that the slowest worker has finished."""
-        return min(ray.get([actor.progress.remote(cell) for actor in self._actors]))
+        return int(min(ray.get([actor.progress.remote(cell) for actor in self._actors])))
 
     def close(self) -> None:
         """Lets them send the records that are left."""

@@ -106,9 +106,9 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         if plan.server:
             if options.gpus:
                 raise RequestError("--gpus: a parameter server's workers train on CPUs; leave it out")
-            hosts = sum(node["Alive"] for node in ray.nodes())
+            nodes = sum(node["Alive"] for node in ray.nodes())
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            check_servers_fit(plan.server.placement, servers, options.workers, hosts, cpus)
+            check_servers_fit(plan.server.placement, servers, options.workers, nodes, cpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []

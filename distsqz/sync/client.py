@@ -1,8 +1,8 @@
 """A worker's side of a parameter server: gradients leave as they are ready, parameters come back in place.
 
-While the backward pass still runs, chunks whose gradients are complete are pushed; the shards answer each with
-its parameters, which the network writes straight into the model. The next forward pass begins at once and
-waits, module by module, for what has not come yet.
+While the backward pass still runs, chunks whose gradients are complete are pushed; the shards answer each
+with its parameters, which the network writes straight into the model. The next forward pass begins at once
+and waits, module by module, for what has not come yet.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ServerClient:
             self._wait_for(range(self._layout.chunks))
 
     def staleness(self, step: int) -> int | None:
-        """The most updates by others that any of a step's own missed; None until all are answered. Ask once."""
+        """The most updates by others that any of a step's own missed; None until all are answered."""
         with self._changed:
             if self._unanswered[step]:
                 return None
@@ -138,7 +138,8 @@ class ServerClient:
                 self._gradient_ready(index, of.grad)
                 of.grad = None
 
-            self._hooks.append(parameter.register_post_accumulate_grad_hook(ready))
+            hook = parameter.register_post_accumulate_grad_hook(ready)  # type: ignore[no-untyped-call]
+            self._hooks.append(hook)
 
     def _gradient_ready(self, index: int, gradient: torch.Tensor) -> None:
         self._ready.add(index)
@@ -247,7 +248,7 @@ class _Exchange:
 
 
 class _Lane:
-    """The way to one shard and back: a thread that pushes the most urgent chunk first, one that takes answers."""
+    """The way to one shard and back: a thread pushes the most urgent chunk first, one takes answers."""
 
     def __init__(self, client: ServerClient, shard: int, pair: Pair) -> None:
         self._client = client

@@ -13,7 +13,7 @@ class Consistency:
     """When an update is made, and when a worker gets it."""
 
     mode: Mode = "sync"
-    """sync: one update from all gradients; async: one from each, at once; ssp: likewise, with bounded lead."""
+    """sync: one update from all gradients; async: one from each, at once; ssp: likewise, within a lead."""
     staleness: int = 0
     """Steps that a worker may be ahead of the slowest, under ssp."""
     backup_workers: int = 0

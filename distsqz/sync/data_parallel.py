@@ -17,6 +17,7 @@ from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
 from distsqz.metering.meter import Traffic
+from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.theory.all_reduce import ring_tx_bytes
 
@@ -24,7 +25,8 @@ from distsqz.theory.all_reduce import ring_tx_bytes
 class DataParallel:
     """A replica under DDP, with its own copy of the optimizer."""
 
-    peers = None
+    model: nn.Module
+    peers: PeerMeter | None = None
 
     def __init__(
         self,
@@ -54,11 +56,11 @@ class DataParallel:
             # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
             self._optimizer.load_state_dict(copy.deepcopy(state))
 
-    def begin(self, step: int, lr: float) -> None:
+    def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
         """A step begins, with this learning rate."""
         self._optimizer.param_groups[0]["lr"] = lr
 
-    def update(self, *, settle: bool) -> None:
+    def update(self, *, settle: bool) -> None:  # noqa: ARG002
         """Updates; nothing is under way any more once the backward pass is over."""
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -67,7 +69,7 @@ class DataParallel:
         """All ranks make every step."""
         return step + 1
 
-    def staleness(self, step: int) -> int:
+    def staleness(self, step: int) -> int:  # noqa: ARG002
         """Nobody misses an update."""
         return 0
 

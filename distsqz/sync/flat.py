@@ -33,7 +33,7 @@ def layout_of(module: nn.Module, shards: int) -> Layout:
 
 
 def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Parts of `flat` of the parameters' shapes, one after the other, each in its parameter's order of memory."""
+    """Parts of `flat`, one after the other, of the parameters' shapes and their order of memory."""
     starts = itertools.accumulate((parameter.numel() for parameter in parameters), initial=0)
     return [
         flat.as_strided(parameter.shape, _dense_strides(parameter), flat.storage_offset() + start)

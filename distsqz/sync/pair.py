@@ -10,13 +10,14 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore, ProcessGroupGloo, Store, TCPStore, Work
+from torch.distributed import ProcessGroupGloo, Work
+from torch.distributed.distributed_c10d import PrefixStore, Store, TCPStore
 
 from distsqz.metering.tcp import Address, Connection, own_connections
 
 CONNECT_TIMEOUT = timedelta(seconds=60)
 PATIENT = timedelta(days=365)
-"""For who waits for a peer that owes nothing: one that dies breaks the connection, which is noticed at once."""
+"""For who waits for a peer that owes nothing: one that dies breaks the connection, which is noticed."""
 
 SHARD_END, WORKER_END = 0, 1
 
@@ -60,11 +61,11 @@ class Way:
 
     def send(self, message: torch.Tensor, tag: int) -> Work:
         """Begins to send; `message` must stay as it is until the work is done."""
-        return cast("Work", self._group.send([message], self._other, tag))
+        return cast("Work", self._group.send([message], self._other, tag))  # type: ignore[attr-defined]
 
     def receive(self, place: torch.Tensor, tag: int) -> Work:
         """Lets the next message of this tag come to `place`, which is as large; several are met in order."""
-        return cast("Work", self._group.recv([place], self._other, tag))
+        return cast("Work", self._group.recv([place], self._other, tag))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

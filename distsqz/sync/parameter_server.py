@@ -92,7 +92,8 @@ class ParameterServer:
         self._hosts = {shard_name(index): place.host for index, place in enumerate(servers.places)}
         self._spans_hosts = spans_hosts
         self._consistency = consistency
-        self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
+        self._momentum = momentum
+        self._weight_decay = weight_decay
         self._layout = layout_of(module, len(servers.places))
         name = f"{cell}/{rank}/{attempt}"
         servers.admit(cell, rank, name)
@@ -137,7 +138,9 @@ class ParameterServer:
     def optimizer_state(self) -> dict[str, Any]:
         """The shards' momentum, put together."""
         parameters = list(self.model.parameters())
-        optimizer = torch.optim.SGD(parameters, lr=0.0, **self._sgd, fused=True)
+        optimizer = torch.optim.SGD(
+            parameters, lr=0.0, momentum=self._momentum, weight_decay=self._weight_decay, fused=True
+        )
         learnt = trained(self.model)
         momentum = views(self._servers.momentum(self._cell).view(-1), learnt)
         for parameter, buffer in zip(learnt, momentum, strict=True):

@@ -25,12 +25,12 @@ class PushHeader:
 
     def write(self, message: torch.Tensor) -> None:
         """Puts it at the end of a message."""
-        HEADER.pack_into(message.numpy(), _place(message), self.chunk, self.version, self.lr)
+        HEADER.pack_into(message.numpy().data, _place(message), self.chunk, self.version, self.lr)
 
     @classmethod
     def read(cls, message: torch.Tensor) -> PushHeader:
         """The header of a message."""
-        return cls(*HEADER.unpack_from(message.numpy(), _place(message)))
+        return cls(*HEADER.unpack_from(message.numpy().data, _place(message)))
 
 
 def new_message(chunk_elements: int) -> torch.Tensor:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch.distributed import Store, Work
+from torch.distributed import Work
+from torch.distributed.distributed_c10d import Store
 
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.schema import UpdateRecord

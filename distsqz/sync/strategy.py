@@ -15,7 +15,7 @@ class Strategy(Protocol):
     """Called at fixed places of every step: `begin`, forward and backward pass of `model`, `update`."""
 
     model: nn.Module
-    """To be called for the forward pass; its gradients are summed over the workers, or applied as they are."""
+    """To be called for the forward pass; its gradients are summed over the workers, or applied alone."""
     peers: PeerMeter | None
     """The connections that the strategy made for itself; None where it uses those between the ranks."""
 

@@ -19,7 +19,7 @@ class ServerOptions:
     servers: int | None = None
     """Shards that the parameters are split over; by default one a host of workers, or 1 if dedicated."""
     placement: Placement = "colocated"
-    """colocated: shards on the workers' hosts; dedicated: on hosts without workers, where there are enough."""
+    """colocated: shards on the workers' hosts; dedicated: on hosts of their own, if there are several."""
     consistency: Mode = "sync"
     """sync: one update from all gradients; async: one from each, at once; ssp: likewise, but no worker runs
     more than --staleness steps ahead of the slowest."""
@@ -28,7 +28,7 @@ class ServerOptions:
     backup_workers: int = 0
     """For sync: so many of the gradients an update does not wait for; they are dropped when they come."""
     restarts: int = 3
-    """How often workers or servers that die are started again, in a run through the parameter server alone."""
+    """How often workers or servers that die are started again (not beside data-parallel cells)."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""

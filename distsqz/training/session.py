@@ -56,7 +56,7 @@ def interleaved(cells: int, rounds: int) -> Iterator[int]:
 
 
 def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Servers | None = None) -> None:
-    """Trains every cell of the plan to its end; torch's default process group must be up, unless it joins late.
+    """Trains every cell of the plan to its end, in torch's default process group unless it joins late.
 
     Args:
         plan: what to train.

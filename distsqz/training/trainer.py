@@ -248,7 +248,7 @@ class Trainer:
         return gathered
 
     def _evaluate(self, done: int) -> None:
-        """Accuracy and loss over all validation images, each rank judging its share, or the first rank all."""
+        """Accuracy and loss over all validation images: each rank judges its share, or the first all."""
         assert self._data.validation is not None
         if not self.cell.together and self._replica.rank != 0:
             return

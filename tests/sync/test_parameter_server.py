@@ -142,7 +142,9 @@ def trained_alone(workers: int, steps: int = STEPS) -> torch.Tensor:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
     for step in range(steps):
-        images, labels = (torch.cat(parts) for parts in zip(*(batch(r, step) for r in range(workers))))
+        images, labels = (
+            torch.cat(parts) for parts in zip(*(batch(r, step) for r in range(workers)), strict=True)
+        )
         optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
@@ -200,7 +202,7 @@ def test_ssp_keeps_workers_together(delays: list[list[float]], staleness: int) -
 
 
 def widest_lead(workers: Sequence[Worker]) -> int:
-    """The most steps that a worker that begins one has finished more than another: begun counts as one less."""
+    """The most steps that a worker which begins one has finished more than another has begun."""
     lead = 0
     for worker in workers:
         for step, at in enumerate(worker.began):
