@@ -65,10 +65,12 @@ class CellTable:
 
     def block_means_s(self) -> pd.Series[float] | None:
         """Mean step time of each block of consecutive steps; None where the cell ran in no known blocks."""
-        block_steps = self.row.get("block_steps")
-        if not block_steps:
-            return None
-        return self.step_s.groupby((self.step_s.index - self.step_s.index.min()) // block_steps).mean()
+        return by_block(self.step_s, self.row) if self.row.get("block_steps") else None
+
+
+def by_block(series: pd.Series[float], cell: dict[str, Any]) -> pd.Series[float]:
+    """Means of a series by step over the blocks in which a cell took its turns."""
+    return series.groupby((series.index - series.index.min()) // (cell.get("block_steps") or 1)).mean()
 
 
 def read_cells(run: Run) -> list[CellTable]:
@@ -246,6 +248,11 @@ def _read_cell(
     together = makes_steps_together(cell)
     step_s = by_step["wall_s"].max() if together else by_step["wall_s"].mean()
     compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
+    exposed_comm_s = by_step["exposed_comm_s"].mean()
+    typical_s = step_s
+    if cell.get("servers"):
+        # A step's parameters come in the next one, or at the end of a block: only blocks are alike.
+        typical_s, exposed_comm_s = (by_block(series, cell) for series in (step_s, exposed_comm_s))
     means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED]}
     comm_s = _comm_s(cell, steps, transfers)
     busbw = _busbw(cell, comm_s)
@@ -262,10 +269,10 @@ def _read_cell(
         **means,
         "tcp_vs_predicted": _excess(means["tcp_tx_bytes"], means["predicted_tx_bytes"]),
         "wire_vs_tcp": _wire_vs_tcp(cell, means),
-        "step_s": _number(step_s.median()),
-        "step_s_ci95": _interval(median_interval(_floats(step_s))),
+        "step_s": _number(typical_s.median()),
+        "step_s_ci95": _interval(median_interval(_floats(typical_s))),
         "compute_s": _number(compute_s.median()),
-        "exposed_comm_s": _number(by_step["exposed_comm_s"].mean().median()),
+        "exposed_comm_s": _number(exposed_comm_s.median()),
         "comm_share": _share_of_wall(steps, "exposed_comm_s"),
         "samples_per_s": _samples_per_s(steps, step_s, together),
         "comm_s": comm_s,

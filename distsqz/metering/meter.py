@@ -58,6 +58,10 @@ class StepSource:
     attempt: int
 
 
+BETWEEN = "between"
+"""The phase between two steps, where the second continues the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Counters:
     """One reading of every counter."""
@@ -79,15 +83,26 @@ class StepMeter:
         self._records: dict[str, list[Record]] = {"steps": [], "transfers": [], "peers": []}
         self._laps: list[tuple[str, Any, list[tuple[Any, Any]]]] = []
 
-    def begin(self, step: int, warmup: bool) -> None:
-        """Reads the counters, then starts the clock."""
+    def begin(self, step: int, warmup: bool, *, continues: bool = False) -> None:
+        """Reads the counters, then starts the clock.
+
+        Args:
+            step: which it is.
+            warmup: whether it comes before measuring.
+            continues: the step before left transfers under way: neither their bytes nor their time may fall
+                between the two, so this step begins where that one ended.
+        """
         self._step, self._warmup = step, warmup
         self._laps.clear()
         if self._instruments.transfers:
             self._instruments.transfers.begin(step)
-        self._before = self._read()
-        self._start_ns = time.perf_counter_ns()
-        self._start = self._clock.now()
+        if continues:
+            self._before, self._start_ns, self._start = self._after, self._end_ns, self._laps_end
+            self.lap(BETWEEN)
+        else:
+            self._before = self._read()
+            self._start_ns = time.perf_counter_ns()
+            self._start = self._clock.now()
 
     def lap(self, phase: str) -> None:
         """Ends a phase: `data`, `forward`, `backward` or `optimizer`."""
@@ -96,6 +111,7 @@ class StepMeter:
 
     def end(self) -> None:
         """Stops the clock, then reads the counters."""
+        self._laps_end = self._clock.now()
         self._clock.settle()
         self._end_ns = time.perf_counter_ns()
         self._after = self._read()
@@ -130,7 +146,9 @@ class StepMeter:
                 backward_s=phases["backward"],
                 exposed_comm_s=exposed_comm_s,
                 optimizer_s=phases["optimizer"],
-                other_s=wall_s - sum(phases.values()) - (exposed_comm_s or 0.0),
+                other_s=wall_s
+                - sum(s for phase, s in phases.items() if phase != BETWEEN)
+                - (exposed_comm_s or 0.0),
                 sched_wait_s=_elapsed(self._before.sched_wait_s, self._after.sched_wait_s),
                 samples=samples,
                 loss=loss,

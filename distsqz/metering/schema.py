@@ -39,7 +39,8 @@ class StepRecord:
     the forward pass and at the end of a block."""
     optimizer_s: float
     other_s: float
-    """What is left of wall_s: next to nothing."""
+    """What is left of wall_s: next to nothing; with a parameter server, what was done between two steps while
+    transfers were under way."""
     sched_wait_s: float | None
     """Time that the training thread was runnable and had no core."""
     samples: int

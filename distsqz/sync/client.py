@@ -118,6 +118,12 @@ class ServerClient:
             return self._staleness.pop(step, 0)
 
     @property
+    def under_way(self) -> bool:
+        """Whether a chunk that was pushed has not come back yet."""
+        with self._changed:
+            return bool(self._missing)
+
+    @property
     def version(self) -> int:
         """Updates made to every chunk that is here, at least."""
         with self._changed:

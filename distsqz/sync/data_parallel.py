@@ -65,6 +65,11 @@ class DataParallel:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
+    @property
+    def under_way(self) -> bool:
+        """Nothing is, after the backward pass."""
+        return False
+
     def next_step(self, step: int) -> int:
         """All ranks make every step."""
         return step + 1

@@ -113,6 +113,11 @@ class ParameterServer:
         """Pushes what has not been; the shards update."""
         self._client.finish(wait_for_answers=settle or self._consistency.backup_workers > 0)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a chunk that was pushed has not come back yet."""
+        return self._client.under_way
+
     def next_step(self, step: int) -> int:
         """The next one, or where updates were made without this worker, the one that they lead to."""
         return max(step + 1, self._client.version) if self._consistency.backup_workers else step + 1

@@ -25,6 +25,10 @@ class Strategy(Protocol):
     def update(self, *, settle: bool) -> None:
         """The backward pass is over; `settle` asks that the new parameters be here on return."""
 
+    @property
+    def under_way(self) -> bool:
+        """Whether anything that was sent for this step has not come back yet."""
+
     def next_step(self, step: int) -> int:
         """The step to make after `step`."""
 

@@ -83,15 +83,15 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
             dist.barrier()  # no server may think that who has yet to come has left
         for trainer in trainers:
             trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
-        if len(trainers) == 1 and not trainers[0].cell.together:
+        if len(trainers) == 1:
             trainers[0].run(trainers[0].remaining)
-            return
         rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
         for index in interleaved(len(trainers), rounds):
             trainer = trainers[index]
             dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
-        dist.barrier()  # who leaves first would look like one that is lost
+        if all(cell.together for cell in plan.cells):
+            dist.barrier()  # who leaves first would look like one that is lost
 
 
 def _instruments(replica: Replica, stack: ExitStack) -> Instruments:

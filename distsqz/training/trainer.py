@@ -98,6 +98,8 @@ class Trainer:
             instruments,
             self._sync.account,
         )
+        self._continues = False
+        """Whether the last step left something under way."""
         self._unsettled: list[StepRecord] = []
         """Of steps whose staleness is not known yet."""
 
@@ -169,7 +171,7 @@ class Trainer:
         meter, sync = self._meter, self._sync
         sync.begin(self.step, self._lr())
         self._seed_dropout()
-        meter.begin(self.step, warmup=self.step < self._measure_from)
+        meter.begin(self.step, warmup=self.step < self._measure_from, continues=self._continues)
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)
         meter.lap("data")
@@ -180,6 +182,7 @@ class Trainer:
         meter.lap("backward")
         sync.update(settle=settle)
         meter.lap("optimizer")
+        self._continues = sync.under_way
         meter.end()
         meter.record(samples=len(labels), loss=loss.item())
         self._send_records()

@@ -62,7 +62,7 @@ def test_json_is_one_object_with_runs_cells_and_comparisons(
 ) -> None:
     path = write_pair(tmp_path)
     document = json.loads(printed(capsys, path, fmt="json"))
-    assert sorted(said) == ["cells", "comparisons", "runs", "strategy_comparisons"]
+    assert sorted(document) == ["cells", "comparisons", "runs", "strategy_comparisons"]
     (run,) = document["runs"]
     assert (run["run_id"], run["path"], run["status"]) == (path.name, str(path), "complete")
     assert run["environment"]["versions"]["torch"]
