@@ -32,7 +32,8 @@ class Server:
     def apply(self, *gradients: Arrays) -> Arrays:
         """Updates from all workers' gradients; gives the parameters."""
         for tensor, *of_workers in zip(self._parameters, *gradients, strict=True):
-            tensor -= 0.01 * np.mean(of_workers, axis=0)
+            for gradient in of_workers:
+                tensor -= np.float32(0.01 / len(gradients)) * gradient
         return self._parameters
 
 
@@ -47,6 +48,10 @@ class Worker:
         """Of a step on these parameters."""
         assert len(parameters) == len(self._gradients)
         return self._gradients
+
+    def take(self, parameters: Arrays) -> None:
+        """Parameters have come."""
+        assert len(parameters) == len(self._gradients)
 
 
 def parts(payload_bytes: int) -> Arrays:
@@ -71,7 +76,7 @@ def main(workers: int, payload_bytes: int, rounds: int) -> None:
         start = time.perf_counter()
         parameters = server.apply.remote(*(worker.gradients.remote(parameters) for worker in hands))
         # A round is over when the parameters are on every worker's host.
-        ray.get([worker.gradients.remote(parameters) for worker in hands][-1:], timeout=600)
+        ray.get([worker.take.remote(parameters) for worker in hands], timeout=600)
         seconds.append(time.perf_counter() - start)
     print(json.dumps(seconds[1:]))
 

@@ -78,6 +78,9 @@ def _shard(
     assert cell.server is not None
     module = cell.build_replica(plan.weights.get(cell.name), plan.resume)
     layout = layout_of(module, cell.server.shards)
+    momentum = _momentum(plan.resume, module, layout.chunks, layout.chunk_elements) if plan.resume else None
+    rows = to_rows(module, layout)
+    del module  # before what is owned is copied: a server is to stay within three times that
     recipe = cell.recipe()
     settings = ShardSettings(
         cell=cell.name,
@@ -88,13 +91,11 @@ def _shard(
     )
     return Shard(
         index,
-        to_rows(module, layout),
+        rows,
         layout,
         settings,
         host,
-        momentum=_momentum(plan.resume, module, layout.chunks, layout.chunk_elements)
-        if plan.resume
-        else None,
+        momentum=momentum,
         version=plan.resume.step if plan.resume else 0,
         report=report,
     )

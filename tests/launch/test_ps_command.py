@@ -1,0 +1,117 @@
+"""`launch/ps.py`: what it counts, where servers stand, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from commands import SMALL, Commands, Finished, commands_that_join, report
+
+pytestmark = pytest.mark.ray
+
+ALEXNET_BYTES = 244_403_360
+"""61,100,840 parameters of 4 bytes."""
+
+
+@pytest.fixture(scope="module")
+def alexnet(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """AlexNet on two workers and two shards."""
+    with commands_that_join(ray_address, tmp_path_factory.mktemp("alexnet") / "runs") as commands:
+        yield commands(
+            "launch/ps.py", "--model", "alexnet", "--workers", 2, "--servers", 2, "--image-size", 64,
+            "--batch-size", 2, "--num-classes", 1000, "--steps", 4, "--warmup-steps", 1,
+        )  # fmt: skip
+
+
+def test_a_worker_pushes_and_pulls_the_model_s_size_in_every_step(alexnet: Finished) -> None:
+    assert alexnet.status == 0, alexnet.stderr
+    steps = alexnet.table("steps")
+    for column in ("logical_tx_bytes", "logical_rx_bytes", "predicted_tx_bytes", "predicted_rx_bytes"):
+        assert (steps[column] == ALEXNET_BYTES).all(), column
+    measured = steps[~steps["warmup"]].groupby("rank")[["tcp_tx_bytes", "tcp_rx_bytes"]].mean()
+    assert (measured / ALEXNET_BYTES).stack().between(1, 1.005).all()
+    assert (steps["staleness"] == 0).all()
+
+
+def test_transfers_name_their_shard_and_lie_within_their_times(alexnet: Finished) -> None:
+    transfers = alexnet.table("transfers")
+    assert set(transfers["op"]) == {"push", "pull"}
+    assert set(transfers["peer"]) == {"shard 0", "shard 1"}
+    assert (transfers["t_done_ns"] >= transfers["t_launch_ns"]).all()
+    sums = transfers.groupby(["rank", "step", "op"])["payload_bytes"].sum()
+    assert len(sums) == 2 * 5 * 2
+    assert (sums == ALEXNET_BYTES).all()
+
+
+def test_peers_are_the_shards(alexnet: Finished) -> None:
+    peers = alexnet.table("peers")
+    assert set(peers["peer"]) == {"shard 0", "shard 1"}
+    assert peers["peer_rank"].isna().all()
+    by_shard = peers.groupby("peer")["tx_bytes"].sum()
+    assert by_shard.max() / by_shard.min() < 1.01
+
+
+def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished) -> None:
+    said = report(alexnet.run.path)
+    (cell,) = said["cells"]
+    assert (cell["strategy"], cell["servers"], cell["consistency"]) == ("ps", 2, "sync")
+    assert abs(cell["tcp_vs_predicted"]) < 0.005
+    (run,) = said["runs"]
+    assert [shard["received_bytes"] for shard in run["shards"]] == [5 * ALEXNET_BYTES] * 2
+    assert [(row["staleness"], row["share"]) for row in run["staleness"]] == [(0, 1.0)]
+    assert "The hottest shard of alexnet-ps-w2 is" in alexnet.stdout
+
+
+@pytest.mark.parametrize("consistency", ["async", "ssp"])
+def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, consistency: str) -> None:
+    lead = ("--staleness", 1) if consistency == "ssp" else ()
+    done = joined("launch/ps.py", *SMALL, "--workers", 2, "--consistency", consistency, *lead, "--steps", 20)
+    assert done.status == 0, done.stderr
+    steps = done.table("steps")
+    assert (steps.groupby("rank")["step"].count() == 25).all()
+    assert (steps["staleness"] >= 0).all()
+    (cell,) = report(done.run.path)["cells"]
+    assert cell["samples_per_s"] > 0
+    assert cell["consistency"] == consistency
+
+
+def test_both_strategies_take_turns_and_are_compared(joined: Commands) -> None:
+    done = joined(
+        *("launch/compare.py", "--models", SMALL[1], *SMALL[2:], "--workers", 2),
+        *("--steps", 8, "--warmup-steps", 2, "--block-steps", 2),
+    )
+    assert done.status == 0, done.stderr
+    said = report(done.run.path)
+    assert [cell["strategy"] for cell in said["cells"]] == ["ddp", "ps"]
+    (compared,) = said["strategy_comparisons"]
+    assert (compared["strategy"], compared["over"], compared["pairs"]) == ("ps", "ddp", 4)
+    assert compared["bytes_ratio"] > 1.5  # two workers send 2S under ddp, they and their servers 4S
+    assert compared["step_ratio"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--servers", 0), ("--servers 0", "at least 1")),
+        (("--servers", 1_000_000), ("--servers 1000000", "the elements that there are to own")),
+        (("--staleness", -1), ("--staleness -1", "at least 0")),
+        (("--staleness", 1), ("--staleness 1", "--consistency ssp")),
+        (("--backup-workers", 2, "--workers", 2), ("--backup-workers 2", "below --workers 2")),
+        (("--backup-workers", 1, "--consistency", "async"), ("--backup-workers 1", "--consistency sync")),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    joined: Commands, options: tuple[object, ...], told: tuple[str, ...]
+) -> None:
+    refused = joined.here("launch/ps.py", *SMALL, *options)
+    assert (refused.status, refused.stdout) == (2, "")
+    for part in told:
+        assert part in refused.error_line
+    assert not refused.runs.is_dir() or list(refused.runs.iterdir()) == []
+
+
+def test_more_servers_than_the_cluster_has_cores_are_refused(joined: Commands) -> None:
+    refused = joined("launch/ps.py", *SMALL, "--workers", 1, "--servers", 50)
+    assert refused.status == 2, refused.stderr
+    assert "--servers 50" in refused.error_line
+    assert list(refused.runs.iterdir()) == []

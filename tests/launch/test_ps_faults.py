@@ -1,0 +1,99 @@
+"""Workers and servers that are killed in the middle of a run: what is promised then happens, and is told."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from commands import SMALL, Commands, wait_until
+
+from distsqz.runs import COMPLETE, FAILED, Run
+
+pytestmark = pytest.mark.ray
+
+STEPS = ("--workers", 2, "--warmup-steps", 0, "--evaluate", "never")
+
+
+def kill_one(runs: Path, kind: str, at_step: int) -> None:
+    """Kills a process that Ray runs as an actor of this kind, once training has come so far."""
+
+    def far_enough() -> bool:
+        tables = [Run(path.parent).table("steps") for path in runs.glob("*/run.json")]
+        return any(len(table) and max(table["step"].to_pylist()) >= at_step for table in tables)
+
+    assert wait_until(far_enough, timeout_s=90)
+    found = [process.pid for process in psutil.process_iter() if _title(process).startswith(f"ray::{kind}")]
+    os.kill(min(found), signal.SIGKILL)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def final_parameters(run: Run) -> dict[str, torch.Tensor]:
+    newest = max((run.path / "checkpoints").glob("*.pt"))
+    content = torch.load(io.BytesIO(newest.read_bytes()), weights_only=True)
+    parameters: dict[str, torch.Tensor] = content["model"]
+    return parameters
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    commands = Commands(tmp_path_factory.mktemp("undisturbed") / "runs", {"RAY_ADDRESS": ray_address})
+    done = commands("launch/ps.py", *SMALL, *STEPS, "--steps", 1000, "--checkpoint-every", 100)
+    assert done.status == 0, done.stderr
+    return final_parameters(done.run)
+
+
+@pytest.mark.parametrize("kind", ["WorkerActor", "ServerActor"])
+def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happened(
+    joined: Commands, undisturbed: dict[str, torch.Tensor], kind: str
+) -> None:
+    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 1000, "--checkpoint-every", 100)
+    kill_one(joined.runs, kind, at_step=150)
+    done = joined.finish(process)
+    assert done.status == 0, done.stderr
+    assert done.run.meta["status"] == COMPLETE
+    ((told,),) = [cell["restarts"] for cell in done.run.cells]
+    assert "all start again from the checkpoint of step" in told["text"]
+    assert "steps are repeated" in told["text"]
+    assert told["text"] in done.stderr
+    steps = done.table("steps")
+    assert set(steps["attempt"]) == {0, 1}
+    ended = final_parameters(done.run)
+    assert all(torch.equal(ended[name], value) for name, value in undisturbed.items())
+
+
+@pytest.mark.parametrize("consistency", [("async",), ("ssp", "--staleness", 2)], ids=["async", "ssp"])
+def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
+    joined: Commands, consistency: tuple[object, ...]
+) -> None:
+    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 2000, "--consistency", *consistency)
+    kill_one(joined.runs, "WorkerActor", at_step=100)
+    done = joined.finish(process)
+    assert done.status == 0, done.stderr
+    ((told,),) = [cell["restarts"] for cell in done.run.cells]
+    assert "was lost" in told["text"]
+    assert "replaced on" in told["text"]
+    steps = done.table("steps")
+    lost = told["rank"]
+    assert set(steps[steps["rank"] != lost]["attempt"]) == {0}
+    assert set(steps[steps["rank"] == lost]["attempt"]) == {0, 1}
+    assert (steps.groupby("rank")["step"].max() == 1999).all()
+
+
+def test_a_run_without_restarts_left_fails_and_says_who_died(joined: Commands) -> None:
+    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 100_000, "--restarts", 0)
+    kill_one(joined.runs, "WorkerActor", at_step=100)
+    failed = joined.finish(process)
+    assert (failed.status, failed.stdout) == (1, "")
+    assert failed.run.meta["status"] == FAILED
+    assert "the worker died" in failed.error_line
