@@ -1,6 +1,6 @@
 """One of four workers is three times as slow: what becomes of the others' pace, by consistency.
 
-`python benchmarks/parameter_server/slow_worker.py`: on this machine's loopback, where the network is no limit.
+`python benchmarks/parameter_server/slow_worker.py`: over loopback, where the network is no limit.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable
 import psutil
 
 LEAST_PRIORITY = 19
-FIRST_PRIORITY = -10
 LOW_PRIORITY = {"raylet": 10, "gcs_server": 10}
 """These are to notice when a driver dies though its workers still fill every core: a tenth of a core is
 enough for that. At the workers' own priority they cost AlexNet 4% of its step (benchmarks/overhead)."""
@@ -20,16 +19,6 @@ def come_forward() -> None:
     for thread in psutil.Process().threads():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread.id, 0)
-
-
-def go_first() -> None:
-    """Gives this process precedence over those that train, where that is allowed (to root).
-
-    A shard hardly computes, but while it waits for a core, every worker waits for it.
-    """
-    for thread in psutil.Process().threads():
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread.id, FIRST_PRIORITY)
 
 
 def step_aside(processes: Iterable[psutil.Process], trainers: Collection[int]) -> None:

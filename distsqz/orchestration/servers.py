@@ -16,7 +16,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distsqz.errors import RequestError
 from distsqz.metering.schema import UpdateRecord
 from distsqz.orchestration.collector import SEND_EVERY_S, CollectorOutbox
-from distsqz.orchestration.priority import go_first
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.options import Placement, ServerOptions
 from distsqz.training.server import Server
@@ -27,7 +26,6 @@ class ServerActor:
     """One server; Ray only ever starts it and makes introductions."""
 
     def __init__(self, plan: Any, index: int, collector: Any) -> None:
-        go_first()
         self._outbox = CollectorOutbox(collector)
         self._records: list[UpdateRecord] = []
         address = ray.util.get_node_ip_address()
