@@ -11,8 +11,8 @@ from distsqz.errors import RequestError
 CHUNK_BYTES = 4 << 20
 """Large enough that a message's own cost is lost in it; small enough that many are under way at once."""
 
-LEAST_CHUNKS = 24
-"""A small model is cut as often as this, so that its chunks overlap too. Divides by 1, 2, 3, 4, 6, 8, 12, 24:
+LEAST_CHUNKS = 12
+"""A small model is cut as often as this, so that its chunks overlap too. Divides by 1, 2, 3, 4, 6, 12:
 for as many shards the cuts are the same, and with them every rounding of every sum."""
 
 
