@@ -118,7 +118,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         def take() -> None:
             delivery: Delivery = ray.get(collector.take.remote())
             failures.extend(delivery.failures)
-            hosts[:] = next((facts["hosts"] for facts in delivery.facts.values()), hosts)
+            hosts[:] = next((facts["hosts"] for facts in delivery.facts.values() if "hosts" in facts), hosts)
             pids.update(delivery.pids)
             if embedded and delivery.pids and len(pids) == options.workers + servers:
                 step_aside(psutil.Process().children(recursive=True), pids)
