@@ -57,12 +57,15 @@ def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished)
     assert (cell["strategy"], cell["servers"], cell["consistency"]) == ("ps", 2, "sync")
     assert abs(cell["tcp_vs_predicted"]) < 0.005
     (run,) = said["runs"]
-    assert [shard["received_bytes"] for shard in run["shards"]] == [5 * ALEXNET_BYTES] * 2
+    received = [shard["received_bytes"] for shard in run["shards"]]
+    assert sum(received) == 2 * 5 * ALEXNET_BYTES
+    assert received == sorted(received, reverse=True)
+    assert received[0] / received[1] < 1.001
     assert [(row["staleness"], row["share"]) for row in run["staleness"]] == [(0, 1.0)]
     assert "The hottest shard of alexnet-ps-w2 is" in alexnet.stdout
 
 
-@pytest.mark.parametrize("consistency", ["async", "ssp"])
+@pytest.mark.parametrize("consistency", [pytest.param("async", marks=pytest.mark.slow), "ssp"])
 def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, consistency: str) -> None:
     lead = ("--staleness", 1) if consistency == "ssp" else ()
     done = joined("launch/ps.py", *SMALL, "--workers", 2, "--consistency", consistency, *lead, "--steps", 20)
