@@ -293,8 +293,8 @@ def _read_cell(
 
 
 def _wire_vs_tcp(cell: dict[str, Any], means: dict[str, float | None]) -> float | None:
-    """Bytes on the wire for each byte of TCP payload; None where ranks share a host, and so its wire."""
-    hosts = cell.get("hosts") or []
+    """Bytes on the wire for each byte of TCP payload; None where ranks or servers share a host's wire."""
+    hosts = [*(cell.get("hosts") or []), *(cell.get("server_hosts") or [])]
     alone = len(set(hosts)) == len(hosts)
     return _quotient(means["wire_tx_bytes"], means["tcp_tx_bytes"]) if alone else None
 

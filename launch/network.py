@@ -20,8 +20,8 @@ from distsqz.orchestration.session import SessionOptions
 
 Network = Literal["auto", "loopback", "lab", "cluster"]
 
-MEMORY_A_HOST = 5 << 29
-"""2.5 GiB: a Ray node takes 1, a worker that trains AlexNet 1.5."""
+MEMORY_A_HOST = 7 << 29
+"""3.5 GiB: a Ray node takes 1, a worker that trains AlexNet 1 to 1.5 for each strategy."""
 
 
 @dataclass(frozen=True, kw_only=True)

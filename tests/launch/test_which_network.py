@@ -43,7 +43,7 @@ def test_two_hosts_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> Non
     ("missing", "memory", "gpus", "said"),
     [
         ("no namespaces", 64 << 30, False, "no namespaces"),
-        (None, 4 << 30, False, "two hosts take 5 GiB of memory"),
+        (None, 4 << 30, False, "two hosts take 7 GiB of memory"),
         (None, 64 << 30, True, "share the GPUs"),
     ],
 )
@@ -106,7 +106,7 @@ def own_labs() -> set[str]:
 def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     before = own_labs()
     done = Commands(tmp_path / "runs", {})(
-        *("launch/compare.py", "--network", "lab", "--hosts", 2, "--rate", "100mbit"),
+        *("launch/compare.py", "--network", "lab", "--hosts", 2, "--rate", "100mbit", "--strategies", "ddp"),
         *("--models", SMALL_MODEL, "squeezenet", "--image-size", 32, "--batch-size", 2),
         *("--steps", 2, "--warmup-steps", 1),
     )
