@@ -215,7 +215,10 @@ class Supervisor:
             except _StartAgainError as lost:
                 self._go_back(lost)
             else:
-                ray.get([server.close.remote() for server in group.servers])
+                peaks = ray.get([server.close.remote() for server in group.servers])
+                for cell in self._plan.cells:
+                    told = self._collector.describe.remote(cell.name, {"server_peak_rss_bytes": peaks})
+                ray.get(told)
                 return
             finally:
                 group.end()

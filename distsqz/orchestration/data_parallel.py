@@ -86,6 +86,11 @@ def _worker(config: dict[str, Any]) -> None:
         with contextlib.ExitStack() as stack:
             servers = _servers(plan, reference, config["collector"], stack) if plan.server else None
             run_session(plan, _replica(servers, config["timeout_s"]), outbox, servers)
+            if servers and ray.train.get_context().get_world_rank() == 0:
+                peaks = servers.close()
+                for cell in plan.cells:
+                    if cell.server:
+                        outbox.describe(cell.name, {"server_peak_rss_bytes": peaks})
     except Exception as error:
         outbox.close(failure_of(error, ray.train.get_context().get_world_rank()))
         raise
@@ -105,10 +110,7 @@ def _servers(plan: SessionPlan, reference: Any, collector: Any, stack: contextli
         names[0], actors = start_servers(plan.server, nodes, reference, collector, KEEP_FREED_MEMORY, token)
         stack.callback(lambda: [ray.kill(actor) for actor in actors])
     dist.broadcast_object_list(names)
-    servers = RayServers(names[0])
-    if first:
-        stack.callback(servers.close)
-    return servers
+    return RayServers(names[0])
 
 
 def _all_gather(mine: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -52,10 +53,11 @@ class ServerActor:
         """Steps that the slowest worker has finished."""
         return self._server.progress(cell)
 
-    def close(self) -> None:
-        """Sends the records that are left."""
+    def close(self) -> int:
+        """Sends the records that are left; gives the most memory that this process has ever held, in bytes."""
         self._outbox.put({"updates": self._taken()})
         self._outbox.close()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _send_records(self) -> None:
         """Not where gradients are handled: those would wait."""
@@ -98,9 +100,9 @@ class RayServers:
         """Steps that the slowest worker has finished."""
         return int(min(ray.get([actor.progress.remote(cell) for actor in self._actors])))
 
-    def close(self) -> None:
-        """Lets them send the records that are left."""
-        ray.get([actor.close.remote() for actor in self._actors])
+    def close(self) -> list[int]:
+        """Lets them send the records that are left; gives the peak memory of each, in bytes."""
+        return list(ray.get([actor.close.remote() for actor in self._actors]))
 
 
 def _joined(parts: Sequence[dict[int, torch.Tensor]]) -> torch.Tensor:
