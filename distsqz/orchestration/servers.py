@@ -54,7 +54,7 @@ class ServerActor:
         return self._server.progress(cell)
 
     def close(self) -> int:
-        """Sends the records that are left; gives the most memory that this process has ever held, in bytes."""
+        """Sends the records that are left; gives the most memory that it has ever held, in bytes."""
         self._outbox.put({"updates": self._taken()})
         self._outbox.close()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
