@@ -21,8 +21,8 @@ def compared(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with commands_that_join(ray_address, tmp_path_factory.mktemp("compared") / "runs") as commands:
         yield commands(
             "launch/compare.py", "--models", "squeezenet", "alexnet", "--strategies", "ddp",
-            "--workers", 4, "--image-size", 64, "--num-classes", 1000, "--batch-size", 2, "--steps", STEPS, "--warmup-steps", 1,
-            "--format", "json",
+            "--workers", 4, "--image-size", 64, "--num-classes", 1000, "--batch-size", 2,
+            "--steps", STEPS, "--warmup-steps", 1, "--format", "json",
         )  # fmt: skip
 
 
