@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes
 from analysis.formats import Format
 from analysis.report import report
 from analysis.tables import read_cells
+from distsqz.errors import RequestError
 from distsqz.orchestration.progress import SessionProgress
 from distsqz.orchestration.session import SessionOptions, run_session
 from distsqz.runs import Run, RunWriter
@@ -68,6 +69,8 @@ def plan(
     Raises:
         RequestError: what was asked for does not make sense.
     """
+    if options.session.gpus and any(strategies):
+        raise RequestError("--gpus: a parameter server trains on CPUs; --strategies ddp does without")
     return plan_session(
         models,
         options.session.workers,

@@ -151,6 +151,8 @@ class UpdateRecord:
     """Of the worker."""
     version: int
     """Updates of the chunk that the worker knew of."""
+    attempt: int
+    """How often servers and workers together had been started before."""
     bucket: int
     """The chunk."""
     staleness: int

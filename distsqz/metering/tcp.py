@@ -79,6 +79,18 @@ class Connection:
             _RTT_US.unpack_from(info, _RTT_OFFSET)[0],
         )
 
+    def expect_life(self, silence_s: int) -> None:
+        """Lets the kernel break the connection once the other host has not answered for so long."""
+        probes = 4
+        for option, value in (
+            (socket.TCP_KEEPIDLE, silence_s // (probes + 1)),
+            (socket.TCP_KEEPINTVL, silence_s // (probes + 1)),
+            (socket.TCP_KEEPCNT, probes),
+            (socket.TCP_USER_TIMEOUT, silence_s * 1000),
+        ):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
     def cut(self) -> None:
         """Breaks the connection, whoever owns it, at both ends."""
         with contextlib.suppress(OSError):

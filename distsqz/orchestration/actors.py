@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -182,6 +183,7 @@ class Supervisor:
         restarts: int,
         collector: Any,
         env: dict[str, str],
+        stop: threading.Event,
     ) -> None:
         """Prepares to run.
 
@@ -192,7 +194,9 @@ class Supervisor:
             restarts: how often something that died is started again.
             collector: takes records and checkpoints.
             env: environment variables for workers and servers.
+            stop: set when nothing more is to be started.
         """
+        self._stop = stop
         self._plan = plan
         self._workers = workers
         self._timeout_s = timeout_s
@@ -215,6 +219,8 @@ class Supervisor:
             except _StartAgainError as lost:
                 self._go_back(lost)
             else:
+                if self._stop.is_set():
+                    return
                 peaks = ray.get([server.close.remote() for server in group.servers])
                 for cell in self._plan.cells:
                     told = self._collector.describe.remote(cell.name, {"server_peak_rss_bytes": peaks})
@@ -238,6 +244,7 @@ class Supervisor:
             self._collector,
             self._env,
             secrets.token_hex(4),
+            self._attempt,
         )
         store, meeting = open_store(ray.util.get_node_ip_address())
         group = _Group(plan, workers, places, names, servers, store)
@@ -263,8 +270,9 @@ class Supervisor:
 
     def _follow(self, group: _Group) -> None:
         """Waits for the workers; replaces those that are lost, where the others can do without them."""
-        replaceable = not any(cell.together for cell in self._plan.cells)
-        while group.running:
+        # Several cells meet between their blocks.
+        replaceable = len(self._plan.cells) == 1 and not self._plan.cells[0].together
+        while group.running and not self._stop.is_set():
             ended, _ = ray.wait(list(group.running), timeout=POLL_S)
             if not ended:
                 continue
@@ -328,7 +336,7 @@ class Supervisor:
         group.running[worker.work.remote(self._task(group, rank, None, self._attempt))] = rank
         self._tell(
             f"rank {rank} on {host} was lost ({text}); replaced on {place.host} after "
-            f"{time.monotonic() - lost_at:.1f} s, the others went on; its step under way is dropped",
+            f"{time.monotonic() - lost_at:.1f} s, the others went on; it makes its step under way again",
             rank=rank,
         )
 
@@ -336,8 +344,8 @@ class Supervisor:
         """Prepares the next attempt, from the last checkpoint if there is one."""
         self._restarts_left -= 1
         self._attempt += 1
-        content = ray.get(self._collector.newest_checkpoint.remote())
-        if content:
+        content = ray.get(self._collector.newest_checkpoint.remote(self._plan.cells[0].name))
+        if content and len(self._plan.cells) == 1:
             state = Checkpoint(**torch.load(io.BytesIO(content), weights_only=True))
             self._plan = replace(self._plan, resume=state)
         step = self._plan.resume.step if self._plan.resume else 0
@@ -349,7 +357,7 @@ class Supervisor:
         print(text, file=sys.stderr)
         self._told.append({"attempt": self._attempt, "rank": rank, "text": text})
         for cell in self._plan.cells:
-            self._collector.describe.remote(cell.name, {"restarts": self._told})
+            self._collector.describe.remote(cell.name, {"restarted": self._told})
 
 
 class _StartAgainError(Exception):
@@ -362,11 +370,16 @@ class _StartAgainError(Exception):
 
 
 def train_through_servers(
-    plan: SessionPlan, workers: int, timeout_s: float, restarts: int, collector: Any
+    plan: SessionPlan,
+    workers: int,
+    timeout_s: float,
+    restarts: int,
+    collector: Any,
+    stop: threading.Event,
 ) -> None:
     """Runs a session whose cells all train through a parameter server.
 
     Raises:
         RunError: it failed.
     """
-    Supervisor(plan, workers, timeout_s, restarts, collector, KEEP_FREED_MEMORY).run()
+    Supervisor(plan, workers, timeout_s, restarts, collector, KEEP_FREED_MEMORY, stop).run()

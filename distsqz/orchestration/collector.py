@@ -34,7 +34,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._delivery = Delivery()
-        self._newest_checkpoint: bytes | None = None
+        self._newest_checkpoint: dict[str, bytes] = {}
 
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
         """Takes records by table."""
@@ -48,11 +48,11 @@ class Collector:
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:
         """Takes a checkpoint's bytes."""
         self._delivery.checkpoints.append((cell, step, checkpoint))
-        self._newest_checkpoint = checkpoint
+        self._newest_checkpoint[cell] = checkpoint
 
-    def newest_checkpoint(self) -> bytes | None:
-        """The one that came last, for those who have to go back to it."""
-        return self._newest_checkpoint
+    def newest_checkpoint(self, cell: str) -> bytes | None:
+        """A cell's that came last, for those who have to go back to it."""
+        return self._newest_checkpoint.get(cell)
 
     def enlist(self, pid: int) -> None:
         """Takes the process id of a worker that begins."""

@@ -26,20 +26,21 @@ from distsqz.training.server import Server
 class ServerActor:
     """One server; Ray only ever starts it and makes introductions."""
 
-    def __init__(self, plan: Any, index: int, collector: Any) -> None:
+    def __init__(self, plan: Any, index: int, collector: Any, attempt: int) -> None:
         self._outbox = CollectorOutbox(collector)
+        self._sending = threading.Lock()
         self._records: list[UpdateRecord] = []
         address = ray.util.get_node_ip_address()
-        self._server = Server(plan, index, socket.gethostname(), address, self._records.append)
+        self._server = Server(plan, index, socket.gethostname(), address, self._records.append, attempt)
         threading.Thread(target=self._send_records, daemon=True).start()
 
     def introduce(self) -> tuple[ShardPlace, int]:
         """Where workers meet it, and its process id."""
         return self._server.place, os.getpid()
 
-    def admit(self, cell: str, rank: int, name: str) -> None:
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
         """Begins to connect to a worker."""
-        self._server.admit(cell, rank, name)
+        self._server.admit(cell, rank, name, step)
 
     def parameters(self, cell: str) -> dict[int, torch.Tensor]:
         """The parameters by chunk."""
@@ -49,22 +50,24 @@ class ServerActor:
         """The optimizer's momentum by chunk."""
         return self._server.momentum(cell)
 
-    def progress(self, cell: str) -> int:
-        """Steps that the slowest worker has finished."""
-        return self._server.progress(cell)
+    def progress(self, cell: str, rank: int) -> int:
+        """Steps that a worker has finished."""
+        return self._server.progress(cell, rank)
 
     def close(self) -> int:
         """Sends the records that are left; gives the most memory that it has ever held, in bytes."""
-        self._outbox.put({"updates": self._taken()})
-        self._outbox.close()
+        with self._sending:
+            self._outbox.put({"updates": self._taken()})
+            self._outbox.close()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _send_records(self) -> None:
         """Not where gradients are handled: those would wait."""
         while True:
             time.sleep(SEND_EVERY_S)
-            if records := self._taken():
-                self._outbox.put({"updates": records})
+            with self._sending:
+                if records := self._taken():
+                    self._outbox.put({"updates": records})
 
     def _taken(self) -> list[UpdateRecord]:
         count = len(self._records)  # more may be appended meanwhile
@@ -83,10 +86,10 @@ class RayServers:
         self.places: Sequence[ShardPlace] = [place for place, _ in introduced]
         self.pids = [pid for _, pid in introduced]
 
-    def admit(self, cell: str, rank: int, name: str) -> None:
-        """Asks every server to connect to a worker; does not wait until they have."""
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
+        """Asks every server to connect to a worker that begins with `step`; does not wait until they have."""
         for actor in self._actors:
-            actor.admit.remote(cell, rank, name)
+            actor.admit.remote(cell, rank, name, step)
 
     def parameters(self, cell: str) -> torch.Tensor:
         """A cell's parameters: chunks x chunk_elements."""
@@ -96,9 +99,9 @@ class RayServers:
         """The optimizer's momentum of them."""
         return _joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
 
-    def progress(self, cell: str) -> int:
-        """Steps that the slowest worker has finished."""
-        return int(min(ray.get([actor.progress.remote(cell) for actor in self._actors])))
+    def progress(self, cell: str, rank: int) -> int:
+        """Steps that a worker has finished, though it may be gone."""
+        return int(min(ray.get([actor.progress.remote(cell, rank) for actor in self._actors])))
 
     def close(self) -> list[int]:
         """Lets them send the records that are left; gives the peak memory of each, in bytes."""
@@ -117,6 +120,7 @@ def start_servers(
     collector: Any,
     env: dict[str, str],
     token: str,
+    attempt: int = 0,
 ) -> tuple[list[str], list[Any]]:
     """Starts the servers where `options` want them; gives their names and handles, which keep them alive.
 
@@ -127,6 +131,7 @@ def start_servers(
         collector: takes what they record.
         env: environment variables for them.
         token: of this session, for their names.
+        attempt: how often they were started before.
     """
     everywhere = [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
     nodes = nodes_for(options, worker_nodes, everywhere)
@@ -137,7 +142,7 @@ def start_servers(
             max_concurrency=4,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
             runtime_env={"env_vars": env},
-        ).remote(plan, index, collector)
+        ).remote(plan, index, collector, attempt)
         for index, (name, node) in enumerate(zip(names, nodes, strict=True))
     ]
     return names, actors

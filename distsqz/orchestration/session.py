@@ -104,8 +104,6 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
         if plan.server:
-            if options.gpus:
-                raise RequestError("--gpus: a parameter server's workers train on CPUs; leave it out")
             nodes = sum(node["Alive"] for node in ray.nodes())
             cpus = int(ray.cluster_resources().get("CPU", 0))
             check_servers_fit(plan.server.placement, servers, options.workers, nodes, cpus)
@@ -126,10 +124,12 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             watch(delivery)
 
         timeout_s = options.collective_timeout_s - TELLING_S
+        stop = threading.Event()
 
         def train_all() -> None:
             if plan.server and all(cell.server for cell in plan.cells):
-                train_through_servers(plan, options.workers, timeout_s, plan.server.restarts, collector)
+                restarts = plan.server.restarts
+                train_through_servers(plan, options.workers, timeout_s, restarts, collector, stop)
             else:
                 train(plan, options.workers, options.gpus, timeout_s, storage, collector)
 
@@ -141,6 +141,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 take()
                 if failures:
                     give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
+            stop.set()
             take()
         if interrupted.is_set():
             raise KeyboardInterrupt

@@ -25,7 +25,7 @@ from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import trained, views
 from distsqz.sync.layout import Layout, Piece
-from distsqz.sync.pair import Pair, shard_name, wait
+from distsqz.sync.pair import PATIENT, Pair, shard_name, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
 from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS, WINDOW
 
@@ -60,7 +60,8 @@ class ServerClient:
         self._layout = layout
         self._skips = consistency.backup_workers > 0
         self._transfers = transfers
-        self._timeout = timedelta(seconds=timeout_s)
+        # Under ssp who is ahead waits for the slowest, however long that takes: only a lost connection tells.
+        self._timeout = PATIENT if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
         self._parameters = trained(module)
         self._rows = torch.zeros(layout.chunks, layout.chunk_elements)
         for parameter, place in zip(
@@ -134,6 +135,8 @@ class ServerClient:
         for hook in self._hooks:
             hook.remove()
         for lane in self._lanes:
+            lane.finish()
+        for lane in self._lanes:
             lane.close()
 
     def _hook_gradients(self) -> None:
@@ -153,6 +156,8 @@ class ServerClient:
         if gradient.stride() != place.stride():
             gradient = torch.empty_like(place).copy_(gradient)
         flat = gradient.as_strided((gradient.numel(),), (1,))
+        # A module that took no part in this step's forward pass has not waited for its parameters.
+        self._wait_for([piece.chunk for piece in self._pieces[index] if self._open[piece.chunk] > 0])
         for piece in self._pieces[index]:
             part = flat[piece.begin : piece.begin + piece.elements]
             self._messages[piece.chunk][piece.offset : piece.offset + piece.elements].copy_(part)
@@ -278,11 +283,14 @@ class _Lane:
             heapq.heappush(self._waiting, exchange)
             self._changed.notify()
 
-    def close(self) -> None:
-        """Ends both threads and the connection."""
+    def finish(self) -> None:
+        """Lets its threads end, once all that waits is sent."""
         with self._changed:
             self._closing = True
             self._changed.notify()
+
+    def close(self) -> None:
+        """Waits a while for that, and ends the connection."""
         self._threads[0].join(FAREWELL_TIMEOUT_S)
         self._pair.close()
 

@@ -41,13 +41,27 @@ def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.
     ]
 
 
-def to_rows(module: nn.Module, layout: Layout) -> torch.Tensor:
-    """A copy of the parameters: chunks x chunk_elements, zero where the last row is padded."""
-    rows = torch.zeros(layout.chunks, layout.chunk_elements)
-    parameters = [parameter.detach() for parameter in trained(module)]
-    for view, parameter in zip(views(rows.view(-1), parameters), parameters, strict=True):
-        view.copy_(parameter)
+def to_rows(tensors: Sequence[torch.Tensor], layout: Layout, chunks: Sequence[int]) -> torch.Tensor:
+    """Copies of some chunks of the parameters: a row each, zero where the last one is padded.
+
+    Args:
+        tensors: the parameters, or what is shaped like them.
+        layout: how they are cut.
+        chunks: which to copy.
+    """
+    rows = torch.zeros(len(chunks), layout.chunk_elements)
+    row_of = {chunk: row for row, chunk in enumerate(chunks)}
+    for piece in layout.pieces:
+        if piece.chunk in row_of:
+            tensor = tensors[piece.parameter].detach()
+            dense = torch.empty_like(tensor).copy_(tensor) if not _is_dense(tensor) else tensor
+            part = dense.as_strided((piece.elements,), (1,), dense.storage_offset() + piece.begin)
+            rows[row_of[piece.chunk], piece.offset : piece.offset + piece.elements] = part
     return rows
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.stride() == _dense_strides(tensor)
 
 
 def load_rows(rows: torch.Tensor, module: nn.Module) -> None:

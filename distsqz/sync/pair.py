@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed import ProcessGroupGloo, Work
 from torch.distributed.distributed_c10d import PrefixStore, Store
@@ -19,6 +19,9 @@ from distsqz.metering.tcp import Address, Connection, own_connections
 CONNECT_TIMEOUT = timedelta(seconds=60)
 PATIENT = timedelta(days=365)
 """For who waits for a peer that owes nothing: one that dies breaks the connection, which is noticed."""
+
+SILENCE_S = 20
+"""After which a host that does not answer is given up; a cable pulled for some seconds is not noticed."""
 
 SHARD_END, WORKER_END = 0, 1
 
@@ -61,12 +64,22 @@ class Way:
         self._group = ProcessGroupGloo(PrefixStore(name, store), end, 2, options)
 
     def send(self, message: torch.Tensor, tag: int) -> Work:
-        """Begins to send; `message` must stay as it is until the work is done."""
-        return cast("Work", self._group.send([message], self._other, tag))  # type: ignore[attr-defined]
+        """Begins to send; `message` must stay as it is until the work is done.
+
+        Raises:
+            ConnectionError: the other end is gone.
+        """
+        with _told():
+            return cast("Work", self._group.send([message], self._other, tag))  # type: ignore[attr-defined]
 
     def receive(self, place: torch.Tensor, tag: int) -> Work:
-        """Lets the next message of this tag come to `place`, which is as large; several are met in order."""
-        return cast("Work", self._group.recv([place], self._other, tag))  # type: ignore[attr-defined]
+        """Lets the next message of this tag come to `place`, which is as large; several are met in order.
+
+        Raises:
+            ConnectionError: the other end is gone.
+        """
+        with _told():
+            return cast("Work", self._group.recv([place], self._other, tag))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,8 @@ class Pair:
         connections = _taken(own_connections(), others)
         if end == SHARD_END:
             store.set(mine, json.dumps([connection.local for connection in connections]))
+        for connection in connections:
+            connection.expect_life(SILENCE_S)
         return cls(push, pull, connections)
 
     def close(self) -> None:
@@ -126,7 +141,14 @@ def wait(work: Work, timeout: timedelta = PATIENT) -> None:
     Raises:
         ConnectionError: it did not in time, or the other end is gone.
     """
-    try:
+    with _told():
         work.wait(timeout)
-    except (RuntimeError, dist.DistError) as error:
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Gloo tells of broken connections by RuntimeErrors."""
+    try:
+        yield
+    except RuntimeError as error:
         raise ConnectionError(str(error).splitlines()[0]) from error

@@ -33,8 +33,8 @@ class Servers(Protocol):
     places: Sequence[ShardPlace]
     """By shard."""
 
-    def admit(self, cell: str, rank: int, name: str) -> None:
-        """Asks every shard to connect to a worker under a name; does not wait until they have."""
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
+        """Asks every shard to connect to a worker that begins with `step`, under a name; does not wait."""
 
     def parameters(self, cell: str) -> torch.Tensor:
         """A cell's parameters as they are now: chunks x chunk_elements."""
@@ -42,8 +42,8 @@ class Servers(Protocol):
     def momentum(self, cell: str) -> torch.Tensor:
         """The optimizer's momentum of them, likewise."""
 
-    def progress(self, cell: str) -> int:
-        """Steps that the slowest of a cell's workers has finished."""
+    def progress(self, cell: str, rank: int) -> int:
+        """Steps that a worker of a cell has finished, though it may be gone."""
 
 
 class ParameterServer:
@@ -63,7 +63,7 @@ class ParameterServer:
         consistency: Consistency,
         momentum: float,
         weight_decay: float,
-        version: int,
+        step: int,
         timeout_s: float,
         transfers: TransferLog | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class ParameterServer:
             consistency: what the shards promise.
             momentum: of SGD.
             weight_decay: of SGD.
-            version: updates that were made before.
+            step: that this worker begins with.
             timeout_s: how long a shard may take to answer.
             transfers: where each push and pull is noted.
         """
@@ -96,14 +96,14 @@ class ParameterServer:
         self._weight_decay = weight_decay
         self._layout = layout_of(module, len(servers.places))
         name = f"{cell}/{rank}/{attempt}"
-        servers.admit(cell, rank, name)
+        servers.admit(cell, rank, name, step)
         stores = [place.store.connect() for place in servers.places]
         pairs = [Pair.connect(store, name, WORKER_END, address) for store in stores]
         self.peers: PeerMeter | None = PeerMeter(
             {shard_name(index): pair.connections for index, pair in enumerate(pairs)},
             aside=[shard for shard, place in self._hosts.items() if spans_hosts and place == host],
         )
-        self._client = ServerClient(module, self._layout, pairs, consistency, version, transfers, timeout_s)
+        self._client = ServerClient(module, self._layout, pairs, consistency, step, transfers, timeout_s)
 
     def begin(self, step: int, lr: float) -> None:
         """A step begins, with this learning rate."""

@@ -45,6 +45,8 @@ class ShardSettings:
     momentum: float
     weight_decay: float
     consistency: Consistency
+    attempt: int = 0
+    """How often the group was started before."""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class _Chunk:
     """Come before their turn, by rank."""
     held: dict[int, _Answer] = field(default_factory=dict)
     """Answers that wait for slower workers, by rank."""
+    pushed: dict[int, int] = field(default_factory=dict)
+    """Steps that each worker has pushed for, by rank; those of workers that are gone, too."""
     read: dict[int, int] = field(default_factory=dict)
     """The version that each worker has, by rank."""
 
@@ -111,11 +115,11 @@ class Shard:
 
         Args:
             index: which shard this is.
-            rows: parameters of all chunks; what it owns is copied.
+            rows: parameters of the chunks that it owns, which become its own.
             layout: how the model is cut.
             settings: of the cell.
             host: where it runs, for records.
-            momentum: of all chunks, to go on from.
+            momentum: of them, to go on from.
             version: updates made so far.
             report: takes a record of every push.
         """
@@ -126,9 +130,8 @@ class Shard:
         self.lock = threading.Lock()
         self._report = report
         owned = layout.owned_by(index)
-        mine = rows[list(owned)]
         self._chunks = {
-            number: _Chunk(number, mine[place], StalenessGate((), settings.consistency.lead), version)
+            number: _Chunk(number, rows[place], StalenessGate((), settings.consistency.lead), version)
             for place, number in enumerate(owned)
         }
         self._optimizer = torch.optim.SGD(
@@ -139,12 +142,12 @@ class Shard:
             fused=True,
         )
         if momentum is not None:
-            for number, chunk in self._chunks.items():
-                self._optimizer.state[chunk.parameters]["momentum_buffer"] = momentum[number].clone()
+            for chunk, buffer in zip(self._chunks.values(), momentum, strict=True):
+                self._optimizer.state[chunk.parameters]["momentum_buffer"] = buffer
         self._ports: dict[int, _Port] = {}
         self._spare: list[torch.Tensor] = []
 
-    def admit(self, rank: int, store: Store, name: str, address: str) -> None:
+    def admit(self, rank: int, store: Store, name: str, address: str, step: int = 0) -> None:
         """Connects to a worker, which does the same, and serves it until it is done or gone.
 
         Args:
@@ -152,13 +155,19 @@ class Shard:
             store: where both meet.
             name: of the connection, used once.
             address: of this host's interface.
+            step: that it begins with.
         """
         port = _Port(self, rank, Pair.connect(store, name, SHARD_END, address))
         with self.lock:
+            before = self._ports.pop(rank, None)
             self._ports[rank] = port
             for chunk in self._chunks.values():
-                chunk.gate.join(rank)
+                chunk.held.pop(rank, None)
+                chunk.gate.join(rank, step)
                 chunk.read[rank] = chunk.version
+                chunk.pushed[rank] = step
+        if before:
+            before.pair.close()  # of a worker that is gone, though its connection has not told yet
         port.start()
 
     @property
@@ -172,10 +181,12 @@ class Shard:
         with self.lock:
             return {number: chunk.parameters.clone() for number, chunk in self._chunks.items()}
 
-    def progress(self) -> int:
-        """Steps that the slowest worker has pushed every chunk for."""
+    def progress(self, rank: int) -> int:
+        """Steps that a worker, though it may be gone, has pushed every chunk for."""
         with self.lock:
-            return min(chunk.gate.slowest() for chunk in self._chunks.values())
+            if self.settings.consistency.mode == "sync":
+                return min(chunk.version for chunk in self._chunks.values())
+            return min(chunk.pushed.get(rank, 0) for chunk in self._chunks.values())
 
     def momentum(self) -> dict[int, torch.Tensor]:
         """A copy of the optimizer's momentum by chunk; zeros where there was no update yet."""
@@ -234,6 +245,7 @@ class Shard:
         self._recycle(push)
         self._tell(push, staleness)
         chunk.gate.finish(rank)
+        chunk.pushed[rank] += 1
         chunk.held[rank] = _Answer(staleness)
         self._answer_held(chunk)
 
@@ -315,6 +327,7 @@ class Shard:
                     host=self.host,
                     rank=push.port.rank,
                     version=push.header.version,
+                    attempt=self.settings.attempt,
                     bucket=push.header.chunk,
                     staleness=staleness,
                     dropped=dropped,
@@ -357,9 +370,13 @@ class _Port:
     def post(self, message: torch.Tensor) -> None:
         """Lets one more message come; Gloo does not send what the other end has no place for."""
         with self._changed:
-            if not self._closed:
+            if self._closed:
+                return
+            try:
                 self._posted.append((self.pair.push.receive(message, PUSH_TAG), message))
-                self._changed.notify_all()
+            except ConnectionError:
+                self._closed = True  # the receiving thread tells, which may have nothing else to wait for
+            self._changed.notify_all()
 
     def reply(self, chunk: int, answer: _Answer) -> None:
         """Sends a chunk's parameters as soon as no more urgent ones are to be sent."""
@@ -372,7 +389,9 @@ class _Port:
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._posted)
+                    self._changed.wait_for(lambda: self._posted or self._closed)
+                    if not self._posted:
+                        break
                     work, message = self._posted.popleft()
                 wait(work)
                 header = PushHeader.read(message)
@@ -382,10 +401,11 @@ class _Port:
                 self.shard.take(_Push(header, message, self, now_ns()))
         except ConnectionError:
             pass  # told below
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self.shard.leave(self.rank, self, done=done)
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+            self.shard.leave(self.rank, self, done=done)
 
     def _send(self) -> None:
         under_way: deque[tuple[torch.Tensor, torch.Tensor, Work, Work]] = deque()

@@ -41,6 +41,6 @@ class StalenessGate:
         """Takes a worker out, one that died, say: it holds nobody back any more."""
         self._finished.pop(worker, None)
 
-    def join(self, worker: int) -> None:
-        """Takes a worker in, to go on from the slowest's step."""
-        self._finished[worker] = self.slowest()
+    def join(self, worker: int, finished: int) -> None:
+        """Takes a worker in that has finished so many steps."""
+        self._finished[worker] = finished

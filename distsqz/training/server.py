@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
-from distsqz.errors import RunError
 from distsqz.metering.schema import UpdateRecord
-from distsqz.sync.flat import layout_of, to_rows, trained, views
+from distsqz.sync.flat import layout_of, to_rows, trained
 from distsqz.sync.pair import open_store
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.sync.shard import Shard, ShardSettings
@@ -28,6 +28,7 @@ class Server:
         host: str,
         address: str,
         report: Callable[[UpdateRecord], None] | None = None,
+        attempt: int = 0,
     ) -> None:
         """Builds the shards of the plan's cells.
 
@@ -37,30 +38,33 @@ class Server:
             host: its name.
             address: of its interface, where workers reach it.
             report: takes a record of every push; called from several threads.
+            attempt: how often servers and workers together were started before.
         """
         torch.set_num_threads(1)  # sums of chunks that come one by one; the cores are the workers'
         self._address = address
         self._store, store_address = open_store(address)
         self.place = ShardPlace(store=store_address, host=host)
         self._shards = {
-            cell.name: _shard(plan, cell, index, host, report)
+            cell.name: _shard(plan, cell, index, host, report, attempt)
             for cell in plan.cells
             if cell.server is not None
         }
 
-    def admit(self, cell: str, rank: int, name: str) -> None:
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
         """Begins to connect to a worker; returns at once."""
         threading.Thread(
-            target=self._shards[cell].admit, args=(rank, self._store, name, self._address), daemon=True
+            target=self._shards[cell].admit,
+            args=(rank, self._store, name, self._address, step),
+            daemon=True,
         ).start()
 
     def parameters(self, cell: str) -> dict[int, torch.Tensor]:
         """The parameters by chunk."""
         return self._shards[cell].parameters()
 
-    def progress(self, cell: str) -> int:
-        """Steps that the slowest worker has finished."""
-        return self._shards[cell].progress()
+    def progress(self, cell: str, rank: int) -> int:
+        """Steps that a worker has finished."""
+        return self._shards[cell].progress(rank)
 
     def momentum(self, cell: str) -> dict[int, torch.Tensor]:
         """The optimizer's momentum by chunk."""
@@ -73,14 +77,21 @@ class Server:
 
 
 def _shard(
-    plan: SessionPlan, cell: Cell, index: int, host: str, report: Callable[[UpdateRecord], None] | None
+    plan: SessionPlan,
+    cell: Cell,
+    index: int,
+    host: str,
+    report: Callable[[UpdateRecord], None] | None,
+    attempt: int,
 ) -> Shard:
     assert cell.server is not None
     module = cell.build_replica(plan.weights.get(cell.name), plan.resume)
     layout = layout_of(module, cell.server.shards)
-    momentum = _momentum(plan.resume, module, layout.chunks, layout.chunk_elements) if plan.resume else None
-    rows = to_rows(module, layout)
-    del module  # before what is owned is copied: a server is to stay within three times that
+    owned = layout.owned_by(index)
+    learnt = trained(module)
+    rows = to_rows(learnt, layout, owned)
+    momentum = to_rows(_momentum(plan.resume, module), layout, owned) if plan.resume else None
+    del module, learnt  # a server is to stay within three times what it owns
     recipe = cell.recipe()
     settings = ShardSettings(
         cell=cell.name,
@@ -88,6 +99,7 @@ def _shard(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         consistency=cell.server.agreement,
+        attempt=attempt,
     )
     return Shard(
         index,
@@ -101,16 +113,13 @@ def _shard(
     )
 
 
-def _momentum(checkpoint: Checkpoint, module: torch.nn.Module, chunks: int, elements: int) -> torch.Tensor:
-    """A checkpoint's momentum as rows."""
-    rows = torch.zeros(chunks, elements)
+def _momentum(checkpoint: Checkpoint, module: nn.Module) -> list[torch.Tensor]:
+    """A checkpoint's momentum of every parameter that is learnt, in its order of memory."""
     state = checkpoint.optimizer["state"]
-    learnt = trained(module)
-    places = dict(zip(map(id, learnt), views(rows.view(-1), learnt), strict=True))
+    found = []
     for index, parameter in enumerate(module.parameters()):
-        buffer = state.get(index, {}).get("momentum_buffer")
-        if buffer is not None:
-            if id(parameter) not in places:
-                raise RunError("the checkpoint has momentum for parameters that are not learnt")
-            places[id(parameter)].copy_(buffer)
-    return rows
+        if parameter.requires_grad:
+            buffer = state.get(index, {}).get("momentum_buffer")
+            momentum = torch.zeros_like(parameter, requires_grad=False)
+            found.append(momentum if buffer is None else momentum.copy_(buffer))
+    return found

@@ -90,8 +90,8 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
             trainer = trainers[index]
             dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
-        if all(cell.together for cell in plan.cells):
-            dist.barrier()  # who leaves first would look like one that is lost
+        if len(trainers) > 1 or plan.cells[0].together:
+            dist.barrier()  # who leaves first would look like one that is lost, or take the servers along
 
 
 def _instruments(replica: Replica, stack: ExitStack) -> Instruments:

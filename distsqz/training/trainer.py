@@ -63,12 +63,13 @@ class Trainer:
         self.step = resume.step if resume else 0
         if replica.joins:
             assert servers is not None
-            load_rows(servers.parameters(cell.name), module)
-            self.step = servers.progress(cell.name)
+            self.step = servers.progress(cell.name, replica.rank)
         self._memory_format = cell.memory_format(module)
         self._module = module
         self._recipe = cell.recipe()
         self._sync = self._join(instruments.transfers, resume, servers)
+        if replica.joins and servers:
+            load_rows(servers.parameters(cell.name), module)
         if self._sync.peers and options.metered:
             instruments = replace(instruments, peers=self._sync.peers)
         self._data = cell.open_data()
@@ -135,7 +136,7 @@ class Trainer:
             consistency=cell.server.agreement,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            version=resume.step if resume else 0,
+            step=self.step,
             timeout_s=replica.timeout_s,
             transfers=transfers,
         )
@@ -148,18 +149,19 @@ class Trainer:
         """
         until = self.step + steps
         while self.step < until:
-            evaluates, saves = self._due()
             try:
-                self._train_step(settle=evaluates or saves or self.step + 1 == until)
+                self._train_step(settle=any(self._due(self.step + 1)) or self.step + 1 == until)
+                done = self._sync.next_step(self.step)
+                evaluates, saves = self._due(done)
                 if evaluates:
-                    self._evaluate(self.step + 1)
+                    self._evaluate(done)
                 if saves:
-                    self._save(self.step + 1)
+                    self._save(done)
                 if (evaluates or saves) and self.cell.together:
                     dist.barrier()  # else the next step would count one rank's work here as communication
             except Exception as error:
                 raise self._failure(error) from error
-            self.step = self._sync.next_step(self.step)
+            self.step = done
 
     def close(self) -> None:
         """Lets go of connections, and of processes that decode images."""
@@ -206,14 +208,18 @@ class Trainer:
         rise = min(1.0, (self.step + 1) / (self.cell.options.lr_warmup_steps + 1))
         return rise * self._recipe.lr_at(self.step, self.cell.total_steps)
 
-    def _due(self) -> tuple[bool, bool]:
-        """What is due after this step: judging, saving."""
-        options, done = self.cell.options, self.step + 1
-        at_end = done == self.cell.total_steps
-        evaluates = (options.evaluate == "epoch" and done % self._steps_per_epoch == 0) or (
+    def _due(self, done: int) -> tuple[bool, bool]:
+        """What is due once the next step has led to `done` updates: judging, saving."""
+        options = self.cell.options
+
+        def passes(every: int) -> bool:
+            return done // every > self.step // every  # a worker that is left behind skips some
+
+        at_end = done >= self.cell.total_steps
+        evaluates = (options.evaluate == "epoch" and passes(self._steps_per_epoch)) or (
             options.evaluate == "end" and at_end
         )
-        saves = options.checkpoint_every > 0 and (done % options.checkpoint_every == 0 or at_end)
+        saves = options.checkpoint_every > 0 and (passes(options.checkpoint_every) or at_end)
         return evaluates and self._data.validation is not None, saves
 
     def _send_records(self) -> None:
@@ -223,7 +229,9 @@ class Trainer:
             if self._tx_bytes is None or record.tcp_tx_bytes is None:
                 self._tx_bytes = None
             else:
-                self._tx_bytes += record.tcp_tx_bytes
+                # What a worker pulls, a server sends.
+                pulled = record.tcp_rx_bytes if self.cell.server else 0
+                self._tx_bytes += record.tcp_tx_bytes + (pulled or 0)
             self._unsettled.append(record)
         self._outbox.put({**records, "steps": self._settled()})
 
@@ -238,7 +246,9 @@ class Trainer:
         return settled
 
     def _all_tx_bytes(self) -> int | None:
-        """TCP payload that all ranks have sent in steps so far."""
+        """TCP payload that ranks and servers have sent in steps so far; None where ranks do not meet."""
+        if not self.cell.together:
+            return None
         sent = self._gather(self._tx_bytes)
         return None if None in sent else sum(sent)
 

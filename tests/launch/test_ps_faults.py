@@ -62,7 +62,7 @@ def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happe
     done = joined.finish(process)
     assert done.status == 0, done.stderr
     assert done.run.meta["status"] == COMPLETE
-    ((told,),) = [cell["restarts"] for cell in done.run.cells]
+    ((told,),) = [cell["restarted"] for cell in done.run.cells]
     assert "all start again from the checkpoint of step" in told["text"]
     assert "steps are repeated" in told["text"]
     assert told["text"] in done.stderr
@@ -84,7 +84,7 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
     kill_one(joined.runs, "WorkerActor", at_step=100)
     done = joined.finish(process)
     assert done.status == 0, done.stderr
-    ((told,),) = [cell["restarts"] for cell in done.run.cells]
+    ((told,),) = [cell["restarted"] for cell in done.run.cells]
     assert "was lost" in told["text"]
     assert "replaced on" in told["text"]
     steps = done.table("steps")

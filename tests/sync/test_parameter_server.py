@@ -20,7 +20,7 @@ from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.client import ServerClient
 from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import layout_of, to_rows
+from distsqz.sync.flat import layout_of, to_rows, trained
 from distsqz.sync.pair import WORKER_END, Pair, open_store
 from distsqz.sync.shard import Shard, ShardSettings
 
@@ -87,8 +87,18 @@ def service(
         cell="c", workers=workers, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, consistency=consistency
     )
     records: list[UpdateRecord] = []
-    rows = to_rows(model(), layout)
-    shards = [Shard(index, rows, layout, asked, "h", report=records.append) for index in range(servers)]
+    parameters = trained(model())
+    shards = [
+        Shard(
+            index,
+            to_rows(parameters, layout, layout.owned_by(index)),
+            layout,
+            asked,
+            "h",
+            report=records.append,
+        )
+        for index in range(servers)
+    ]
     stores = [open_store(HERE) for _ in shards]
     made: list[Worker] = []
     try:

@@ -35,14 +35,14 @@ def test_without_a_bound_everyone_passes(order: list[int]) -> None:
         gate.finish(worker)
 
 
-def test_a_worker_that_leaves_holds_nobody_back_and_one_that_joins_begins_with_the_slowest() -> None:
+def test_a_worker_that_leaves_holds_nobody_back_and_one_that_joins_counts_from_its_step() -> None:
     gate = StalenessGate(range(2), 0)
     gate.finish(0)
     assert not gate.may_begin(0)
     gate.leave(1)
     assert gate.may_begin(0)
     gate.finish(0)
-    gate.join(1)
+    gate.join(1, 2)
     assert gate.may_begin(1)
     gate.finish(1)
     assert not gate.may_begin(1)

@@ -47,8 +47,8 @@ class LocalServers:
         self._servers = servers
         self.places: Sequence[ShardPlace] = self._ask("place")
 
-    def admit(self, cell: str, rank: int, name: str) -> None:
-        self._ask("admit", cell, rank, name)
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
+        self._ask("admit", cell, rank, name, step)
 
     def parameters(self, cell: str) -> torch.Tensor:
         return _joined(self._ask("parameters", cell))
@@ -56,8 +56,8 @@ class LocalServers:
     def momentum(self, cell: str) -> torch.Tensor:
         return _joined(self._ask("momentum", cell))
 
-    def progress(self, cell: str) -> int:
-        return min(self._ask("progress", cell))
+    def progress(self, cell: str, rank: int) -> int:
+        return min(self._ask("progress", cell, rank))
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return [ask(self._folder, index, method, *arguments) for index in range(self._servers)]
