@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -52,6 +54,19 @@ class _EndsBadly(SmallNet):
 class RaisingNet(_EndsBadly):
     def end(self) -> None:
         raise ValueError(COMPLAINT)
+
+
+MARKER = Path("/tmp/distsqz-test-died-once")
+"""Where the model that dies once leaves word that it has."""
+
+
+class DiesOnceNet(_EndsBadly):
+    """Its process is gone the first time; the one that takes its place trains on."""
+
+    def end(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            MARKER.touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class DyingNet(_EndsBadly):

@@ -62,6 +62,7 @@ def test_an_interrupted_run_keeps_what_it_measured(embedded: Commands, stop: Cal
     assert 0 < said["cells"][0]["steps"] <= stopped.table("steps")["step"].max() + 1
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_a_readable_run_and_takes_its_ray_with_it(embedded: Commands) -> None:
     driver = embedded.start("launch/ddp.py", *ENDLESS)
     wait_for_steps(embedded.runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import torch
 from commands import SMALL, Commands, wait_until
 
 from distsqz.runs import COMPLETE, FAILED, Run
+from tests.own_models import ENDS_ON_RANK, MARKER
 
 pytestmark = pytest.mark.ray
 
@@ -45,42 +47,53 @@ def final_parameters(run: Run) -> dict[str, torch.Tensor]:
     return parameters
 
 
-@pytest.fixture(scope="module")
-def undisturbed(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    commands = Commands(tmp_path_factory.mktemp("undisturbed") / "runs", {"RAY_ADDRESS": ray_address})
-    done = commands("launch/ps.py", *SMALL, *STEPS, "--steps", 400, "--checkpoint-every", 50)
-    assert done.status == 0, done.stderr
-    return final_parameters(done.run)
+@pytest.fixture
+def never_died() -> Iterator[None]:
+    """The model that dies once has not yet."""
+    MARKER.unlink(missing_ok=True)
+    yield
+    MARKER.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("kind", ["WorkerActor", pytest.param("ServerActor", marks=pytest.mark.slow)])
 def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happened(
-    joined: Commands, undisturbed: dict[str, torch.Tensor], kind: str
+    joined: Commands,
+    never_died: None,  # noqa: ARG001 - for what it does
 ) -> None:
-    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 400, "--checkpoint-every", 50)
-    kill_one(joined.runs, kind, at_step=75)
-    done = joined.finish(process)
+    command = ("launch/ps.py", "--model", "tests.own_models:DiesOnceNet", *SMALL[2:], *STEPS)
+    command += ("--steps", 8, "--checkpoint-every", 2)
+    done = joined(*command)
     assert done.status == 0, done.stderr
     assert done.run.meta["status"] == COMPLETE
     ((told,),) = [cell["restarted"] for cell in done.run.cells]
-    assert "all start again from the checkpoint of step" in told["text"]
-    assert "steps are repeated" in told["text"]
+    assert f"rank {ENDS_ON_RANK}" in told["text"]
+    assert "all start again from the checkpoint of step 2, 1 steps are repeated" in told["text"]
     assert told["text"] in done.stderr
-    steps = done.table("steps")
-    assert set(steps["attempt"]) == {0, 1}
+    assert set(done.table("steps")["attempt"]) == {0, 1}
     ended = final_parameters(done.run)
-    assert all(torch.equal(ended[name], value) for name, value in undisturbed.items())
+
+    undisturbed = joined(*command)  # it has died before
+    assert "restarted" not in undisturbed.run.cells[0]
+    for name, value in final_parameters(undisturbed.run).items():
+        assert torch.equal(ended[name], value)
 
 
-@pytest.mark.parametrize(
-    "consistency",
-    [pytest.param(("async",), marks=pytest.mark.slow), ("ssp", "--staleness", 2)],
-    ids=["async", "ssp"],
-)
+@pytest.mark.slow
+def test_a_server_that_dies_sends_all_back_to_the_checkpoint(joined: Commands) -> None:
+    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 3000, "--checkpoint-every", 50)
+    kill_one(joined.runs, "ServerActor", at_step=75)
+    done = joined.finish(process)
+    assert done.status == 0, done.stderr
+    ((told,),) = [cell["restarted"] for cell in done.run.cells]
+    assert "all start again from the checkpoint of step" in told["text"]
+    assert set(done.table("steps")["attempt"]) == {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("consistency", [("async",), ("ssp", "--staleness", 2)], ids=["async", "ssp"])
 def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
     joined: Commands, consistency: tuple[object, ...]
 ) -> None:
-    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 1000, "--consistency", *consistency)
+    process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 3000, "--consistency", *consistency)
     kill_one(joined.runs, "WorkerActor", at_step=100)
     done = joined.finish(process)
     assert done.status == 0, done.stderr
@@ -91,7 +104,7 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
     lost = told["rank"]
     assert set(steps[steps["rank"] != lost]["attempt"]) == {0}
     assert set(steps[steps["rank"] == lost]["attempt"]) == {0, 1}
-    assert (steps.groupby("rank")["step"].max() == 999).all()
+    assert (steps.groupby("rank")["step"].max() == 2999).all()
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_four_hosts_at_a_gigabit_where_nothing_is_said(monkeypatch: pytest.Monke
 
 def test_two_hosts_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "what_is_missing", lambda: None)
-    monkeypatch.setattr(lab, "available_memory", lambda: 6 << 30)
+    monkeypatch.setattr(lab, "available_memory", lambda: 8 << 30)
     assert lab_for(NetworkOptions(rate="100mbit"), SessionOptions()) == LabOptions(hosts=2, rate="100mbit")
 
 

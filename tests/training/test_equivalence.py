@@ -47,8 +47,18 @@ def trained_in_one_process(model: torch.nn.Module, joined_batch: int) -> dict[st
     return model.state_dict()
 
 
-@pytest.mark.parametrize("name", ["squeezenet_without_dropout", "alexnet_without_dropout"])
-@pytest.mark.parametrize("strategy", [None, ServerOptions(servers=2)], ids=["ddp", "ps"])
+PS = ServerOptions(servers=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("squeezenet_without_dropout", None),
+        ("alexnet_without_dropout", None),
+        ("squeezenet_without_dropout", PS),
+        pytest.param("alexnet_without_dropout", PS, marks=pytest.mark.slow),
+    ],
+)
 def test_two_workers_train_the_parameters_of_one_process_on_the_joined_batch(
     name: str, strategy: ServerOptions | None, tmp_path: Path
 ) -> None:
