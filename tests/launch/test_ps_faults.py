@@ -57,6 +57,7 @@ def never_died() -> Iterator[None]:
 
 def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happened(
     joined: Commands,
+    tmp_path: Path,
     never_died: None,  # noqa: ARG001 - for what it does
 ) -> None:
     command = ("launch/ps.py", "--model", "tests.own_models:DiesOnceNet", *SMALL[2:], *STEPS)
@@ -71,7 +72,8 @@ def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happe
     assert set(done.table("steps")["attempt"]) == {0, 1}
     ended = final_parameters(done.run)
 
-    undisturbed = joined(*command)  # it has died before
+    undisturbed = Commands(tmp_path / "again", joined.ray)(*command)  # it has died before
+    assert undisturbed.status == 0, undisturbed.stderr
     assert "restarted" not in undisturbed.run.cells[0]
     for name, value in final_parameters(undisturbed.run).items():
         assert torch.equal(ended[name], value)
