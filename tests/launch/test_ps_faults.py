@@ -55,6 +55,7 @@ def never_died() -> Iterator[None]:
     MARKER.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happened(
     joined: Commands,
     tmp_path: Path,
