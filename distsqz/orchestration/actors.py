@@ -29,7 +29,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from distsqz.errors import RunError
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
-from distsqz.orchestration.failures import Failure, explain, failure_of
+from distsqz.orchestration.failures import PARTING_S, Failure, explain, failure_of
 from distsqz.orchestration.network import metered_interface
 from distsqz.orchestration.priority import come_forward, step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
@@ -41,9 +41,6 @@ from distsqz.training.session import SessionPlan, run_session
 
 START_TIMEOUT_S = 120.0
 """Within which Ray has to find a place for a worker and start it."""
-
-PARTING_S = 2.0
-"""How long after a failure the others are listened to."""
 
 POLL_S = 0.5
 

@@ -18,15 +18,13 @@ from ray.train.torch.config import _TorchBackend
 
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
-from distsqz.orchestration.failures import failure_of
+from distsqz.orchestration.failures import PARTING_S, failure_of
 from distsqz.orchestration.network import metered_interface
 from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
 from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
-
-PARTING_S = 2.0
 
 
 class _LetOthersFinish(UserCallback):  # type: ignore[misc]  # Ray is untyped

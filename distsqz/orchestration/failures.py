@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from distsqz.errors import RunError
 
+PARTING_S = 2.0
+"""How long after a worker's failure the others are listened to before they are ended."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:

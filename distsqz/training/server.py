@@ -70,11 +70,6 @@ class Server:
         """The optimizer's momentum by chunk."""
         return self._shards[cell].momentum()
 
-    def close(self) -> None:
-        """Breaks every connection."""
-        for shard in self._shards.values():
-            shard.close()
-
 
 def _shard(
     plan: SessionPlan,
