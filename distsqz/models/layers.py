@@ -87,6 +87,12 @@ def totals_by_module(layers: Iterable[Layer]) -> dict[str, Totals]:
     return {name: totals(group) for name, group in parts.items()}
 
 
+def layer_names(model: nn.Module) -> dict[str, str]:
+    """Module path -> the paper's name where the model knows it, else the path."""
+    known: dict[str, str] = getattr(model, "layer_names", {})
+    return {path: known.get(path, path or type(module).__name__) for path, module in model.named_modules()}
+
+
 class _Call:
     """What one call of a module tells: shapes, not values."""
 
@@ -103,7 +109,7 @@ class _Call:
 
 
 def _layers(model: nn.Module, calls: dict[nn.Module, list[_Call]]) -> list[Layer]:
-    known_names: dict[str, str] = getattr(model, "layer_names", {})
+    names = layer_names(model)
     paths = {module: path for path, module in model.named_modules()}
     never_called = [module for module in paths if module not in calls]
     counted: set[Tensor] = set()
@@ -118,7 +124,7 @@ def _layers(model: nn.Module, calls: dict[nn.Module, list[_Call]]) -> list[Layer
         if held or (is_leaf and any(call.reshapes for call in made)):
             layers.append(
                 Layer(
-                    name=known_names.get(paths[module], paths[module] or type(module).__name__),
+                    name=names[paths[module]],
                     kind=type(module).__name__,
                     params=sum(parameter.numel() for parameter in own),
                     tensors=len(own),
