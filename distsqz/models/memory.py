@@ -1,4 +1,4 @@
-"""What a forward pass needs of memory besides the weights: the tensors alive at each step, and room to unfold.
+"""What a forward pass needs of memory besides the weights: the tensors alive at each step, room to unfold.
 
 Counted is what a runtime that plans its memory needs for one image, the operations taking their turns as the
 model is written:
@@ -153,7 +153,7 @@ def _joins_channels(node: fx.Node) -> bool:
 
 
 def _write_parts_in_place(index: int, node: fx.Node, trace: _Trace, buffers: dict[int, _Buffer]) -> None:
-    """Gives the parts that are needed for nothing else a place in the result, which then exists from the first on.
+    """Gives parts that are needed for nothing else a place in the result, which exists from the first on.
 
     With one image, a part is a stretch of the result.
     """
@@ -168,7 +168,7 @@ def _write_parts_in_place(index: int, node: fx.Node, trace: _Trace, buffers: dic
 
 
 def _im2col_row_values(trace: _Trace, node: fx.Node) -> int:
-    """A filter's weights for each position of an output row (of a plane of rows, in three dimensions: a row)."""
+    """As many values as a filter has weights, for each position of a row."""
     module = trace.convolution(node)
     if module is None or _is_pointwise(module):
         return 0

@@ -1,0 +1,222 @@
+"""What fits where: a model's weights, live tensors and workspace against the on-chip memory of real devices.
+
+How tensors are counted stands in `distsqz/models/memory.py`. A precision gives every weight and every
+activation 4, 2 or 1 bytes; int8 keeps biases in 32 bits, as integer kernels add them to 32-bit sums, and its
+scales are left out. A total is the weights and the most that live tensors and the workspace of the operation
+at hand need together. The workspace in it is im2col a row of the output at a time; what unfolding the whole
+input would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the codes
+of one layer at a time, a byte each, are decoded into memory (`decode_bytes`).
+
+A device's memories on the chip count as one, whatever buses and banks divide them, and nothing else is on it: a
+verdict says what cannot fit, and what might.
+
+The csv format carries the table of what fits alone; the others carry every table.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import nn
+
+from analysis.formats import Format, render, to_json
+from distsqz.cli import run_command
+from distsqz.errors import RequestError
+from distsqz.models.layers import layer_table
+from distsqz.models.memory import Step, memory_steps
+from distsqz.models.registry import ModelOptions, build_model, image_size_of
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+BYTES_A_VALUE: dict[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES_A_BIAS: dict[str, int] = {"fp32": 4, "fp16": 2, "int8": 4}
+IMAGENET_CLASSES = 1000
+DEVICES = Path(__file__).with_name("devices.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which models, at which precisions and image size."""
+
+    models: tuple[str, ...] = ("squeezenet", "squeezenet1_1", "alexnet", "alexnet_bvlc")
+    """Names in the registry, or package.module:factory for a model of your own."""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    """Of weights and activations alike."""
+    archive: Path | None = None
+    """A compressed archive of the first model: its size stands in for the weights in a row of its own."""
+    image_size: int | None = None
+    """Height and width of the image, in pixels; by default what each model was made for."""
+    num_classes: int = IMAGENET_CLASSES
+    """Classes that the models tell apart."""
+    format: Format = "table"
+    """How the result is printed; csv prints the table of what fits alone."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one model needs at one precision, for one image."""
+
+    model: str
+    weights: str
+    """How they are kept: a precision, or `archive`."""
+    image_size: int
+    weights_bytes: int
+    activation_bytes: int
+    """The most that live tensors take at any step."""
+    activation_peak: str
+    """The operation at which they do."""
+    im2col_bytes: int
+    """Of the convolution that unfolds to the most, its whole input at once."""
+    row_im2col_bytes: int
+    """Likewise, a row of the output at a time."""
+    decode_bytes: int
+    total_bytes: int
+
+
+def main(options: Options) -> None:
+    """Prints what the models need, what the devices have, and what fits."""
+    if not options.models or not options.precisions:
+        empty = "--precisions" if options.models else "--models"
+        raise RequestError(f"{empty}: none given; give at least one")
+    found = [row for name in options.models for row in footprints(name, options)]
+    budgets = devices()
+    print(
+        "One image, forward. Tensors count while an operation still needs them; a concatenation's parts are "
+        "written into its result, ReLU in place where the model says so. Totals hold im2col a row at a time.",
+        file=sys.stderr,
+    )
+    fits = fits_frame(found, budgets)
+    if options.format == "json":
+        print(
+            to_json(
+                {
+                    "footprints": [asdict(row) for row in found],
+                    "devices": budgets.to_dict("records"),
+                    "fits": fits.to_dict("records"),
+                }
+            )
+        )
+    else:
+        print("\n\n".join(tables(found, budgets, fits, options.format)))
+
+
+def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fmt: Format) -> list[str]:
+    """What models need, what devices have, what fits; as csv what fits alone, a row for each pair."""
+    if fmt == "csv":
+        return [render(fits, fmt)]
+    needs = pd.DataFrame([asdict(row) for row in found])
+    matrix = fits.pivot(index=["model", "weights"], columns="device", values="fits")
+    rows = [(row.model, row.weights) for row in found]
+    matrix = matrix.loc[rows, budgets["device"]].rename_axis(columns=None).reset_index()
+    legend = (
+        "What fits (all: on the chip; flash: weights in its flash, the rest on the chip; "
+        "weights: they alone on the chip; no)"
+    )
+    return [
+        render(needs, fmt, "What models need, for one image"),
+        render(budgets, fmt, "What devices have on the chip"),
+        render(matrix, fmt, legend),
+    ]
+
+
+def footprints(name: str, options: Options) -> list[Footprint]:
+    """A model's needs at each precision, and of its archive where it is the first model."""
+    asked = ModelOptions(model=name, image_size=options.image_size)
+    with torch.device("meta"):  # Shapes are all that is wanted: nothing is allocated or computed.
+        model = build_model(asked, options.num_classes)
+    image_size = image_size_of(asked)
+    steps = memory_steps(model, image_size)
+    rows = [
+        _footprint(name, kept, image_size, steps, BYTES_A_VALUE[kept], weights_bytes(model, kept))
+        for kept in options.precisions
+    ]
+    if options.archive is not None and name == options.models[0]:
+        largest_layer = max(layer.params for layer in layer_table(model, image_size))
+        size = _size_of(options.archive)
+        rows.append(_footprint(name, "archive", image_size, steps, 1, size, largest_layer))
+    return rows
+
+
+def weights_bytes(model: nn.Module, precision: str) -> int:
+    """Of all parameters; those of one dimension are biases or scales, and as wide as a bias."""
+    return sum(
+        parameter.numel() * (BYTES_A_BIAS if parameter.dim() <= 1 else BYTES_A_VALUE)[precision]
+        for parameter in model.parameters()
+    )
+
+
+def devices() -> pd.DataFrame:
+    """The budgets: device, kind, on_chip_bytes, flash_bytes (null where it has none), made_of, source."""
+    return pd.read_csv(DEVICES, dtype={"on_chip_bytes": "Int64", "flash_bytes": "Int64"})
+
+
+def fits_frame(found: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
+    """A row for each device and footprint: what is needed, what is there, and the verdict in `fits`."""
+    return pd.DataFrame(
+        [
+            {
+                "device": device["device"],
+                "on_chip_bytes": device["on_chip_bytes"],
+                "flash_bytes": device["flash_bytes"],
+                "model": row.model,
+                "weights": row.weights,
+                "weights_bytes": row.weights_bytes,
+                "total_bytes": row.total_bytes,
+                "fits": verdict(row, device["on_chip_bytes"], device["flash_bytes"]),
+            }
+            for device in budgets.to_dict("records")
+            for row in found
+        ]
+    )
+
+
+def verdict(need: Footprint, on_chip_bytes: int, flash_bytes: Any) -> str:
+    """The best of: all on the chip, weights in its flash, weights alone on the chip, none of these."""
+    if need.total_bytes <= on_chip_bytes:
+        return "all"
+    in_flash = not pd.isna(flash_bytes) and need.weights_bytes <= flash_bytes
+    if in_flash and need.total_bytes - need.weights_bytes <= on_chip_bytes:
+        return "flash"
+    return "weights" if need.weights_bytes <= on_chip_bytes else "no"
+
+
+def _footprint(
+    name: str,
+    kept: str,
+    image_size: int,
+    steps: list[Step],
+    value_bytes: int,
+    weights: int,
+    decode_bytes: int = 0,
+) -> Footprint:
+    peak = max(steps, key=lambda step: step.live_values)
+    most_values = max(step.live_values + step.im2col_row_values for step in steps)
+    return Footprint(
+        model=name,
+        weights=kept,
+        image_size=image_size,
+        weights_bytes=weights,
+        activation_bytes=peak.live_values * value_bytes,
+        activation_peak=peak.name,
+        im2col_bytes=max(step.im2col_values for step in steps) * value_bytes,
+        row_im2col_bytes=max(step.im2col_row_values for step in steps) * value_bytes,
+        decode_bytes=decode_bytes,
+        total_bytes=weights + decode_bytes + most_values * value_bytes,
+    )
+
+
+def _size_of(archive: Path) -> int:
+    if not archive.is_file():
+        raise RequestError(f"--archive {archive}: no such file; give a compressed archive")
+    return archive.stat().st_size
+
+
+if __name__ == "__main__":
+    run_command(main, Options, "What fits where: models against the on-chip memory of real devices.")
