@@ -1,8 +1,8 @@
 """The paper's Table 1 and Table 2 with our own figures beside them.
 
 Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size"
-(2016), the columns of table 1 that count parameters, and table 2. Its sizes are in megabytes of 10^6 bytes, its
-ratios against 240 of them, and its accuracies on ImageNet's validation images.
+(2016), the columns of table 1 that count parameters, and table 2. Its sizes are in megabytes of 10^6 bytes,
+its ratios against 240 of them, and its accuracies on ImageNet's validation images.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def beside_published_layers(ours: pd.DataFrame) -> pd.DataFrame:
     """Table 1 with ours beside it, a row a module and one for the total.
 
     `ours` has a row a layer with its name (`fire2/squeeze1x1`), params, nonzero, bits (of a shared value) and
-    bytes. Layers of a module are added up; its bits are the mean over nonzero values. Modules that the paper does not
-    have get nulls for the published columns.
+    bytes. Layers of a module are added up; its bits are the mean over nonzero values. Modules that the paper
+    does not have get nulls for the published columns.
     """
     parts = ours.assign(layer=ours["layer"].str.partition("/")[0], value_bits=ours["bits"] * ours["nonzero"])
     modules = parts.groupby("layer", sort=False)[["params", "nonzero", "value_bits", "bytes"]].sum()

@@ -4,11 +4,11 @@ How tensors are counted stands in `distsqz/models/memory.py`. A precision gives 
 activation 4, 2 or 1 bytes; int8 keeps biases in 32 bits, as integer kernels add them to 32-bit sums, and its
 scales are left out. A total is the weights and the most that live tensors and the workspace of the operation
 at hand need together. The workspace in it is im2col a row of the output at a time; what unfolding the whole
-input would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the codes
-of one layer at a time, a byte each, are decoded into memory (`decode_bytes`).
+input would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the
+codes of one layer at a time, a byte each, are decoded into memory (`decode_bytes`).
 
-A device's memories on the chip count as one, whatever buses and banks divide them, and nothing else is on it: a
-verdict says what cannot fit, and what might.
+A device's memories on the chip count as one, whatever buses and banks divide them, and as empty: a verdict
+says what cannot fit, and what might.
 
 The csv format carries the table of what fits alone; the others carry every table.
 """
@@ -116,8 +116,8 @@ def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fm
     rows = [(row.model, row.weights) for row in found]
     matrix = matrix.loc[rows, budgets["device"]].rename_axis(columns=None).reset_index()
     legend = (
-        "What fits (all: on the chip; flash: weights in its flash, the rest on the chip; "
-        "weights: they alone on the chip; no)"
+        "What fits (all: in memory on the chip; flash: weights in flash on the chip, the rest in memory; "
+        "weights: they alone, in either; no)"
     )
     return [
         render(needs, fmt, "What models need, for one image"),
@@ -178,13 +178,13 @@ def fits_frame(found: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(need: Footprint, on_chip_bytes: int, flash_bytes: Any) -> str:
-    """The best of: all on the chip, weights in its flash, weights alone on the chip, none of these."""
+    """The best of: all in its memory, weights in its flash and the rest in memory, weights alone, none."""
     if need.total_bytes <= on_chip_bytes:
         return "all"
     in_flash = not pd.isna(flash_bytes) and need.weights_bytes <= flash_bytes
     if in_flash and need.total_bytes - need.weights_bytes <= on_chip_bytes:
         return "flash"
-    return "weights" if need.weights_bytes <= on_chip_bytes else "no"
+    return "weights" if in_flash or need.weights_bytes <= on_chip_bytes else "no"
 
 
 def _footprint(

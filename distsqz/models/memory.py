@@ -7,7 +7,8 @@ model is written:
   image counts until its last use, the logits to the end;
 - what PyTorch does in place stays in place (`ReLU(inplace=True)`), and a view (flatten, dropout when
   evaluating) takes nothing;
-- the parts of a concatenation of channels are written straight into its result where nothing else needs them;
+- the parts of a concatenation of channels are written straight into its result, which then exists from the first
+  of them on, unless something needs them afterwards;
 - what a layer keeps to itself (the indices of a max pool, the squares of a response normalisation) is not
   counted.
 """
@@ -86,6 +87,9 @@ def _traced(model: nn.Module) -> fx.GraphModule:
         ) from error
 
 
+_Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
 @dataclass
 class _Buffer:
     """Memory that one or more tensors share, and the first and last step that touch it."""
@@ -116,10 +120,10 @@ class _Trace(fx.Interpreter):
         ]
         return result
 
-    def convolution(self, node: fx.Node) -> nn.Module | None:
+    def convolution(self, node: fx.Node) -> _Convolution | None:
         """The layer that the operation is, if it is a convolution."""
         module = self.modules_by_path.get(str(node.target)) if node.op == "call_module" else None
-        return module if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
+        return module if isinstance(module, _Convolution) else None
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -132,7 +136,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _storage(tensor: Tensor) -> int:
     """What tells a tensor's memory from another's; on the meta device there are no addresses."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _buffers(nodes: list[fx.Node], trace: _Trace) -> list[_Buffer]:
@@ -148,19 +152,21 @@ def _buffers(nodes: list[fx.Node], trace: _Trace) -> list[_Buffer]:
 
 
 def _joins_channels(node: fx.Node) -> bool:
-    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return node.target in (torch.cat, torch.concat, torch.concatenate) and dim == 1
+    if all(node.target is not join for join in (torch.cat, torch.concat, torch.concatenate)):
+        return False
+    return bool((node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) == 1)
 
 
 def _write_parts_in_place(index: int, node: fx.Node, trace: _Trace, buffers: dict[int, _Buffer]) -> None:
-    """Gives parts that are needed for nothing else a place in the result, which exists from the first on.
+    """Gives parts that nothing needs afterwards a place in the result, which exists from the first on.
 
     With one image, a part is a stretch of the result.
     """
-    result, *parts = trace.touched[node]
-    whole = buffers[_storage(result)]
-    places = [_storage(part) for part in parts]
-    for place in places:
+    whole = buffers[_storage(trace.results[node])]
+    parts = node.args[0] if node.args else node.kwargs["tensors"]
+    assert isinstance(parts, list | tuple)
+    places = [_storage(trace.results[part]) for part in parts if isinstance(part, fx.Node)]
+    for place in set(places) & buffers.keys():
         part = buffers[place]
         if part.last == index and part.first > 0 and places.count(place) == 1:
             whole.first = min(whole.first, part.first)
@@ -178,13 +184,11 @@ def _im2col_row_values(trace: _Trace, node: fx.Node) -> int:
 def _im2col_rows(trace: _Trace, node: fx.Node) -> int:
     if trace.convolution(node) is None:
         return 0
-    shape = trace.results[node].shape
-    return shape[2:-1].numel()
+    return int(trace.results[node].shape[2:-1].numel())
 
 
-def _is_pointwise(module: nn.Module) -> bool:
+def _is_pointwise(module: _Convolution) -> bool:
     """Whether the input itself is the matrix to multiply by."""
-    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     return (
         all(size == 1 for size in module.kernel_size)
         and all(stride == 1 for stride in module.stride)

@@ -1,0 +1,116 @@
+"""analysis/footprint.py: what models need, what devices have, what fits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.footprint import Footprint, Options, devices, footprints, main, verdict
+from analysis.formats import Format
+from distsqz.errors import RequestError
+
+SCRIPT = Path(__file__).parents[2] / "analysis" / "footprint.py"
+SQUEEZENET = Options(models=("squeezenet",))
+
+
+def test_weights_are_the_published_bytes_and_int8_keeps_biases_in_32_bits() -> None:
+    fp32, fp16, int8 = footprints("squeezenet", SQUEEZENET)
+    assert (fp32.weights_bytes, fp16.weights_bytes) == (4_993_696, 2_496_848)
+    biases = 96 + 2 * (16 + 128) + 2 * (32 + 256) + 2 * (48 + 384) + 2 * (64 + 512) + 1000
+    assert int8.weights_bytes == 1_248_424 + 3 * biases
+
+
+def test_activations_are_those_around_pool1_and_a_total_has_all_of_them() -> None:
+    fp32, _, int8 = footprints("squeezenet", SQUEEZENET)
+    values = 96 * 109 * 109 + 96 * 54 * 54
+    assert (fp32.activation_bytes, int8.activation_bytes) == (4 * values, values)
+    assert (fp32.activation_peak, fp32.total_bytes) == ("pool1", 4_993_696 + 4 * values)
+    assert fp32.im2col_bytes == 4 * 3 * 7 * 7 * 109 * 109
+    assert fp32.row_im2col_bytes == 4 * 3 * 7 * 7 * 109
+
+
+def test_an_archive_counts_as_its_file_and_one_decoded_layer(tmp_path: Path) -> None:
+    archive = tmp_path / "m.sqz"
+    archive.write_bytes(bytes(470_000))
+    row = footprints("squeezenet", replace(SQUEEZENET, archive=archive))[-1]
+    assert (row.weights, row.weights_bytes, row.decode_bytes) == ("archive", 470_000, 513_000)
+    assert row.total_bytes == 470_000 + 513_000 + 96 * 109 * 109 + 96 * 54 * 54
+
+
+def test_every_device_has_a_source_and_the_bytes_of_what_it_is_made_of() -> None:
+    table = devices()
+    assert len(table) >= 17
+    assert table["device"].is_unique
+    assert table["source"].str.len().min() > 10
+    assert set(table["kind"]) == {"FPGA", "microcontroller"}
+    for device in table.to_dict("records"):
+        parts = re.findall(r"(\d+) x (\d+) Kbit", device["made_of"])
+        assert device["on_chip_bytes"] == sum(int(n) * int(kbit) * 128 for n, kbit in parts) > 0
+        assert pd.isna(device["flash_bytes"]) or device["flash_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("on_chip_bytes", "flash_bytes", "expected"),
+    [(150, pd.NA, "all"), (149, pd.NA, "weights"), (50, 100, "flash"), (49, 100, "weights"), (99, 99, "no")],
+)
+def test_verdicts_change_at_the_last_byte(on_chip_bytes: int, flash_bytes: object, expected: str) -> None:
+    need = Footprint(
+        model="m",
+        weights="int8",
+        image_size=1,
+        weights_bytes=100,
+        activation_bytes=50,
+        activation_peak="conv",
+        im2col_bytes=0,
+        row_im2col_bytes=0,
+        decode_bytes=0,
+        total_bytes=150,
+    )
+    assert verdict(need, on_chip_bytes, flash_bytes) == expected
+
+
+@pytest.mark.parametrize("fmt", ["table", "markdown", "latex"])
+def test_tables_hold_needs_budgets_and_verdicts(fmt: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    main(replace(SQUEEZENET, format=fmt))
+    text = capsys.readouterr().out
+    for figure in ("5,682,048", "45,342,720", "DS890", "weights"):
+        assert figure in text
+
+
+def test_csv_has_a_row_for_each_device_and_need(capsys: pytest.CaptureFixture[str]) -> None:
+    main(replace(SQUEEZENET, format="csv"))
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == 3 * len(devices())
+    assert {row["fits"] for row in rows} <= {"all", "flash", "weights", "no"}
+
+
+def test_command_prints_one_json_object(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--models", "squeezenet", "alexnet", "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    fits = {(row["device"], row["model"], row["weights"]): row["fits"] for row in result["fits"]}
+    assert fits["Xilinx Zynq UltraScale+ ZU9EG", "squeezenet", "int8"] == "all"
+    assert all(verdict == "no" for (_, model, _), verdict in fits.items() if model == "alexnet")
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (Options(models=("nosuchnet",)), "nosuchnet: unknown"),
+        (Options(models=()), "--models: none given"),
+        (Options(archive=Path("nowhere.sqz")), "--archive nowhere.sqz: no such file"),
+        (Options(image_size=5), "--image-size 5: too small"),
+    ],
+)
+def test_a_wrong_request_is_refused(asked: Options, line: str) -> None:
+    with pytest.raises(RequestError, match=line):
+        main(asked)
