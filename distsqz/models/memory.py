@@ -7,8 +7,8 @@ model is written:
   image counts until its last use, the logits to the end;
 - what PyTorch does in place stays in place (`ReLU(inplace=True)`), and a view (flatten, dropout when
   evaluating) takes nothing;
-- the parts of a concatenation of channels are written straight into its result, which then exists from the first
-  of them on, unless something needs them afterwards;
+- the parts of a concatenation of channels are written straight into its result, which then exists from the
+  first of them on, unless something needs them afterwards;
 - what a layer keeps to itself (the indices of a max pool, the squares of a response normalisation) is not
   counted.
 """
