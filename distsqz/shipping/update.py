@@ -51,8 +51,8 @@ def write_update(base: BinaryIO, result: BinaryIO, into: BinaryIO) -> None:
         into.write(LENGTH.pack(len(piece)) + piece)
 
 
-def apply_update(update: BinaryIO, base: BinaryIO, into: BinaryIO) -> None:
-    """Writes the file that `update` makes of `base`.
+def apply_update(update: BinaryIO, base: BinaryIO, into: BinaryIO) -> bytes:
+    """Writes the file that `update` makes of `base`; gives its SHA-256.
 
     Raises:
         RunError: it is no update, or damaged, or that of another base.
@@ -73,6 +73,7 @@ def apply_update(update: BinaryIO, base: BinaryIO, into: BinaryIO) -> None:
         into.write(new)
     if update.read(1) or digest.digest() != result_sha256:
         raise RunError("the update is damaged (SHA-256 of its result does not agree)")
+    return result_sha256
 
 
 def size_and_sha256(file: BinaryIO) -> tuple[int, bytes]:
