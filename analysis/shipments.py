@@ -22,6 +22,7 @@ COLUMNS = [
     "wire_bytes",
     "wire_vs_file",
     "wire_vs_predicted",
+    "head_wire_bytes",
     "bound_s",
     "bottleneck",
     "last_client_s",
@@ -42,8 +43,8 @@ def is_deployment(run: Run) -> bool:
 def read_shipments(run: Run) -> list[dict[str, Any]]:
     """A row a model, in the order they were sent: its entry in run.json, and what was measured.
 
-    `tcp_bytes` and `wire_bytes` are means over the clients, what one client received; times of a client
-    run from its request to the whole and checked file, rebuilt if it came as an update.
+    `tcp_bytes` and `wire_bytes` are means over the clients, what one client received; `head_wire_bytes` is what
+    the head's link carried for one, with what was lost behind it and sent again. Times of a client run from its request to the whole and checked file, rebuilt if it came as an update.
     """
     shipments = run.table("shipments").to_pandas()
     return [_row(run, cell, shipments[shipments["cell"] == cell["cell"]]) for cell in run.cells]
@@ -79,6 +80,7 @@ def _row(run: Run, cell: dict[str, Any], shipments: pd.DataFrame) -> dict[str, A
         "wire_bytes": wire,
         "wire_vs_file": wire / cell["file_bytes"] if wire else None,
         "wire_vs_predicted": wire / wire_bytes(cell["file_bytes"]) - 1 if wire else None,
+        "head_wire_bytes": _quotient(cell.get("head_wire_tx_bytes"), len(cell.get("hosts") or ())),
         "wire_back_bytes": _mean(shipments["wire_tx_bytes"]),
         "tcp_retrans_bytes": _mean(shipments["tcp_retrans_bytes"]),
         "bound_s": bound.seconds if bound else None,
@@ -101,6 +103,10 @@ def _bound(cell: dict[str, Any]) -> ShippingBound | None:
     on_host = Counter(hosts)
     shares = [rates[host] / 8 / on_host[host] for host in hosts]
     return shipping_bound(wire_bytes(cell["file_bytes"]), rates[cell["head_host"]] / 8, shares)
+
+
+def _quotient(total: float | None, parts: int) -> float | None:
+    return total / parts if total is not None and parts else None
 
 
 def _mean(column: pd.Series[Any]) -> float | None:

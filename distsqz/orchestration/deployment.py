@@ -122,6 +122,7 @@ class _Shipment:
             "emulated": rates is not None,
             "machine_cores": os.cpu_count(),  # which emulated hosts share
             "emulated_rate_bits_per_s": rates,
+            "congestion_control": self._sender.congestion_control,
         }
         recorder.describe_cell(cell, facts)
         wire = WireMeter.of_this_host()

@@ -23,6 +23,9 @@ from distsqz.shipping.protocol import (
 
 PIECE_BYTES = 1 << 20
 BACKLOG = 512
+CONGESTION_CONTROL = b"cubic"
+"""Linux's own default, so that figures do not hang on the machine's. BBR, where that is set, sends three times as
+much more than once before it knows a slow link's rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Sender:
         self._live: dict[Address, tuple[socket.socket, Connection]] = {}
         self._ended: dict[Address, TcpCounters] = {}
         self._server = socket.create_server((host, 0), backlog=BACKLOG)
+        with contextlib.suppress(OSError):  # not in this kernel; what is used is told
+            self._server.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_CONTROL)
         self.address: Address = self._server.getsockname()[:2]
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -63,6 +68,12 @@ class Sender:
     def offer(self, sha256: bytes, file: BinaryIO, size_bytes: int) -> None:
         """Lets a file be asked for; it stays the caller's, to be closed after this sender."""
         self._offers[sha256] = _Offer(file, size_bytes)
+
+    @property
+    def congestion_control(self) -> str:
+        """Of every connection, which inherits it."""
+        name = self._server.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        return name.rstrip(b"\0").decode()
 
     def tx_bytes(self) -> int:
         """TCP payload that all connections so far were sent."""
