@@ -43,8 +43,9 @@ def is_deployment(run: Run) -> bool:
 def read_shipments(run: Run) -> list[dict[str, Any]]:
     """A row a model, in the order they were sent: its entry in run.json, and what was measured.
 
-    `tcp_bytes` and `wire_bytes` are means over the clients, what one client received; `head_wire_bytes` is what
-    the head's link carried for one, with what was lost behind it and sent again. Times of a client run from its request to the whole and checked file, rebuilt if it came as an update.
+    `tcp_bytes` and `wire_bytes` are means over the clients, what one client received; `head_wire_bytes` is
+    what the head's link carried for one, with what was lost behind it and sent again. Times of a client run
+    from its request to the whole and checked file, rebuilt if it came as an update.
     """
     shipments = run.table("shipments").to_pandas()
     return [_row(run, cell, shipments[shipments["cell"] == cell["cell"]]) for cell in run.cells]
@@ -62,7 +63,9 @@ def shipments_report(runs: Sequence[Run], fmt: Format) -> str:
     several = ["run_id"] if len(runs) > 1 else []
     frame = pd.DataFrame(rows, dtype=object).reindex(columns=[*several, *COLUMNS])
     title = "Shipments" if several else f"Shipments of {runs[0].run_id}"
-    said = dict.fromkeys(line for run, of_run in zip(runs, by_run, strict=True) for line in _remarks(run, of_run))
+    said = dict.fromkeys(
+        line for run, of_run in zip(runs, by_run, strict=True) for line in _remarks(run, of_run)
+    )
     return render(frame, fmt, title) + "\n\n" + prose(list(said), fmt)
 
 
@@ -130,7 +133,9 @@ def _remarks(run: Run, rows: list[dict[str, Any]]) -> list[str]:
         if row["emulated"]:
             lines.append(_emulation(row))
         elif set(row["hosts"]) == {row["head_host"]}:
-            lines.append("Clients and head share a host: bytes are real, times show this machine and no link.")
+            lines.append(
+                "Clients and head share a host: bytes are real, times show this machine and no link."
+            )
     lines += [_bottleneck(row) for row in rows if row["bottleneck"] == "head"]
     return lines
 

@@ -37,8 +37,8 @@ class LinkOptions:
     rate: str | None = None
     """Of each client's link in the lab, each way: kbit, mbit or gbit; by default 10mbit."""
     head_rate: str | None = None
-    """Of the head's link in the lab, which carries a copy for every client; by default 1gbit. 30gbit, the most,
-    is as good as unshaped."""
+    """Of the head's link in the lab, which carries a copy for every client; by default 1gbit. 30gbit, the
+    most, is as good as unshaped."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
@@ -52,9 +52,9 @@ class Options:
     """Options of launch/deploy.py."""
 
     models: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL [MODEL ...]")]
-    """Of each: a name of the registry (its fp32 weights), a checkpoint (.pt, .pth: its weights), any other file
-    such as an .sqz archive (as it is), or OLD..NEW of two files: only the difference is sent, to clients that
-    hold OLD; they are sent OLD first if it has not been sent before."""
+    """Of each: a name of the registry (its fp32 weights), a checkpoint (.pt, .pth: its weights), any other
+    file such as an .sqz archive (as it is), or OLD..NEW of two files: only the difference is sent, to clients
+    that hold OLD; they are sent OLD first if it has not been sent before."""
     deployment: OmitArgPrefixes[DeploymentOptions] = field(default_factory=DeploymentOptions)
     links: OmitArgPrefixes[LinkOptions] = field(default_factory=LinkOptions)
     runs: Path = Path("runs")

@@ -44,9 +44,7 @@ class NetworkOptions:
             parse_rate(self.rate)
 
 
-def lab_for(
-    options: NetworkOptions, session: SessionOptions, hosts: int | None = None
-) -> LabOptions | None:
+def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None = None) -> LabOptions | None:
     """The lab that is to be made; None to measure from where this process stands.
 
     Args:

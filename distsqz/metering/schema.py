@@ -186,12 +186,12 @@ class ShipmentRecord:
     resent: int
     """How often it was sent again from its beginning because its hash did not agree."""
     tcp_rx_bytes: int
-    """Payload that the client's kernel received on its connections to the sender, with the protocol's headers."""
+    """Payload that the client's kernel received on its connections to the sender, its headers too."""
     tcp_retrans_bytes: int | None
     """Payload that the sender's kernel sent more than once on them."""
     wire_rx_bytes: int | None
-    """Bytes of frames that came through the queue that shapes the link of the client's emulated host during the
-    transfer, of everything on the host. None where there is no such queue, or several clients share it."""
+    """Bytes of frames that came through the queue that shapes the link of the client's emulated host during
+    the transfer, of everything on the host. None without such a queue, or where several clients share it."""
     wire_tx_bytes: int | None
     """The other way: acknowledgements, mostly."""
     wire_rx_packets: int | None
@@ -199,13 +199,7 @@ class ShipmentRecord:
 
 
 Record = (
-    StepRecord
-    | TransferRecord
-    | PeerRecord
-    | EvaluationRecord
-    | LinkRecord
-    | UpdateRecord
-    | ShipmentRecord
+    StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord | UpdateRecord | ShipmentRecord
 )
 
 TABLES: dict[str, type[Record]] = {

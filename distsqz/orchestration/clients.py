@@ -63,7 +63,9 @@ def start_clients(count: int) -> list[Client]:
         RunError: Ray does not start them.
     """
     head = ray.get_runtime_context().get_node_id()
-    nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerHostname"])
+    nodes = sorted(
+        (node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerHostname"]
+    )
     others = [node["NodeID"] for node in nodes if node["NodeID"] != head] or [head]
     places = [others[index % len(others)] for index in range(count)]
     on_node = Counter(places)

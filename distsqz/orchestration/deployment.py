@@ -100,7 +100,12 @@ class _Shipment:
     """One file on its way to all clients."""
 
     def __init__(
-        self, cargo: Cargo, needed: frozenset[bytes], sender: Sender, clients: Sequence[Client], patience_s: float
+        self,
+        cargo: Cargo,
+        needed: frozenset[bytes],
+        sender: Sender,
+        clients: Sequence[Client],
+        patience_s: float,
     ) -> None:
         self._cargo = cargo
         self._sender = sender
@@ -129,7 +134,9 @@ class _Shipment:
         wire_before = wire.read() if wire else None
         sent_before = self._sender.tx_bytes()
         self._sender.offer(self._cargo.sha256, self._cargo.file, self._cargo.size_bytes)
-        under_way = {client.actor.take.remote(self._parcel, self._patience_s): client for client in self._clients}
+        under_way = {
+            client.actor.take.remote(self._parcel, self._patience_s): client for client in self._clients
+        }
         while under_way and not interrupted.is_set():
             done, _ = ray.wait(list(under_way), timeout=POLL_S)
             for reference in done:

@@ -1,1 +1,1 @@
-"""Files from one host to many over plain TCP: sender, receiver, the update of a file that is there already."""
+"""Files from one host to many over plain TCP: sender, receiver, updates of files that are there already."""

@@ -1,7 +1,7 @@
 """What is sent for each MODEL of a request, as one file with its hash.
 
-A model of the registry and a torch checkpoint are sent as their weights in safetensors: a header that names the
-tensors, then their bytes; nothing in it is unpickled by whoever receives it. Any other file is sent as it is.
+A model of the registry and a torch checkpoint are sent as their weights in safetensors: a header that names
+the tensors, then their bytes; whoever receives it unpickles nothing. Any other file is sent as it is.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _whole(model: str) -> Iterator[Cargo]:
     elif Path(model).suffix in CHECKPOINTS:
         file = _in_a_file(read_weights(Path(model), "MODEL"))
     else:
-        form, file = "file", Path(model).open("rb")
+        form, file = "file", Path(model).open("rb")  # noqa: SIM115 - closed below
     with file:
         size, sha256 = size_and_sha256(file)
         yield Cargo(name=model, form=form, file=file, size_bytes=size, sha256=sha256)

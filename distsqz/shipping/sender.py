@@ -24,8 +24,8 @@ from distsqz.shipping.protocol import (
 PIECE_BYTES = 1 << 20
 BACKLOG = 512
 CONGESTION_CONTROL = b"cubic"
-"""Linux's own default, so that figures do not hang on the machine's. BBR, where that is set, sends three times as
-much more than once before it knows a slow link's rate."""
+"""Linux's own default, so that figures do not hang on the machine's. BBR sends three times as much in vain
+before it knows the rate of a slow link with a short queue (benchmarks/deploy)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,5 +130,7 @@ def _planes(difference: Words) -> bytes:
 
 def _differences(planes: bytes) -> Words:
     """The inverse of `_planes`."""
-    by_size = np.frombuffer(planes, np.uint8).reshape(WORD_BYTES, -1).T.copy().view("<u4").reshape(-1)
-    return (by_size >> 1) ^ (-(by_size & 1).astype(np.int32)).view(np.uint32)
+    by_size: Words = np.frombuffer(planes, np.uint8).reshape(WORD_BYTES, -1).T.copy().view("<u4").reshape(-1)
+    one = np.uint32(1)
+    sign: Words = np.uint32(0) - (by_size & one)
+    return (by_size >> one) ^ sign

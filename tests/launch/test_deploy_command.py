@@ -224,7 +224,17 @@ def test_an_interrupt_leaves_a_readable_run_and_no_lab(tmp_path: Path) -> None:
     before = own_labs()
     commands = Commands(tmp_path / "runs", {})
     process = commands.start(
-        *("launch/deploy.py", "squeezenet", "alexnet", "--clients", 2, "--network", "lab", "--rate", "10mbit"),
+        *(
+            "launch/deploy.py",
+            "squeezenet",
+            "alexnet",
+            "--clients",
+            2,
+            "--network",
+            "lab",
+            "--rate",
+            "10mbit",
+        ),
     )
     try:
         table = "*/shipments.parquet"
@@ -248,5 +258,3 @@ def arrived(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     return int(pq.read_table(path).num_rows) >= 2
-
-

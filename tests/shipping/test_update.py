@@ -30,7 +30,11 @@ def applied(content: bytes, base: bytes) -> bytes:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 70).flatmap(lambda n: st.tuples(st.binary(min_size=n, max_size=n), st.binary(min_size=n, max_size=n))))
+@given(
+    st.integers(0, 70).flatmap(
+        lambda n: st.tuples(st.binary(min_size=n, max_size=n), st.binary(min_size=n, max_size=n))
+    )
+)
 def test_any_two_contents_of_one_size_come_back_to_the_byte(contents: tuple[bytes, bytes]) -> None:
     base, result = contents
     assert applied(updated(base, result), base) == result
