@@ -17,6 +17,8 @@ from distsqz.cli import run_command
 from distsqz.errors import RequestError
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
+from distsqz.metering.wire import emulated_rates
+from distsqz.orchestration.cluster import named_cluster
 from distsqz.orchestration.deployment import DeploymentOptions, describe, run_deployment
 from distsqz.orchestration.session import SessionOptions
 from distsqz.orchestration.shipping_progress import ShippingProgress
@@ -83,11 +85,12 @@ def main(options: Options) -> None:
 
 def _lab(options: Options) -> LabOptions | None:
     """The lab to be made: a host for the head, and one for each client."""
-    links = options.links
-    network = NetworkOptions(network=links.network, rate=links.rate or links.head_rate)
-    lab = lab_for(
-        network, SessionOptions(address=options.deployment.address), hosts=options.deployment.clients + 1
-    )
+    links, address = options.links, options.deployment.address
+    network = NetworkOptions(network=links.network, rate=links.rate)
+    lab = lab_for(network, SessionOptions(address=address), hosts=options.deployment.clients + 1)
+    elsewhere = links.network in ("cluster", "loopback") or named_cluster(address)
+    if links.head_rate and elsewhere and emulated_rates() is None:
+        raise RequestError(f"--head-rate {links.head_rate}: is for a lab; leave it out, or --network lab")
     return lab and replace(lab, rate=links.rate or CLIENT_RATE, head_rate=links.head_rate or HEAD_RATE)
 
 

@@ -132,7 +132,8 @@ def test_a_model_that_cannot_be_sent_is_named(spoil: object, told: str, tmp_path
         (("squeezenet", "--patience-s", 0), "--patience-s 0"),
         (("squeezenet", "--rate", "fast"), "--rate fast"),
         (("squeezenet", "--head-rate", "1"), "--head-rate 1"),
-        (("squeezenet", "--network", "loopback", "--rate", "10mbit"), "is for a lab"),
+        (("squeezenet", "--network", "loopback", "--rate", "10mbit"), "--rate 10mbit: is for a lab"),
+        (("squeezenet", "--network", "loopback", "--head-rate", "1gbit"), "--head-rate 1gbit: is for a lab"),
     ],
 )
 def test_an_option_out_of_reason_is_refused(options: tuple[object, ...], told: str, tmp_path: Path) -> None:
