@@ -13,6 +13,7 @@ import pandas as pd
 import tyro
 
 from analysis.formats import Format, prose, ratio, render, to_json
+from analysis.shipments import is_deployment, shipments_report
 from analysis.tables import (
     SAME_ACROSS_RUNS,
     SAME_IN_A_RUN,
@@ -112,6 +113,11 @@ def main(options: Options) -> None:
     if options.figure and options.figure.suffix not in FIGURE_SUFFIXES:
         raise RequestError(f"--figure {options.figure}: must end in {' or '.join(FIGURE_SUFFIXES)}")
     runs = find_runs(options.run, options.runs)
+    if any(map(is_deployment, runs)):
+        if not all(map(is_deployment, runs)):
+            raise RequestError("RUN: some deployed and some trained; report on them apart")
+        print(shipments_report(runs, options.format))
+        return
     cells = [read_cells(run) for run in runs]
     print(report(runs, cells, options.format))
     if options.format == "csv":

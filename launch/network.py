@@ -44,8 +44,13 @@ class NetworkOptions:
             parse_rate(self.rate)
 
 
-def lab_for(options: NetworkOptions, session: SessionOptions) -> LabOptions | None:
+def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None = None) -> LabOptions | None:
     """The lab that is to be made; None to measure from where this process stands.
+
+    Args:
+        options: the network asked for.
+        session: the Ray to run on, and what of.
+        hosts: that it takes where nothing is said; by default 4, or 2 where memory is short.
 
     Raises:
         RequestError: the options contradict each other.
@@ -56,7 +61,7 @@ def lab_for(options: NetworkOptions, session: SessionOptions) -> LabOptions | No
     _check(options, session, address)
     if options.network in ("cluster", "loopback") or address or session.address == EMBEDDED:
         return None
-    hosts = options.hosts or min(4, lab.available_memory() // MEMORY_A_HOST)
+    hosts = options.hosts or hosts or min(4, lab.available_memory() // MEMORY_A_HOST)
     if options.network == "auto" and (reason := _no_lab(hosts, session.gpus)):
         print(f"measuring over loopback, not in a lab: {reason}", file=sys.stderr)
         return None
@@ -99,8 +104,9 @@ def run_in_lab(options: LabOptions) -> int:
     try:
         made = lab.up(name, options, wants_ssh=False, owned=True)
         print(
-            f"lab: {options.hosts} emulated hosts, links shaped to {options.rate} each way; "
-            "starting Ray on them",
+            f"lab: {options.hosts} emulated hosts, links shaped to {options.rate} each way"
+            + (f", the head's to {options.head_rate}" if options.head_rate else "")
+            + "; starting Ray on them",
             file=sys.stderr,
         )
         variables = start_ray(made)

@@ -44,6 +44,8 @@ class LabOptions:
     """Emulated hosts, named h1, h2, ..."""
     rate: str = "1gbit"
     """Of each host's link, each way: kbit, mbit or gbit."""
+    head_rate: str | None = None
+    """Of h1's link; by default as the others'."""
     head_cpus: int | None = None
     """Cores of h1; by default as many as the others have."""
     cpus_per_host: int = 1
@@ -193,6 +195,7 @@ def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -
         if cpus is not None and not 1 <= cpus <= most:
             raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine")
     rate = parse_rate(options.rate)
+    head_rate = parse_rate(options.head_rate, "--head-rate") if options.head_rate else rate
     memory = _memory_a_host(options)
     network = _subnet(name, subnet, wants_ssh)
     cpus_by_host = [options.head_cpus or options.cpus_per_host]
@@ -202,7 +205,7 @@ def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -
         Host(
             name=f"h{index + 1}",
             address=str(network[index + 1]),
-            rate_bits_per_s=rate,
+            rate_bits_per_s=rate if index else head_rate,
             cores=cores[index],
             memory_bytes=memory,
         )

@@ -166,7 +166,41 @@ class UpdateRecord:
     """Adding it and, where it was the last, updating the parameters."""
 
 
-Record = StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord | UpdateRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShipmentRecord:
+    """One file that arrived at one client, whole and checked."""
+
+    cell: str
+    model: str
+    client: int
+    host: str
+    file_bytes: int
+    """Of the file that was sent; of an update, of the update."""
+    t_start_ns: int
+    transfer_s: float
+    """From the client's request to its last byte, the check of its hash included."""
+    rebuild_s: float | None
+    """For making the new file of the old one and its update; None for a whole file."""
+    resumed: int
+    """How often it went on at the byte where a connection had broken."""
+    resent: int
+    """How often it was sent again from its beginning because its hash did not agree."""
+    tcp_rx_bytes: int
+    """Payload that the client's kernel received on its connections to the sender, its headers too."""
+    tcp_retrans_bytes: int | None
+    """Payload that the sender's kernel sent more than once on them."""
+    wire_rx_bytes: int | None
+    """Bytes of frames that came through the queue that shapes the link of the client's emulated host during
+    the transfer, of everything on the host. None without such a queue, or where several clients share it."""
+    wire_tx_bytes: int | None
+    """The other way: acknowledgements, mostly."""
+    wire_rx_packets: int | None
+    wire_tx_packets: int | None
+
+
+Record = (
+    StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord | UpdateRecord | ShipmentRecord
+)
 
 TABLES: dict[str, type[Record]] = {
     "steps": StepRecord,
@@ -175,5 +209,6 @@ TABLES: dict[str, type[Record]] = {
     "evaluations": EvaluationRecord,
     "links": LinkRecord,
     "updates": UpdateRecord,
+    "shipments": ShipmentRecord,
 }
 """Table name -> the record that makes its rows."""

@@ -18,7 +18,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         RequestError: the file cannot be read, or does not fit the model in every name and shape.
     """
-    state = _read(path)
+    state = read_weights(path)
     expected = model.state_dict()
     for key, tensor in expected.items():
         if key not in state:
@@ -36,19 +36,24 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path, option: str = "--checkpoint") -> Mapping[str, Tensor]:
+    """The state dict of a file, or the one under its key "model"; nothing is unpickled.
+
+    Raises:
+        RequestError: the file cannot be read, or holds none; it names `option`.
+    """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise RequestError(f"--checkpoint {path}: cannot be read ({error.strerror})") from error
+        raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # torch.load lets any parsing error through.
         raise RequestError(
-            f"--checkpoint {path}: is not a file of weights that torch.load(weights_only=True) reads "
+            f"{option} {path}: is not a file of weights that torch.load(weights_only=True) reads "
             f"({type(error).__name__})"
         ) from error
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise RequestError(
-            f"--checkpoint {path}: holds no state dict; give a dict of tensors, or one under the key 'model'"
+            f"{option} {path}: holds no state dict; give a dict of tensors, or one under the key 'model'"
         )
     return state

@@ -134,7 +134,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 train(plan, options.workers, options.gpus, timeout_s, storage, collector)
 
         training = _Background(train_all)
-        with _noted_interrupts() as interrupted:
+        with noted_interrupts() as interrupted:
             give_up_at = math.inf
             while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
                 training.join(POLL_S)
@@ -152,7 +152,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
 
 
 @contextlib.contextmanager
-def _noted_interrupts() -> Iterator[threading.Event]:
+def noted_interrupts() -> Iterator[threading.Event]:
     """Notes Ctrl-C and SIGTERM instead of raising them in the midst of a write; a second one is raised."""
     interrupted = threading.Event()
 

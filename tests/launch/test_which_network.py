@@ -39,6 +39,11 @@ def test_two_hosts_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> Non
     assert lab_for(NetworkOptions(rate="100mbit"), SessionOptions()) == LabOptions(hosts=2, rate="100mbit")
 
 
+def test_as_many_hosts_as_a_command_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "what_is_missing", lambda: None)
+    assert lab_for(NetworkOptions(), SessionOptions(), hosts=9) == LabOptions(hosts=9, rate="1gbit")
+
+
 @pytest.mark.parametrize(
     ("missing", "memory", "gpus", "said"),
     [

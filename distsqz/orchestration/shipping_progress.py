@@ -1,0 +1,62 @@
+"""A progress bar a shipment, on stderr: bytes sent of all that clients are to get, clients that are done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+
+class ShippingProgress:
+    """Shows how far each shipment is, once the first has begun; call it as `Watch` is called."""
+
+    def __init__(self, sizes: Mapping[str, int], clients: int, heading: str) -> None:
+        """Prepares a bar a shipment.
+
+        Args:
+            sizes: of each file in bytes, by the shipment's name.
+            clients: that each get a copy.
+            heading: a line above the bars.
+        """
+        self._heading = heading
+        self._clients = clients
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TextColumn("{task.fields[clients]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks = {
+            name: self._progress.add_task(name, total=size * clients, start=False, clients="")
+            for name, size in sizes.items()
+        }
+
+    def __enter__(self) -> ShippingProgress:
+        """Draws nothing yet: a request that is refused shows its one line and no bars."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves the bars as they stand."""
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def __call__(self, cell: str, sent_bytes: int, arrived: int) -> None:
+        """Moves a shipment's bar."""
+        if not self._progress.live.is_started:
+            print(self._heading, file=sys.stderr)
+            self._progress.start()
+        task = self._tasks[cell]
+        self._progress.start_task(task)
+        self._progress.update(task, completed=sent_bytes, clients=f"{arrived}/{self._clients} clients")

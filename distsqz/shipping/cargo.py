@@ -1,0 +1,166 @@
+"""What is sent for each MODEL of a request, as one file with its hash.
+
+A model of the registry and a torch checkpoint are sent as their weights in safetensors: a header that names
+the tensors, then their bytes; whoever receives it unpickles nothing. Any other file is sent as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from distsqz.errors import RequestError
+from distsqz.models.registry import MODELS, ModelOptions, build_model
+from distsqz.models.weights import read_weights
+from distsqz.shipping.update import size_and_sha256, write_update
+
+CHECKPOINTS = (".pt", ".pth")
+CLASSES, SEED = 1000, 0
+"""Of the registry's models, which are freshly initialised: their bytes are as many as a trained one's."""
+BETWEEN = ".."
+
+Form = Literal["weights", "file", "update"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cargo:
+    """A file to be sent, and what it is."""
+
+    name: str
+    """As it was asked for."""
+    form: Form
+    file: BinaryIO
+    size_bytes: int
+    sha256: bytes
+    base_sha256: bytes | None = None
+    """Of an update: what the client has to hold."""
+    result_sha256: bytes | None = None
+    """Of an update: what the client makes of it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A MODEL of a request."""
+
+    name: str
+    base: str | None
+    """Of an update."""
+    model: str
+    """A name of the registry or a path; of an update, the new one's."""
+
+
+def parse(names: Sequence[str]) -> list[Wanted]:
+    """What a request asks for.
+
+    Raises:
+        RequestError: it names something twice, or something that is not there.
+    """
+    if len(set(names)) < len(names):
+        raise RequestError(f"MODEL {' '.join(names)}: name each once")
+    return [_parse(name) for name in names]
+
+
+@contextlib.contextmanager
+def packed(wanted: Sequence[Wanted]) -> Iterator[list[Cargo]]:
+    """The files to send, in the order asked for; a base that no client has by then comes before its update.
+
+    Files that are made for this lie nowhere but in open descriptors: nothing is left of them in any case.
+
+    Raises:
+        RequestError: a file cannot be read, or two have no update between them.
+    """
+    with contextlib.ExitStack() as files:
+        cargos: list[Cargo] = []
+        held: set[bytes | None] = set()
+        for each in wanted:
+            whole = files.enter_context(_whole(each.base or each.model))
+            if each.base is None or whole.sha256 not in held:
+                cargos.append(whole)
+            if each.base is not None:
+                new = files.enter_context(_whole(each.model))
+                cargos.append(files.enter_context(_update(each, whole, new)))
+            held |= {sha256 for cargo in cargos for sha256 in (cargo.sha256, cargo.result_sha256)}
+        yield cargos
+
+
+def _parse(name: str) -> Wanted:
+    if name in MODELS:
+        return Wanted(name, None, name)
+    if Path(name).is_file():
+        _check_readable(name)
+        return Wanted(name, None, name)
+    for end in range(1, len(name) - len(BETWEEN)):
+        if name[end:].startswith(BETWEEN) and Path(name[:end]).is_file():
+            old, new = name[:end], name[end + len(BETWEEN) :]
+            if not Path(new).is_file():
+                raise RequestError(f"MODEL {name}: there is no file {new}")
+            for path in (old, new):
+                _check_readable(path)
+            return Wanted(name, old, new)
+    raise RequestError(
+        f"MODEL {name}: neither a file, nor OLD{BETWEEN}NEW of two files, nor one of {', '.join(MODELS)}"
+    )
+
+
+def _check_readable(path: str) -> None:
+    try:
+        with Path(path).open("rb") as file:
+            if not file.read(1):
+                raise RequestError(f"MODEL {path}: is empty")
+    except OSError as error:
+        raise RequestError(f"MODEL {path}: cannot be read ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def _whole(model: str) -> Iterator[Cargo]:
+    """A model's weights, a checkpoint's, or a file as it is."""
+    form: Form = "weights"
+    if model in MODELS:
+        torch.manual_seed(SEED)
+        file = _in_a_file(build_model(ModelOptions(model=model), CLASSES).state_dict())
+    elif Path(model).suffix in CHECKPOINTS:
+        file = _in_a_file(read_weights(Path(model), "MODEL"))
+    else:
+        form, file = "file", Path(model).open("rb")  # noqa: SIM115 - closed below
+    with file:
+        size, sha256 = size_and_sha256(file)
+        yield Cargo(name=model, form=form, file=file, size_bytes=size, sha256=sha256)
+
+
+def _in_a_file(state: Mapping[str, Tensor]) -> BinaryIO:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    # Of tensors that share memory each is written out.
+    file.write(safetensors.torch.save({name: tensor.clone().contiguous() for name, tensor in state.items()}))
+    file.flush()
+    return file
+
+
+@contextlib.contextmanager
+def _update(wanted: Wanted, old: Cargo, new: Cargo) -> Iterator[Cargo]:
+    with tempfile.TemporaryFile() as file:
+        try:
+            write_update(old.file, new.file, file)
+        except ValueError as error:
+            raise RequestError(
+                f"MODEL {wanted.name}: an update takes two files of one size, these have {error}; "
+                f"send {wanted.model} whole"
+            ) from error
+        file.flush()
+        size, sha256 = size_and_sha256(file)
+        yield Cargo(
+            name=wanted.name,
+            form="update",
+            file=file,
+            size_bytes=size,
+            sha256=sha256,
+            base_sha256=old.sha256,
+            result_sha256=new.sha256,
+        )
