@@ -27,6 +27,17 @@ LENT_PER_CORE = 4
 EMBEDDED = "local"
 """The address that asks for a Ray of this command's own, whatever runs here."""
 
+QUIET_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # by default workers yield to Ray's daemons
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # for machines that a cloud takes back
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",  # never
+}
+"""An embedded Ray has no dashboard, so nobody reads what these would gather, each time waking up on a core
+that trains: they are a third of what Ray's own processes take (benchmarks/overhead)."""
+
 CONNECT_TIMEOUT_S = 8.0
 JOIN_TIMEOUT_S = 120.0
 FREE_TIMEOUT_S = 10.0
@@ -104,8 +115,8 @@ def _start_embedded(workers: int) -> None:
             f"--workers {workers}: {cores} cores here carry at most {LENT_PER_CORE * cores} workers; "
             "ask for fewer or join a cluster with --address"
         )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers yield to Ray's daemons
+    for name, value in QUIET_RAY.items():
+        os.environ.setdefault(name, value)
     _init(address="local", num_cpus=max(workers, cores), include_dashboard=False)
 
 
