@@ -36,7 +36,7 @@ QUIET_RAY = {
     "RAY_task_events_report_interval_ms": "0",  # never
 }
 """An embedded Ray has no dashboard, so nobody reads what these would gather, each time waking up on a core
-that trains: they are a third of what Ray's own processes take (benchmarks/overhead)."""
+that trains: a fifth of the time that Ray's own processes take (benchmarks/overhead)."""
 
 CONNECT_TIMEOUT_S = 8.0
 JOIN_TIMEOUT_S = 120.0
