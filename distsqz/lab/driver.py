@@ -18,11 +18,16 @@ def run_on(lab: Lab, host: Host, command: list[str], variables: Mapping[str, str
     line = lab.inside(host, ["env", *(f"{name}={value}" for name, value in variables.items()), *command])
     # In a session of its own: a Ctrl-C of the terminal would end nsenter, which would not pass it on.
     process = subprocess.Popen(line, start_new_session=True)
+    interrupted = False
     while True:
         try:
             status = process.wait()
-            return status if status >= 0 else 1
+            break
         except KeyboardInterrupt:
+            interrupted = True
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children():
                     child.send_signal(signal.SIGINT)
+    if interrupted and status not in (0, 130):
+        raise KeyboardInterrupt  # it came while the command was still starting, or winding up
+    return status if status >= 0 else 1
