@@ -1,0 +1,155 @@
+"""How much an error in each weight would change a network's answers: curvature of the KL divergence.
+
+Around the trained weights the KL divergence of the outputs grows as half the squared error, weighted by the
+Fisher information. Of a layer with weights [O, d] it is taken for a Kronecker product (Martens and Grosse,
+"Optimizing neural networks with Kronecker-factored approximate curvature", 2015, section 3): `outputs` tells
+how much a filter matters, `inputs` how errors in two of its weights add up or cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distsqz.errors import RequestError
+
+POSITIONS = 400
+"""Of a layer's outputs in an image so many are looked at for the local half of `inputs`."""
+
+
+@dataclass(eq=False)
+class Curvature:
+    """Of one layer (of one group, where a convolution has several); its scale is in nats an image."""
+
+    inputs: Tensor
+    """[d, d], of trace 1."""
+    outputs: Tensor
+    """[O]"""
+    bias: Tensor
+    """[O], of the bias alone."""
+
+
+@dataclass(eq=False)
+class _Sums:
+    local: Tensor
+    shared: Tensor
+    outputs: Tensor
+    bias: Tensor
+
+    def curvature(self, images: int, group: slice) -> Curvature:
+        # What one image says of a weight adds up over positions. `shared` has just that, but an image is one
+        # observation of it, and few mislead; `local` takes positions for independent, and has many.
+        inputs = self.local / self.local.trace() + self.shared / self.shared.trace()
+        return Curvature(inputs / 2, self.outputs[group] / images, self.bias[group] / images)
+
+
+def compressible_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Module path -> layer, for the layers that hold the weights: convolutions and linear ones."""
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
+def measure_curvature(
+    model: nn.Module, batches: Iterable[Tensor], seed: int = 0
+) -> dict[str, list[Curvature]]:
+    """Of every layer, a `Curvature` a group, from images [n, 3, S, S] alone; labels are not needed.
+
+    The Fisher information of the outputs, diag(p) - p p', is sampled with one random sign a class, which has
+    less variance than sampling a label.
+
+    Raises:
+        RequestError: a layer that no image reaches.
+    """
+    layers = compressible_layers(model)
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    hooks = [layer.register_forward_hook(_noting(name, inputs, outputs)) for name, layer in layers.items()]
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, list[_Sums]] = {}
+    count = 0
+    try:
+        for images in batches:
+            logits = model.eval()(images)
+            if missing := [name for name in layers if name not in outputs]:
+                raise RequestError(f"--model: its layer {missing[0]} takes no part in the forward pass")
+            gradients = torch.autograd.grad(
+                logits, [outputs[name] for name in layers], _fisher_sample(logits.detach(), generator)
+            )
+            for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
+                _add(sums.setdefault(name, []), layer, inputs[name], gradient, generator)
+            count += len(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {
+        name: [each.curvature(count, group) for each, group in zip(sums[name], _groups(layer), strict=True)]
+        for name, layer in layers.items()
+    }
+
+
+def _noting(
+    name: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def note(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        inputs[name] = arguments[0].detach()
+        outputs[name] = output
+        return output.clone()  # an activation in place would make `outputs` its own output
+
+    return note
+
+
+def _fisher_sample(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Gradients of the logits whose mean outer product is diag(p) - p p'."""
+    p = logits.softmax(1)
+    root = p.sqrt()
+    signs = torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1
+    return root * signs - p * (root * signs).sum(1, keepdim=True)
+
+
+def _groups(layer: nn.Conv2d | nn.Linear) -> list[slice]:
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    size = layer.weight.shape[0] // groups
+    return [slice(index * size, (index + 1) * size) for index in range(groups)]
+
+
+def _add(
+    sums: list[_Sums],
+    layer: nn.Conv2d | nn.Linear,
+    inputs: Tensor,
+    gradient: Tensor,
+    generator: torch.Generator,
+) -> None:
+    columns, gradient = (
+        _columns(layer, inputs),
+        gradient.flatten(2) if gradient.ndim > 2 else gradient[..., None],
+    )
+    groups = _groups(layer)
+    by_group = columns.chunk(len(groups), dim=1)
+    d, filters = by_group[0].shape[1], gradient.shape[1]
+    if not sums:
+        bias = torch.zeros(filters)
+        sums += [_Sums(torch.zeros(d, d), torch.zeros(d, d), torch.zeros(filters), bias) for _ in groups]
+    for each, group, own in zip(sums, groups, by_group, strict=True):
+        by_image = torch.bmm(
+            gradient[:, group], own.transpose(1, 2)
+        )  # [n, filters, d]: the weights' gradients
+        each.shared += (flat := by_image.flatten(0, 1)).T @ flat
+        each.outputs[group] += by_image.square().sum((0, 2))
+        each.bias[group] += gradient[:, group].sum(2).square().sum(0)
+        chosen = torch.randperm(own.shape[2], generator=generator)[:POSITIONS]
+        weight = gradient[:, group][..., chosen].square().sum(1, keepdim=True).sqrt()
+        local = (own[..., chosen] * weight).permute(1, 0, 2).flatten(1)
+        each.local += local @ local.T * (own.shape[2] / len(chosen))
+
+
+def _columns(layer: nn.Conv2d | nn.Linear, inputs: Tensor) -> Tensor:
+    """What each output position is computed from: [n, groups * d, positions]."""
+    if isinstance(layer, nn.Linear):
+        return inputs.flatten(0, -2)[..., None]
+    assert not isinstance(layer.padding, str)
+    return F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
