@@ -1,8 +1,8 @@
 """Quantises a layer: the symbols that cost least, counting bits and the damage to the network's answers.
 
 The error of one weight is compensated by the weights after it, as in Optimal Brain Compression (Frantar
-and Alistarh, 2022, section 4) and GPTQ (Frantar et al., 2023, section 3); here each choice also pays for its
-bits, and coordinate descent over all of them follows.
+and Alistarh, 2022, section 4) and GPTQ (Frantar et al., 2023, section 3), and what is left by the bias; here
+each choice also pays for its bits, and coordinate descent over all of them follows.
 """
 
 from __future__ import annotations
@@ -23,43 +23,53 @@ SWEEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Trade:
-    """What a bit is worth."""
+    """What a bit is worth, and the distances between levels that follow."""
 
     nats_per_bit: float
     """A bit may be spent where it lowers the KL divergence by this much, in nats an image."""
     coarseness: float = 1.5
     """Steps, as a multiple of what is best for uniform noise at a high rate; found by trial."""
 
+    def step(self, curvature: Curvature) -> float:
+        """The distance between levels of a layer's weights.
 
-def choose_step(curvature: Curvature, trade: Trade) -> float:
-    """The distance between levels that suits `trade` for a layer.
+        What the later weights cannot compensate is the curvature here.
+        """
+        left = _triangle(curvature).diagonal()[:-1].log().mean() * -2
+        return self.coarseness * self._fine_step(left + _outputs(curvature).log().mean())
 
-    With fine levels an error is spread evenly over a step, and costs step^2 / 12 times half the curvature;
-    the rate falls by a bit as the step doubles. Both balance where step^2 is 6 nats_per_bit / ln 2 over half
-    the curvature.
-    What the later weights cannot compensate is the curvature here.
-    """
-    left = -2 * _triangle(curvature).diagonal().log().mean()
-    outputs = _outputs(curvature).log().mean()
-    squared = 6 * trade.nats_per_bit / math.log(2) * torch.exp(-left - outputs)
-    return float(trade.coarseness * squared.sqrt())
+    def bias_step(self, curvature: Curvature) -> float:
+        """The distance between levels of a layer's biases."""
+        return self._fine_step((curvature.bias.double().mean() / 2 + 1e-12).log())
+
+    def _fine_step(self, log_curvature: Tensor) -> float:
+        # With fine levels an error is spread evenly over a step, and costs step^2 / 12 times the curvature; a
+        # step twice as large saves a bit. Both balance where step^2 is 6 nats_per_bit / ln 2 / curvature.
+        return math.sqrt(6 * self.nats_per_bit / math.log(2) * math.exp(-log_curvature.item()))
 
 
-def quantise(weight: Tensor, curvature: Curvature, step: float, trade: Trade) -> Tensor:
-    """Symbols [O, d], as int32, for weights [O, d]."""
-    weight, outputs = weight.double() / step, _outputs(curvature) * step**2
-    triangle, inputs = _triangle(curvature), _damped(curvature)
-    largest = int(weight.abs().max()) + 3
-    # The inputs that matter most first: the others are left to compensate.
-    order = inputs.diagonal().argsort(descending=True, stable=True)
-    weight = weight[:, order]
-    symbols = weight.round()
+def quantise(
+    weight: Tensor, bias: Tensor, curvature: Curvature, step: float, trade: Trade
+) -> tuple[Tensor, Tensor]:
+    """Symbols [O, d] of int32 for weights [O, d], and biases [O] that suit them, not quantised yet."""
+    goal = torch.cat([weight.double(), bias.double()[:, None]], 1) / step
+    inputs, triangle, outputs = _inputs(curvature), _triangle(curvature), _outputs(curvature) * step**2
+    order = _order(curvature)
+    goal, inputs = goal[:, order], inputs[order][:, order]
+    largest = int(goal[:, :-1].abs().max()) + 3
+    found = torch.cat([goal[:, :-1].round(), goal[:, -1:]], 1)
     for _ in range(2):  # bits depend on the symbols, which depend on the bits
-        cost = trade.nats_per_bit * _bits(symbols, largest)
-        symbols = _compensate(weight, triangle, outputs, cost, largest)
-        cost = trade.nats_per_bit * _bits(symbols, largest)
-        _descend(symbols, weight, inputs[order][:, order], outputs, cost, largest)
-    return symbols[:, order.argsort()].int()
+        found = _compensate(goal, triangle, outputs, trade.nats_per_bit * _bits(found, largest), largest)
+        _descend(found, goal, inputs, outputs, trade.nats_per_bit * _bits(found, largest), largest)
+    found = found[:, order.argsort()]
+    return found[:, :-1].int(), (found[:, -1] * step).float()
+
+
+def damage(weight_error: Tensor, bias_error: Tensor, curvature: Curvature) -> float:
+    """What errors [O, d] and [O] add to the divergence as curvature has it, in nats an image."""
+    error = torch.cat([weight_error, bias_error[:, None]], 1).double()
+    by_filter = ((error @ curvature.inputs.double()) * error).sum(1)
+    return (by_filter @ curvature.outputs.double() / 2).item()
 
 
 def _outputs(curvature: Curvature) -> Tensor:
@@ -67,55 +77,64 @@ def _outputs(curvature: Curvature) -> Tensor:
     return (outputs + 1e-3 * outputs.mean()) / 2
 
 
-def _damped(curvature: Curvature) -> Tensor:
+def _inputs(curvature: Curvature) -> Tensor:
     inputs = curvature.inputs.double()
-    return inputs + DAMPING * inputs.diagonal().mean() * torch.eye(len(inputs), dtype=torch.double)
+    damping = torch.full((len(inputs),), DAMPING, dtype=torch.double)
+    damping[-1] = 1e-6  # the bias's input is always 1
+    return inputs + inputs.diagonal()[:-1].mean() * damping.diag()
+
+
+def _order(curvature: Curvature) -> Tensor:
+    """The inputs that matter most first, so that the others are left to compensate; the bias last."""
+    weights = _inputs(curvature).diagonal()[:-1].argsort(descending=True, stable=True)
+    return torch.cat([weights, torch.tensor([len(weights)])])
 
 
 def _triangle(curvature: Curvature) -> Tensor:
-    """Upper Cholesky factor of the inverse, inputs that matter most first."""
-    inputs = _damped(curvature)
-    order = inputs.diagonal().argsort(descending=True, stable=True)
-    triangle: Tensor = torch.linalg.cholesky(torch.linalg.inv(inputs[order][:, order]), upper=True)
+    """Upper Cholesky factor of the inverse, in that order."""
+    order = _order(curvature)
+    triangle: Tensor = torch.linalg.cholesky(
+        torch.linalg.inv(_inputs(curvature)[order][:, order]), upper=True
+    )
     return triangle
 
 
-def _bits(symbols: Tensor, largest: int) -> Tensor:
-    """What each symbol from -largest to largest costs under the frequencies of `symbols`, in bits."""
-    counts = torch.bincount(
-        (symbols.clamp(-largest, largest) + largest).flatten().long(), minlength=2 * largest + 1
-    )
+def _bits(found: Tensor, largest: int) -> Tensor:
+    """What each symbol from -largest to largest costs under the frequencies of those found, in bits."""
+    symbols = found[:, :-1].clamp(-largest, largest) + largest
+    counts = torch.bincount(symbols.flatten().long(), minlength=2 * largest + 1)
     distance = torch.arange(-largest, largest + 1, dtype=torch.double).abs()
     counts = counts + 0.5 * torch.exp(-0.2 * distance) + 1e-3  # a symbol not seen yet is dear, not forbidden
     bits: Tensor = -(counts / counts.sum()).log2()
     return bits
 
 
-def _compensate(weight: Tensor, triangle: Tensor, outputs: Tensor, cost: Tensor, largest: int) -> Tensor:
-    weight = weight.clone()
-    symbols = torch.zeros_like(weight)
-    for index in range(weight.shape[1]):
+def _compensate(goal: Tensor, triangle: Tensor, outputs: Tensor, cost: Tensor, largest: int) -> Tensor:
+    goal = goal.clone()
+    found = torch.zeros_like(goal)
+    for index in range(goal.shape[1] - 1):
         scale = triangle[index, index]
-        symbols[:, index] = _cheapest(weight[:, index], None, outputs / scale**2, cost, largest)
-        error = (weight[:, index] - symbols[:, index]) / scale
-        weight[:, index + 1 :] -= error[:, None] * triangle[index, index + 1 :]
-    return symbols
+        found[:, index] = _cheapest(goal[:, index], None, outputs / scale**2, cost, largest)
+        error = (goal[:, index] - found[:, index]) / scale
+        goal[:, index + 1 :] -= error[:, None] * triangle[index, index + 1 :]
+    found[:, -1] = goal[:, -1]
+    return found
 
 
 def _descend(
-    symbols: Tensor, weight: Tensor, inputs: Tensor, outputs: Tensor, cost: Tensor, largest: int
+    found: Tensor, goal: Tensor, inputs: Tensor, outputs: Tensor, cost: Tensor, largest: int
 ) -> None:
-    """Changes one column of `symbols` after the other, in place, to what is best given all others."""
+    """Changes one column of `found` after the other, in place, to what is best given all others."""
+    slope = (goal - found) @ inputs
     for _ in range(SWEEPS):
-        slope = (weight - symbols) @ inputs
-        for index in range(weight.shape[1]):
-            curve = inputs[index, index]
-            best = symbols[:, index] + slope[:, index] / curve
-            chosen = _cheapest(best, symbols[:, index], outputs * curve, cost, largest)
-            change = chosen - symbols[:, index]
-            if change.any():
-                slope -= change[:, None] * inputs[index]
-                symbols[:, index] = chosen
+        for index in range(goal.shape[1]):
+            best = found[:, index] + slope[:, index] / inputs[index, index]
+            if index < goal.shape[1] - 1:
+                curve = outputs * inputs[index, index]
+                best = _cheapest(best, found[:, index], curve, cost, largest)
+            change = best - found[:, index]
+            slope -= change[:, None] * inputs[index]
+            found[:, index] = best
 
 
 def _cheapest(best: Tensor, now: Tensor | None, curve: Tensor, cost: Tensor, largest: int) -> Tensor:

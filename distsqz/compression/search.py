@@ -1,0 +1,149 @@
+"""Compresses trained weights without training, by a few images: to a size, or to a loss of accuracy."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from distsqz.compression.archive import encode
+from distsqz.compression.coder import encode_symbols
+from distsqz.compression.curvature import Curvature, compressible_layers, groups_of
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
+from distsqz.compression.rate_distortion import Trade, damage, quantise
+from distsqz.errors import RequestError
+
+PROBES = 9
+"""Prices of a bit that are tried; each halves an interval that begins at a factor of 1000."""
+LEAST_NATS_PER_BIT, MOST_NATS_PER_BIT = 3e-9, 3e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model compressed at one price of a bit."""
+
+    trade: Trade
+    model: CompressedModel
+    archive: bytes
+    damage_nats: Mapping[str, float]
+    """By layer: the divergence that its curvature predicts, an image."""
+
+
+def compress(
+    model: nn.Module, info: ModelInfo, curvatures: Mapping[str, Sequence[Curvature]], trade: Trade
+) -> Candidate:
+    """Quantises the weights and biases of every layer of `model`, and encodes them.
+
+    Raises:
+        RequestError: the model has parameters outside of convolutions and linear layers.
+    """
+    layers = compressible_layers(model)
+    quantised: dict[str, Quantised] = {}
+    damages: dict[str, float] = {}
+    for name, layer in layers.items():
+        weight, bias, damages[name] = _compress_layer(layer, curvatures[name], trade)
+        quantised[f"{name}.weight"] = weight
+        if bias is not None:
+            quantised[f"{name}.bias"] = bias
+    state = model.state_dict()
+    if other := sorted(set(state) - set(quantised)):
+        raise RequestError(
+            f"{info.name}: holds {other[0]!r}; only weights and biases of convolutions and linear layers can be "
+            "compressed"
+        )
+    whole = CompressedModel(info, {key: quantised[key] for key in state})
+    return Candidate(trade, whole, encode(whole), damages)
+
+
+def _compress_layer(
+    layer: nn.Conv2d | nn.Linear, curvatures: Sequence[Curvature], trade: Trade
+) -> tuple[Quantised, Quantised | None, float]:
+    weight = layer.weight.detach().flatten(1)
+    bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    step = math.exp(sum(math.log(trade.step(curvature)) for curvature in curvatures) / len(curvatures))
+    symbols, biases, lost = [], [], 0.0
+    for curvature, group in zip(curvatures, groups_of(layer), strict=True):
+        chosen, moved = quantise(weight[group], bias[group], curvature, step, trade)
+        symbols.append(chosen)
+        biases.append(moved if layer.bias is not None else bias[group])
+        lost += damage(weight[group] - chosen * step, bias[group] - biases[-1], curvature)
+    whole = Quantised(torch.cat(symbols).view(layer.weight.shape).numpy(), step)
+    if layer.bias is None:
+        return whole, None, lost
+    fine = math.exp(sum(math.log(trade.bias_step(curvature)) for curvature in curvatures) / len(curvatures))
+    return whole, Quantised((torch.cat(biases) / fine).round().int().numpy(), fine), lost
+
+
+def search(
+    compress_at: Callable[[Trade], Candidate], suits: Callable[[Candidate], bool], *, smallest: bool
+) -> Candidate | None:
+    """Halves the interval of prices towards the last one whose candidate suits; None if none did.
+
+    With `smallest` high prices are sought (what suits is a loss small enough), else low ones (a size small enough).
+    """
+    low, high = math.log(LEAST_NATS_PER_BIT), math.log(MOST_NATS_PER_BIT)
+    best = None
+    for _ in range(PROBES):
+        middle = (low + high) / 2
+        candidate = compress_at(Trade(nats_per_bit=math.exp(middle)))
+        if found := suits(candidate):
+            best = candidate
+        if found == smallest:
+            low = middle
+        else:
+            high = middle
+    return best
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerShare:
+    """What a layer, its biases included, takes of the archive and of the damage."""
+
+    layer: str
+    params: int
+    nonzero: int
+    density_share: float
+    step: float
+    """Distance between levels of the weights."""
+    bits: float
+    """Of a parameter, zero or not."""
+    bytes: int
+    """Encoded by itself; together layers share a few bytes."""
+    damage_share: float
+    """Of the divergence that curvature predicts for all layers."""
+
+
+def layer_shares(candidate: Candidate, names: Mapping[str, str]) -> list[LayerShare]:
+    """A row a layer; `names` gives the paper's names for module paths, where it has them."""
+    tensors = candidate.model.tensors
+    total = sum(candidate.damage_nats.values())
+    shares = []
+    for path, lost in candidate.damage_nats.items():
+        own = [tensors[key] for key in (f"{path}.weight", f"{path}.bias") if key in tensors]
+        params = sum(tensor.symbols.size for tensor in own)
+        nonzero = sum(int((tensor.symbols != 0).sum()) for tensor in own)
+        size = len(encode_symbols([tensor.symbols for tensor in own])[1])
+        shares.append(
+            LayerShare(
+                layer=names.get(path, path),
+                params=params,
+                nonzero=nonzero,
+                density_share=nonzero / params,
+                step=own[0].step,
+                bits=8 * size / params,
+                bytes=size,
+                damage_share=lost / total if total else 0.0,
+            )
+        )
+    return shares
+
+
+def install(model: nn.Module, compressed: CompressedModel) -> nn.Module:
+    """A copy of `model` with the values of the compressed weights."""
+    twin = copy.deepcopy(model)
+    twin.load_state_dict({key: torch.from_numpy(value) for key, value in compressed.state().items()})
+    return twin

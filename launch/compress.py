@@ -1,0 +1,158 @@
+"""Compresses a model: `python launch/compress.py CHECKPOINT --out m.sqz --calibration DIR`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import tyro
+from distsqz.compression.archive import decode, write_archive
+from distsqz.compression.readers import build, read_model
+from rich.console import Console
+from rich.progress import Progress, track
+from torch import nn
+from tyro.conf import OmitArgPrefixes, Positional
+
+from analysis.formats import Format, prose, render, to_json
+from distsqz.cli import run_command
+from distsqz.compression.agreement import Agreement, agreement, logits_of
+from distsqz.compression.curvature import measure_curvature
+from distsqz.compression.images import LabelledImages, batches, find_images
+from distsqz.compression.quantised import ModelInfo
+from distsqz.compression.rate_distortion import Trade
+from distsqz.compression.search import PROBES, Candidate, compress, install, layer_shares, search
+from distsqz.compression.views import VIEWS_A_BATCH, random_views
+from distsqz.errors import RequestError, RunError
+
+STDERR = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """Without training: images alone show which errors matter."""
+
+    calibration: Path | None = None
+    """A folder of images in class folders; one half of them is used for choosing, the other for judging."""
+    target_bytes: int | None = None
+    """Make the best archive of at most this size."""
+    max_drop: float | None = None
+    """Make the smallest archive that loses at most so many points of top-1 and of top-5 accuracy on the
+    images used for choosing; by default 1, where no size is asked for."""
+    views: int = 18
+    """Random crops of each image that curvature is measured on."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for values out of range, or that contradict."""
+        if self.target_bytes is not None and self.max_drop is not None:
+            raise RequestError("--target-bytes and --max-drop: give one of them, the other follows")
+        if self.target_bytes is not None and self.target_bytes < 1:
+            raise RequestError(f"--target-bytes {self.target_bytes}: must be at least 1")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise RequestError(f"--max-drop {self.max_drop}: must be from 0 to 100 points")
+        if self.views < 1:
+            raise RequestError(f"--views {self.views}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of launch/compress.py."""
+
+    checkpoint: Annotated[Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+    """Weights: a .pth, .safetensors or .sqz file, SqueezeNet's published .net, or ndf's .pkl."""
+    out: Path
+    """The archive to write."""
+    model: str | None = None
+    """A name of the registry; needed for files that do not tell."""
+    by_calibration: OmitArgPrefixes[CalibrationOptions] = field(default_factory=CalibrationOptions)
+    format: Format = "table"
+    """Of the tables on stdout."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Reads, compresses, writes, judges what was written."""
+    calibration = options.by_calibration
+    if calibration.calibration is None:
+        raise RequestError("--calibration: needed, a folder of images in class folders")
+    if not options.out.parent.is_dir():
+        raise RequestError(f"--out {options.out}: there is no folder {options.out.parent}")
+    info, state = read_model(options.checkpoint, options.model)
+    model = build(info)
+    model.load_state_dict(state)
+    model = model.to(memory_format=torch.channels_last)
+    choosing, judging = _halves(find_images(calibration.calibration))
+    candidate = _search(model, info, choosing, calibration)
+    write_archive(options.out, candidate.model)
+    twin = install(model, decode(options.out.read_bytes()))
+    halves = {"choosing": choosing, "judging": judging}
+    judged = {name: (len(images), _judge(model, twin, info, images)) for name, images in halves.items()}
+    print(_report(candidate, model, judged, options.format))
+
+
+def _halves(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Every other image, so that neighbouring classes come to both."""
+    if len(images) < 2:
+        raise RequestError(f"--calibration: {len(images)} image, must hold at least 2")
+    return images[::2], images[1::2]
+
+
+def _search(
+    model: nn.Module, info: ModelInfo, images: LabelledImages, options: CalibrationOptions
+) -> Candidate:
+    views = random_views(images.paths, info.preprocessing, options.views)
+    total = math.ceil(options.views * len(images) / VIEWS_A_BATCH)
+    curvatures = measure_curvature(model, track(views, "which errors matter", total, console=STDERR))
+    reference = logits_of(model, batches(images, info.preprocessing))
+    allowed = (1.0 if options.max_drop is None else options.max_drop) / 100
+
+    def suits(candidate: Candidate) -> bool:
+        if options.target_bytes is not None:
+            return len(candidate.archive) <= options.target_bytes
+        twin = install(model, candidate.model)
+        found = agreement(reference, logits_of(twin, batches(images, info.preprocessing)), images.labels)
+        return found.reference_top1 - found.top1 <= allowed and found.reference_top5 - found.top5 <= allowed
+
+    with Progress(console=STDERR, transient=True) as progress:
+        task = progress.add_task("price of a bit", total=PROBES)
+
+        def compress_at(trade: Trade) -> Candidate:
+            candidate = compress(model, info, curvatures, trade)
+            told = f"{trade.nats_per_bit:.2g} nats a bit: {len(candidate.archive):,} bytes"
+            progress.update(task, advance=1, description=told)
+            return candidate
+
+        best = search(compress_at, suits, smallest=options.target_bytes is None)
+    if best is None and options.target_bytes is not None:
+        raise RunError(f"--target-bytes {options.target_bytes}: {info.name} cannot be made that small")
+    if best is None:
+        raise RunError(f"--max-drop {100 * allowed:g}: no archive of {info.name} loses so little")
+    return best
+
+
+def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledImages) -> Agreement:
+    """How far the archive's answers are from the original's."""
+    logits = [logits_of(each, batches(images, info.preprocessing)) for each in (model, twin)]
+    return agreement(*logits, images.labels)
+
+
+def _report(
+    candidate: Candidate, model: nn.Module, judged: dict[str, tuple[int, Agreement]], fmt: Format
+) -> str:
+    layers = [asdict(share) for share in layer_shares(candidate, getattr(model, "layer_names", {}))]
+    halves = [{"half": name, "images": count, **asdict(found)} for name, (count, found) in judged.items()]
+    size = len(candidate.archive)
+    if fmt == "json":
+        return to_json({"archive_bytes": size, "halves": halves, "layers": layers})
+    original = sum(parameter.numel() * 4 for parameter in model.parameters())
+    told = f"{size:,} bytes: {original / size:.1f}x fewer than {original:,}, the model in fp32."
+    tables = [render(pd.DataFrame(layers), fmt), render(pd.DataFrame(halves), fmt)]
+    return "\n".join(tables if fmt == "csv" else [*tables, prose([told], fmt)])
+
+
+if __name__ == "__main__":
+    run_command(main, Options, "Compress a model into a small archive.")
