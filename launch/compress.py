@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import torch
 import tyro
-from distsqz.compression.archive import decode, write_archive
-from distsqz.compression.readers import build, read_model
 from rich.console import Console
 from rich.progress import Progress, track
 from torch import nn
@@ -20,10 +17,12 @@ from tyro.conf import OmitArgPrefixes, Positional
 from analysis.formats import Format, prose, render, to_json
 from distsqz.cli import run_command
 from distsqz.compression.agreement import Agreement, agreement, logits_of
+from distsqz.compression.archive import decode, write_archive
 from distsqz.compression.curvature import measure_curvature
 from distsqz.compression.images import LabelledImages, batches, find_images
 from distsqz.compression.quantised import ModelInfo
 from distsqz.compression.rate_distortion import Trade
+from distsqz.compression.readers import load_model
 from distsqz.compression.search import PROBES, Candidate, compress, install, layer_shares, search
 from distsqz.compression.views import VIEWS_A_BATCH, random_views
 from distsqz.errors import RequestError, RunError
@@ -81,10 +80,7 @@ def main(options: Options) -> None:
         raise RequestError("--calibration: needed, a folder of images in class folders")
     if not options.out.parent.is_dir():
         raise RequestError(f"--out {options.out}: there is no folder {options.out.parent}")
-    info, state = read_model(options.checkpoint, options.model)
-    model = build(info)
-    model.load_state_dict(state)
-    model = model.to(memory_format=torch.channels_last)
+    info, model = load_model(options.checkpoint, options.model)
     choosing, judging = _halves(find_images(calibration.calibration))
     candidate = _search(model, info, choosing, calibration)
     write_archive(options.out, candidate.model)
@@ -136,8 +132,8 @@ def _search(
 
 def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledImages) -> Agreement:
     """How far the archive's answers are from the original's."""
-    logits = [logits_of(each, batches(images, info.preprocessing)) for each in (model, twin)]
-    return agreement(*logits, images.labels)
+    before, after = (logits_of(each, batches(images, info.preprocessing)) for each in (model, twin))
+    return agreement(before, after, images.labels)
 
 
 def _report(

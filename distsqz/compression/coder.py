@@ -32,6 +32,9 @@ _TOKENS = _DIRECT + 26
 """Magnitudes 1 to 63 are tokens 0 to 62; above, the token gives the number of bits, and all but the first of
 these follow as they are."""
 
+LAST_TOKEN = _TOKENS - 1
+"""The token of the largest magnitude there is."""
+
 _NONZERO_BINS, _TOKEN_BINS, _SIGN_BINS = 16, 5, 13
 _UNIT, _CAP = 16, 48
 """Magnitudes count in sixteenths of their tensor's mean, up to three times that."""

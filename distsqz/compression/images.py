@@ -36,8 +36,9 @@ class LabelledImages:
 def find_images(directory: Path, option: str = "--calibration") -> LabelledImages:
     """The images of a folder with a folder a class, or of its `val` where it has one.
 
-    Classes are numbered by the order of their folders' names, as in ImageNet. A folder that holds a part of the
-    classes only says so by its files: where every file is named by a whole number (`207.jpg`), that is its class.
+    Classes are numbered by the order of their folders' names, as in ImageNet. Where a set holds only some of
+    the classes, its files may tell: if every folder has one image, named by a whole number (`207.jpg`), that is
+    its class.
 
     Raises:
         RequestError: there are no images; it names `option`.
@@ -46,7 +47,9 @@ def find_images(directory: Path, option: str = "--calibration") -> LabelledImage
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
     except OSError as error:
-        raise RequestError(f"{option} {directory}: {error.strerror}; give a folder of class folders") from error
+        raise RequestError(
+            f"{option} {directory}: {error.strerror}; give a folder of class folders"
+        ) from error
     paths = [
         sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
     ]

@@ -52,8 +52,8 @@ def compress(
     state = model.state_dict()
     if other := sorted(set(state) - set(quantised)):
         raise RequestError(
-            f"{info.name}: holds {other[0]!r}; only weights and biases of convolutions and linear layers can be "
-            "compressed"
+            f"{info.name}: holds {other[0]!r}; what can be compressed are weights and biases of convolutions "
+            "and linear layers"
         )
     whole = CompressedModel(info, {key: quantised[key] for key in state})
     return Candidate(trade, whole, encode(whole), damages)
@@ -83,7 +83,8 @@ def search(
 ) -> Candidate | None:
     """Halves the interval of prices towards the last one whose candidate suits; None if none did.
 
-    With `smallest` high prices are sought (what suits is a loss small enough), else low ones (a size small enough).
+    With `smallest` high prices are sought (what suits is a loss small enough), else low ones (a size small
+    enough).
     """
     low, high = math.log(LEAST_NATS_PER_BIT), math.log(MOST_NATS_PER_BIT)
     best = None

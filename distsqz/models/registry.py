@@ -53,6 +53,8 @@ class ModelOptions:
     """SqueezeNet only: share of the expand filters that are 3x3; the paper's 0.5 by default."""
     num_classes: int | None = None
     """Classes that the model tells apart; by default as many as the data has."""
+    classifier_padding: int = 0
+    """SqueezeNet only: pixels that conv10 pads its input with; 1 in Caffe's release of v1.0."""
     image_size: int | None = None
     """Height and width of an image, in pixels; 227 by default for alexnet_bvlc, 224 for everything else."""
 
@@ -94,7 +96,13 @@ def build_model(options: ModelOptions, num_classes: int) -> nn.Module:
             f"--image-size {image_size}: too small for {name}, give at least {smallest_image_size(name)}"
         )
     if name in _SQUEEZENETS:
-        model = _SQUEEZENETS[name](num_classes=num_classes, metaparameters=_metaparameters(options))
+        if options.classifier_padding < 0:
+            raise RequestError(f"--classifier-padding {options.classifier_padding}: must be at least 0")
+        model = _SQUEEZENETS[name](
+            num_classes=num_classes,
+            metaparameters=_metaparameters(options),
+            classifier_padding=options.classifier_padding,
+        )
     else:
         _refuse_metaparameters(options)
         model = _ALEXNETS[name](num_classes) if name in _ALEXNETS else _own_model(name, num_classes)
@@ -145,6 +153,11 @@ def _refuse_metaparameters(options: ModelOptions) -> None:
                 f"{option} {value}: {options.model} has no such ratio; leave it out, or choose --model "
                 + ", ".join(_SQUEEZENETS)
             )
+    if options.classifier_padding:
+        raise RequestError(
+            f"--classifier-padding {options.classifier_padding}: {options.model} has no such layer; "
+            "leave it out"
+        )
 
 
 def _own_model(name: str, num_classes: int) -> nn.Module:

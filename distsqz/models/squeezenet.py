@@ -84,7 +84,11 @@ _FIRE_PARTS = {
 
 
 class SqueezeNet(nn.Module):
-    """Maps images [N, 3, H, W] to logits [N, num_classes]; initialised as in the paper."""
+    """Maps images [N, 3, H, W] to logits [N, num_classes]; initialised as in the paper.
+
+    Caffe's release of 1.0 pads the last convolution by 1 (`classifier_padding`), which weights trained there
+    need.
+    """
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class SqueezeNet(nn.Module):
         version: Version = "1.0",
         bypass: Bypass = "none",
         metaparameters: Metaparameters | None = None,
+        classifier_padding: int = 0,
     ) -> None:
         super().__init__()
         layout = _LAYOUTS[version]
@@ -112,7 +117,7 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(
             nn.Dropout(p=0.5),
-            nn.Conv2d(channels, num_classes, kernel_size=1),
+            nn.Conv2d(channels, num_classes, kernel_size=1, padding=classifier_padding),
             nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1),
         )
