@@ -1,10 +1,10 @@
-"""The entropy coder of symbols: passes over a sparse grid of weights, each with contexts from those before it.
+"""The entropy coder of symbols: passes over a sparse grid of weights, with contexts from those before.
 
-A weight's size goes with its filter's, its input channel's, its place's in the kernel and its neighbours' in the
-kernel; its sign goes with its neighbours' signs. All weights of a pass are coded at once (numpy's way to be
-fast), a pass being 1/64 to 1/8 of the tensor spread evenly over it, so that contexts come from all around and not
-only from one side. Tables are not sent: they are counted from the passes before, from a start that two numbers a
-tensor give. All of it is whole-number arithmetic: encoder and decoder agree on any machine.
+A weight's size goes with its filter's, its input channel's, its place's in the kernel and its neighbours' in
+the kernel; its sign goes with its neighbours' signs. All weights of a pass are coded at once (numpy's way to
+be fast), a pass being 1/64 to 1/8 of the tensor spread evenly over it, so that contexts come from all around
+and not only from one side. Tables are not sent: they are counted from the passes before, from a start that
+two numbers a tensor give. All of it is whole-number arithmetic: encoder and decoder agree on any machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distsqz.compression.errors import ArchiveError
 from distsqz.compression.rans import Coder, Decoder, Encoder, Ints, Tables
 
 LARGEST = 2**31 - 1
@@ -87,7 +86,7 @@ def encode_symbols(tensors: Sequence[NDArray[np.int32]]) -> tuple[list[Statistic
 def decode_symbols(
     content: bytes | memoryview, shapes: Sequence[tuple[int, ...]], known: Sequence[Statistics]
 ) -> list[NDArray[np.int32]]:
-    """The inverse of `encode_symbols`; allocates as it goes, so never much more than the stream has shown to hold.
+    """The inverse of `encode_symbols`; allocates as it goes, not by what is claimed.
 
     Raises:
         ArchiveError: the stream does not hold that many symbols, or more.
@@ -190,7 +189,7 @@ def _tokens(magnitudes: Ints) -> Ints:
 
 
 def _code_rest(coder: Coder, tokens: Ints, given: Ints | None) -> Ints:
-    """The magnitudes, whose bits below the first are sent as they are where the token gives only their number."""
+    """The magnitudes; where the token gives only the number of their bits, those below the first follow."""
     magnitudes = tokens + 1
     large = (tokens >= _DIRECT).nonzero()[0]
     widths = tokens[large] - _DIRECT + 6
@@ -233,7 +232,9 @@ class _Adaptive:
 
     def __init__(self, start: Ints, contexts: int, bits: int, backing: int) -> None:
         """`start`: [pieces, alphabet], how often each symbol counts as seen; what has 0 there cannot occur.
-        `backing`: how many symbols the piece's whole distribution counts for in that of each context."""
+
+        `backing`: how many symbols the piece's whole distribution counts for in that of each context.
+        """
         self._bits = bits
         self._possible = (start > 0)[:, None, :]
         self._whole = start
@@ -270,7 +271,7 @@ class _Adaptive:
 
 
 class _Grid:
-    """Where a batch's weights stand in their tensors, and what is known so far of the groups that they are in.
+    """Where a batch's weights stand in their tensors, and what is known so far of the groups they are in.
 
     A weight is in four groups: its filter, its input channel, its spot in the kernel and its kernel.
     """
@@ -278,7 +279,7 @@ class _Grid:
     def __init__(
         self, pieces: Sequence[_Piece], shapes: Sequence[tuple[int, ...]], known: Sequence[Statistics]
     ) -> None:
-        scales, phases, groups, owners, kinds, kernels = [], [], [], [], [], []
+        phases, groups, owners, kinds = [], [], [], []
         first = 0
         for index, piece in enumerate(pieces):
             channels, spots = _kernel_shape(shapes[piece.tensor])
@@ -289,7 +290,7 @@ class _Grid:
             members = [row - row[0], channel, spot, kernel - kernel[0]]
             for kind, member in enumerate(members):
                 many = int(member.max()) + 1 if kind != _KERNEL or spots > 1 else 0
-                # A kernel of one weight says nothing of it: the spot's group, whose weight is 0 there, stands in.
+                # A kernel of one weight says nothing of it: the spot's group, of weight 0 there, stands in.
                 members[kind] = member + first if many else members[_SPOT]
                 first += many
                 owners.append(np.full(many, index))
@@ -308,8 +309,9 @@ class _Grid:
         self._total = np.array([8 * _UNIT * each.density // 255 + 1 for each in statistics])
         self._seen = np.full(len(pieces), 8)
         self._group_owner = np.concatenate(owners)
-        kind = np.concatenate(kinds)
-        self._group_weight, self._group_backing = np.array(_WEIGHTS)[kind], np.array(_BACKING)[kind % 4]
+        group_kinds = np.concatenate(kinds)
+        self._group_weight = np.array(_WEIGHTS)[group_kinds]
+        self._group_backing = np.array(_BACKING)[group_kinds % 4]
         self._group_total = np.zeros(first, np.int64)
         self._group_seen = np.zeros(first, np.int64)
         self._group_sign = np.zeros(first, np.int64)
@@ -321,19 +323,21 @@ class _Grid:
         return (part for part in np.split(order, ends[:-1]) if len(part))
 
     def level(self, where: Ints) -> Ints:
-        """How large the weights at `where` are likely to be against their piece's mean, in weighted octaves."""
+        """How large the weights at `where` are likely to be against their piece's mean, in octaves."""
         total, seen = self._total[self._group_owner], self._seen[self._group_owner]
         backing = self._group_backing
         expected = _log2(self._group_total * seen + backing * total)
         level = self._group_weight * (expected - _log2(self._group_seen + backing) - _log2(total))
-        return level[self._groups[:, where]].sum(axis=0)
+        whole: Ints = level[self._groups[:, where]].sum(axis=0)
+        return whole
 
     def leaning(self, where: Ints) -> Ints:
         """Which sign the weights at `where` are likely to have."""
         channel, kernel = self._groups[_CHANNEL, where], self._groups[_KERNEL, where]
         of_channel = 24 * self._group_sign[channel] // (self._group_seen[channel] + 12)
         has_kernel = kernel != self._groups[_SPOT, where]
-        return 4 * self._group_sign[kernel] * has_kernel + of_channel
+        leaning: Ints = 4 * self._group_sign[kernel] * has_kernel + of_channel
+        return leaning
 
     def learn(self, where: Ints, nonzero: Ints, values: Ints) -> None:
         """Takes in a pass: `values` at `nonzero`, and 0 at the rest of `where`."""

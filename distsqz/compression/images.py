@@ -36,9 +36,9 @@ class LabelledImages:
 def find_images(directory: Path, option: str = "--calibration") -> LabelledImages:
     """The images of a folder with a folder a class, or of its `val` where it has one.
 
-    Classes are numbered by the order of their folders' names, as in ImageNet. Where a set holds only some of
-    the classes, its files may tell: if every folder has one image, named by a whole number (`207.jpg`), that is
-    its class.
+    Classes are numbered by the order of their folders' names, as in ImageNet. Where a set has only some of
+    the classes, its files may tell: if every folder has one image, named by a whole number (`207.jpg`),
+    that is its class.
 
     Raises:
         RequestError: there are no images; it names `option`.

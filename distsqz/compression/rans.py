@@ -1,8 +1,9 @@
 """Asymmetric numeral systems in many lanes at once: whole-number arithmetic, the same bits on any machine.
 
-Coders that take a symbol at a time (constriction's too, when each symbol has a model of its own that depends on
-those before it) need a compiled loop; here one numpy step codes as many symbols as there are lanes. Source: Duda,
-"Asymmetric numeral systems" (2013), section 3; Giesen, "Interleaved entropy coders" (2014), for the lanes.
+Coders that take a symbol at a time (constriction's too, when each symbol has a model of its own that depends
+on those before it) need a compiled loop; here one numpy step codes as many symbols as there are lanes.
+Source: Duda, "Asymmetric numeral systems" (2013), section 3; Giesen, "Interleaved entropy coders" (2014), for
+the lanes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Coder(Protocol):
 
 
 class Encoder:
-    """Collects what is to be coded, and writes it back to front: a stack, so that the decoder reads front to back."""
+    """Collects what is to be coded, and writes it back to front, so that the decoder reads front to back."""
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes

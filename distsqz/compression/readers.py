@@ -30,8 +30,8 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
     """Which model a file holds, and its state dict.
 
     Archives (.sqz), SqueezeNet v1.0's published 8-bit `.net` and ndf's pickle of v1.1 (`.pkl`) tell what they
-    are. Of state dicts (.pth, .pt, .safetensors) `model` names the model; where it is left out, the registry's
-    first that has these very tensors is taken.
+    are. Of state dicts (.pth, .pt, .safetensors) `model` names the model; where it is left out, the
+    registry's first that has these very tensors is taken.
 
     Raises:
         RequestError: it cannot be read, or is not of that model; it names `option`.
