@@ -41,7 +41,7 @@ class CalibrationOptions:
     max_drop: float | None = None
     """Make the smallest archive that loses at most so many points of top-1 and of top-5 accuracy on the
     images used for choosing; by default 1, where no size is asked for."""
-    views: int = 18
+    views: int = 8
     """Random crops of each image that curvature is measured on."""
 
     def __post_init__(self) -> None:
