@@ -101,6 +101,7 @@ def test_both_strategies_take_turns_and_are_compared(joined: Commands) -> None:
         (("--staleness", -1), ("--staleness -1", "at least 0")),
         (("--staleness", 1), ("--staleness 1", "--consistency ssp")),
         (("--backup-workers", 2, "--workers", 2), ("--backup-workers 2", "below --workers 2")),
+        (("--bucket-mb", 2), ("--bucket-mb 2", "all-reduce", "leave it out")),
         (("--backup-workers", 1, "--consistency", "async"), ("--backup-workers 1", "--consistency sync")),
     ],
 )
