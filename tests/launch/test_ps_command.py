@@ -95,9 +95,9 @@ def test_alexnet_s_bytes_are_as_predicted_for_any_servers(
     assert abs(cell["tcp_vs_predicted"]) < 0.005
     (run,) = said["runs"]
     assert sum(shard["received_bytes"] for shard in run["shards"]) == 2 * 4 * ALEXNET_BYTES
-    hottest = run["shards"][0]
-    assert hottest["received_bytes"] == max(shard["received_bytes"] for shard in run["shards"])
-    assert f"The hottest shard of alexnet-ps-w2 is {hottest['shard']} on" in done.stdout
+    if servers > 1:
+        hottest = max(run["shards"], key=lambda shard: shard["received_bytes"])
+        assert f"The hottest shard of alexnet-ps-w2 is {hottest['shard']} on" in done.stdout
 
 
 @pytest.mark.slow
