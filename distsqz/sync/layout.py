@@ -15,7 +15,7 @@ WINDOW = 3
 """Messages that a worker may have on its way to a shard, and a shard to a worker: enough to keep the link
 busy while one of them is handled, few enough that a more urgent chunk overtakes soon."""
 
-ROOM_BYTES = 48 << 20
+ROOM_BYTES = 32 << 20
 """What a shard keeps free for messages from all workers together: many workers send smaller ones."""
 
 LEAST_CHUNKS = 12
