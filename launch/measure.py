@@ -71,6 +71,11 @@ def plan(
     """
     if options.session.gpus and any(strategies):
         raise RequestError("--gpus: a parameter server trains on CPUs; --strategies ddp does without")
+    if options.training.bucket_mb is not None and all(strategies):
+        raise RequestError(
+            f"--bucket-mb {options.training.bucket_mb:g}: is for all-reduce (ddp); a parameter server's "
+            "chunks follow from the model and --workers; leave it out"
+        )
     return plan_session(
         models,
         options.session.workers,

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distsqz.errors import RequestError
 from distsqz.metering.schema import UpdateRecord
 from distsqz.orchestration.collector import SEND_EVERY_S, CollectorOutbox
+from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.options import Placement, ServerOptions
 from distsqz.training.server import Server
@@ -93,11 +94,11 @@ class RayServers:
 
     def parameters(self, cell: str) -> torch.Tensor:
         """A cell's parameters: chunks x chunk_elements."""
-        return _joined(ray.get([actor.parameters.remote(cell) for actor in self._actors]))
+        return joined(ray.get([actor.parameters.remote(cell) for actor in self._actors]))
 
     def momentum(self, cell: str) -> torch.Tensor:
         """The optimizer's momentum of them."""
-        return _joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
+        return joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
 
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker has finished, though it may be gone."""
@@ -106,11 +107,6 @@ class RayServers:
     def close(self) -> list[int]:
         """Lets them send the records that are left; gives the peak memory of each, in bytes."""
         return list(ray.get([actor.close.remote() for actor in self._actors]))
-
-
-def _joined(parts: Sequence[dict[int, torch.Tensor]]) -> torch.Tensor:
-    by_chunk = {chunk: row for part in parts for chunk, row in part.items()}
-    return torch.stack([by_chunk[chunk] for chunk in sorted(by_chunk)])
 
 
 def start_servers(

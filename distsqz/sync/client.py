@@ -24,10 +24,10 @@ from torch.distributed import Work
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import trained, views
-from distsqz.sync.layout import Layout, Piece
+from distsqz.sync.layout import WINDOW, Layout, Piece
 from distsqz.sync.pair import PATIENT, Pair, shard_name, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
-from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS, WINDOW
+from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS
 
 PUSH, PULL = "push", "pull"
 FAREWELL_TIMEOUT_S = 5.0
@@ -340,7 +340,7 @@ class _Lane:
         while (expected := self._expected.get()) is not None:
             words, told = expected
             wait(told, self._client._timeout)
-            chunk, version, staleness, _dropped = words.tolist()
+            chunk, version, staleness = words.tolist()
             exchange = self._under_way.pop(chunk)
             assert exchange.received is not None
             wait(exchange.received, self._client._timeout)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from distsqz.errors import RequestError
-from distsqz.sync.layout import Layout, plan_layout
+from distsqz.sync.layout import Layout, chunk_bytes_for, plan_layout
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
@@ -17,8 +17,8 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def layout_of(module: nn.Module, shards: int) -> Layout:
-    """How a model's parameters are cut for so many shards.
+def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
+    """How a model's parameters are cut for so many shards and workers.
 
     Raises:
         RequestError: there are more shards than elements, or parameters are not all float32.
@@ -29,7 +29,8 @@ def layout_of(module: nn.Module, shards: int) -> Layout:
         raise RequestError(
             f"--model: has parameters of {', '.join(sorted(odd))}; a parameter server takes float32"
         )
-    return plan_layout([parameter.numel() for parameter in parameters], shards)
+    elements = [parameter.numel() for parameter in parameters]
+    return plan_layout(elements, shards, chunk_bytes=chunk_bytes_for(workers))
 
 
 def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -58,6 +59,12 @@ def to_rows(tensors: Sequence[torch.Tensor], layout: Layout, chunks: Sequence[in
             part = dense.as_strided((piece.elements,), (1,), dense.storage_offset() + piece.begin)
             rows[row_of[piece.chunk], piece.offset : piece.offset + piece.elements] = part
     return rows
+
+
+def joined(parts: Sequence[Mapping[int, torch.Tensor]]) -> torch.Tensor:
+    """What each shard gives by chunk, as the rows of one table: chunks x chunk_elements."""
+    by_chunk = {chunk: row for part in parts for chunk, row in part.items()}
+    return torch.stack([by_chunk[chunk] for chunk in sorted(by_chunk)])
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

@@ -11,6 +11,13 @@ from distsqz.errors import RequestError
 CHUNK_BYTES = 4 << 20
 """Large enough that a message's own cost is lost in it; small enough that many are under way at once."""
 
+WINDOW = 3
+"""Messages that a worker may have on its way to a shard, and a shard to a worker: enough to keep the link
+busy while one of them is handled, few enough that a more urgent chunk overtakes soon."""
+
+ROOM_BYTES = 32 << 20
+"""What a shard keeps free for messages from all workers together: many workers send smaller ones."""
+
 LEAST_CHUNKS = 12
 """A small model is cut as often as this, so that its chunks overlap too. Divides by 1, 2, 3, 4, 6, 12:
 for as many shards the cuts are the same, and with them every rounding of every sum."""
@@ -52,6 +59,11 @@ class Layout:
     def chunk_size(self, chunk: int) -> int:
         """Elements of a chunk without its padding."""
         return min(self.chunk_elements, self.elements - chunk * self.chunk_elements)
+
+
+def chunk_bytes_for(workers: int) -> int:
+    """The most that a chunk may have, for a shard to have room for every worker's."""
+    return min(CHUNK_BYTES, ROOM_BYTES // (WINDOW * workers))
 
 
 def plan_layout(

@@ -56,6 +56,7 @@ class ParameterServer:
         *,
         cell: str,
         rank: int,
+        workers: int,
         attempt: int,
         host: str,
         address: str,
@@ -74,6 +75,7 @@ class ParameterServer:
             servers: its shards.
             cell: what is trained.
             rank: this worker's.
+            workers: of the session.
             attempt: how often this rank was started before.
             host: this worker's.
             address: of this host, where shards reach it.
@@ -94,7 +96,7 @@ class ParameterServer:
         self._consistency = consistency
         self._momentum = momentum
         self._weight_decay = weight_decay
-        self._layout = layout_of(module, len(servers.places))
+        self._layout = layout_of(module, len(servers.places), workers)
         name = f"{cell}/{rank}/{attempt}"
         servers.admit(cell, rank, name, step)
         stores = [place.store.connect() for place in servers.places]

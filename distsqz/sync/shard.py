@@ -17,23 +17,20 @@ from dataclasses import dataclass, field
 import torch
 from torch.distributed import Work
 from torch.distributed.distributed_c10d import Store
+from torch.optim.sgd import sgd  # the class torch.optim.SGD loads torch's compiler: 80 MB
 
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import now_ns
 from distsqz.sync.consistency import Consistency
-from distsqz.sync.layout import Layout
+from distsqz.sync.layout import WINDOW, Layout
 from distsqz.sync.pair import SHARD_END, Pair, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
 from distsqz.sync.staleness import StalenessGate
 
-WINDOW = 3
-"""Messages that a worker may have on its way to a shard, and a shard to a worker: enough to keep the link
-busy while one of them is handled, few enough that a more urgent chunk overtakes soon."""
-
 PUSH_TAG, REPLY_TAG, FIRST_CHUNK_TAG = 0, 1, 2
-REPLY_WORDS = 4
-"""chunk, version, staleness, dropped."""
+REPLY_WORDS = 3
+"""chunk, version, staleness."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +63,14 @@ class _Push:
         return self.message[: self.port.shard.layout.chunk_elements]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Answer:
-    """What goes back with a chunk's parameters."""
-
-    staleness: int = 0
-    dropped: bool = False
-
-
 @dataclass(slots=True)
 class _Chunk:
     """The state of one chunk."""
 
     number: int
     parameters: torch.Tensor
+    momentum: torch.Tensor | None
+    """Of SGD; None before the first update."""
     gate: StalenessGate
     version: int = 0
     """Updates made so far."""
@@ -89,8 +80,8 @@ class _Chunk:
     """Those in the sum."""
     early: dict[int, _Push] = field(default_factory=dict)
     """Come before their turn, by rank."""
-    held: dict[int, _Answer] = field(default_factory=dict)
-    """Answers that wait for slower workers, by rank."""
+    held: dict[int, int] = field(default_factory=dict)
+    """The staleness of answers that wait for slower workers, by rank."""
     pushed: dict[int, int] = field(default_factory=dict)
     """Steps that each worker has pushed for, by rank; those of workers that are gone, too."""
     read: dict[int, int] = field(default_factory=dict)
@@ -131,19 +122,15 @@ class Shard:
         self._report = report
         owned = layout.owned_by(index)
         self._chunks = {
-            number: _Chunk(number, rows[place], StalenessGate((), settings.consistency.lead), version)
+            number: _Chunk(
+                number,
+                rows[place],
+                None if momentum is None else momentum[place],
+                StalenessGate((), settings.consistency.lead),
+                version,
+            )
             for place, number in enumerate(owned)
         }
-        self._optimizer = torch.optim.SGD(
-            [chunk.parameters for chunk in self._chunks.values()],
-            lr=0.0,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        if momentum is not None:
-            for chunk, buffer in zip(self._chunks.values(), momentum, strict=True):
-                self._optimizer.state[chunk.parameters]["momentum_buffer"] = buffer
         self._ports: dict[int, _Port] = {}
         self._spare: list[torch.Tensor] = []
 
@@ -191,13 +178,11 @@ class Shard:
     def momentum(self) -> dict[int, torch.Tensor]:
         """A copy of the optimizer's momentum by chunk; zeros where there was no update yet."""
         with self.lock:
-            buffers = {
-                number: self._optimizer.state[chunk.parameters].get("momentum_buffer")
-                for number, chunk in self._chunks.items()
-            }
             return {
-                number: torch.zeros(self.layout.chunk_elements) if buffer is None else buffer.clone()
-                for number, buffer in buffers.items()
+                number: torch.zeros_like(chunk.parameters)
+                if chunk.momentum is None
+                else chunk.momentum.clone()
+                for number, chunk in self._chunks.items()
             }
 
     def close(self) -> None:
@@ -246,7 +231,7 @@ class Shard:
         self._tell(push, staleness)
         chunk.gate.finish(rank)
         chunk.pushed[rank] += 1
-        chunk.held[rank] = _Answer(staleness)
+        chunk.held[rank] = staleness
         self._answer_held(chunk)
 
     def _add_in_turn(self, chunk: _Chunk, push: _Push) -> None:
@@ -263,7 +248,7 @@ class Shard:
         if late > 0:
             self._recycle(push)
             self._tell(push, late, dropped=True)
-            self._ports[push.port.rank].reply(chunk.number, _Answer(late, dropped=True))
+            self._ports[push.port.rank].reply(chunk.number, late)
             return
         self._add(chunk, push)
         enough = self.settings.workers - self.settings.consistency.backup_workers
@@ -295,14 +280,24 @@ class Shard:
         for push in chunk.counted:
             self._tell(push, staleness=0)
             if self._ports.get(push.port.rank) is push.port:
-                push.port.reply(chunk.number, _Answer())
+                push.port.reply(chunk.number, staleness=0)
         chunk.counted.clear()
 
     def _update(self, chunk: _Chunk, gradients: torch.Tensor, lr: float) -> None:
-        self._optimizer.param_groups[0]["lr"] = lr
-        chunk.parameters.grad = gradients
-        self._optimizer.step()
-        chunk.parameters.grad = None
+        momentum = [chunk.momentum]
+        sgd(
+            [chunk.parameters],
+            [gradients],
+            momentum,
+            fused=True,
+            lr=lr,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        (chunk.momentum,) = momentum
         chunk.version += 1
 
     def _answer_held(self, chunk: _Chunk) -> None:
@@ -357,7 +352,8 @@ class _Port:
         self.pair = pair
         self._changed = threading.Condition()
         self._posted: deque[tuple[Work, torch.Tensor]] = deque()
-        self._answers: list[tuple[int, _Answer]] = []
+        self._answers: list[tuple[int, int]] = []
+        """Chunks to send, with the staleness of the updates that they answer."""
         self._closed = False
 
     def start(self) -> None:
@@ -378,10 +374,10 @@ class _Port:
                 self._closed = True  # the receiving thread tells, which may have nothing else to wait for
             self._changed.notify_all()
 
-    def reply(self, chunk: int, answer: _Answer) -> None:
+    def reply(self, chunk: int, staleness: int) -> None:
         """Sends a chunk's parameters as soon as no more urgent ones are to be sent."""
         with self._changed:
-            heapq.heappush(self._answers, (chunk, answer))
+            heapq.heappush(self._answers, (chunk, staleness))
             self._changed.notify_all()
 
     def _receive(self) -> None:
@@ -415,17 +411,16 @@ class _Port:
                     self._changed.wait_for(lambda: self._answers or under_way or self._closed)
                     if self._closed and not self._answers:
                         break
-                    chunk, answer = heapq.heappop(self._answers) if self._answers else (None, None)
-                if chunk is not None and answer is not None:
+                    answer = heapq.heappop(self._answers) if self._answers else None
+                if answer:
+                    chunk, staleness = answer
                     parameters, version = self.shard.parameters_to_send(chunk, self.rank)
-                    words = torch.tensor(
-                        [chunk, version, answer.staleness, answer.dropped], dtype=torch.int32
-                    )
+                    words = torch.tensor([chunk, version, staleness], dtype=torch.int32)
                     sent = self.pair.pull.send(parameters, FIRST_CHUNK_TAG + chunk)
                     # Behind the parameters on the same connection: when it is there, so are they.
                     told = self.pair.pull.send(words, REPLY_TAG)
                     under_way.append((parameters, words, sent, told))
-                if under_way and (chunk is None or len(under_way) >= WINDOW):
+                if under_way and (answer is None or len(under_way) >= WINDOW):
                     *_, sent, told = under_way.popleft()
                     wait(sent)
                     wait(told)

@@ -92,7 +92,8 @@ class TrainingOptions:
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up."""
     bucket_mb: float | None = None
-    """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each."""
+    """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each.
+    For all-reduce: a parameter server cuts its chunks itself."""
     threads: int | None = None
     """Compute threads a worker; by default its host's cores divided by the workers there."""
     seed: int = 0

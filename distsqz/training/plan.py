@@ -54,7 +54,7 @@ def plan_session(
         cell = plan_cell(model, world_size, options, server)
         module = cell.build()
         if server:
-            layout_of(module, server.shards)  # says what cannot be split over so many
+            layout_of(module, server.shards, world_size)  # says what cannot be split over so many
         if checkpoint:
             load_weights(module, checkpoint)
             weights[cell.name] = module.state_dict()

@@ -81,7 +81,7 @@ def _shard(
 ) -> Shard:
     assert cell.server is not None
     module = cell.build_replica(plan.weights.get(cell.name), plan.resume)
-    layout = layout_of(module, cell.server.shards)
+    layout = layout_of(module, cell.server.shards, cell.world_size)
     owned = layout.owned_by(index)
     learnt = trained(module)
     rows = to_rows(learnt, layout, owned)

@@ -129,6 +129,7 @@ class Trainer:
             servers,
             cell=cell.name,
             rank=replica.rank,
+            workers=replica.world_size,
             attempt=replica.attempt,
             host=replica.host,
             address=replica.address,

@@ -46,9 +46,19 @@ def terminate(process: int) -> None:
     os.kill(process, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("stop", [interrupt_group, pytest.param(terminate, marks=pytest.mark.slow)])
-def test_an_interrupted_run_keeps_what_it_measured(embedded: Commands, stop: Callable[[int], None]) -> None:
-    driver = embedded.start("launch/ddp.py", *ENDLESS)
+@pytest.mark.parametrize(
+    ("command", "stop"),
+    [
+        ("ddp", interrupt_group),
+        ("ps", interrupt_group),
+        pytest.param("ddp", terminate, marks=pytest.mark.slow),
+        pytest.param("ps", terminate, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_run_keeps_what_it_measured(
+    embedded: Commands, command: str, stop: Callable[[int], None]
+) -> None:
+    driver = embedded.start(f"launch/{command}.py", *ENDLESS)
     wait_for_steps(embedded.runs)
     stop(driver.pid)
     stopped = embedded.finish(driver)

@@ -79,6 +79,55 @@ def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, c
     assert cell["consistency"] == consistency
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("servers", "placement"), [(1, "dedicated"), (4, "colocated")])
+def test_alexnet_s_bytes_are_as_predicted_for_any_servers(
+    joined: Commands, servers: int, placement: str
+) -> None:
+    done = joined(
+        *("launch/ps.py", "--model", "alexnet", "--workers", 2, "--image-size", 64, "--batch-size", 2),
+        *("--num-classes", 1000, "--steps", 3, "--warmup-steps", 1),
+        *("--servers", servers, "--placement", placement),
+    )
+    assert done.status == 0, done.stderr
+    said = report(done.run.path)
+    (cell,) = said["cells"]
+    assert abs(cell["tcp_vs_predicted"]) < 0.005
+    (run,) = said["runs"]
+    assert sum(shard["received_bytes"] for shard in run["shards"]) == 2 * 4 * ALEXNET_BYTES
+    if servers > 1:
+        hottest = max(run["shards"], key=lambda shard: shard["received_bytes"])
+        assert f"The hottest shard of alexnet-ps-w2 is {hottest['shard']} on" in done.stdout
+
+
+@pytest.mark.slow
+def test_ssp_lets_no_worker_run_further_ahead_than_asked(joined: Commands) -> None:
+    staleness, workers, steps = 2, 3, 25
+    done = joined(
+        *("launch/ps.py", "--model", "benchmarks.parameter_server.paced_net:UnevenNet"),
+        *("--workers", workers, "--image-size", 16, "--batch-size", 2, "--evaluate", "never"),
+        *("--consistency", "ssp", "--staleness", staleness, "--steps", steps, "--warmup-steps", 0),
+    )
+    assert done.status == 0, done.stderr
+    made, updates = done.table("steps"), done.table("updates")
+    assert len(made) == workers * steps
+    # Whoever has ended step n was let into it by all others having pushed for the steps before n - staleness.
+    ended_ns = made["t_start_ns"] + made["wall_s"] * 1e9
+    begun = [[(made["t_start_ns"][made["rank"] == rank] <= at).sum() for rank in range(workers)]
+             for at in ended_ns]  # fmt: skip
+    leads = [step - min(others) for step, others in zip(made["step"], begun, strict=True)]
+    assert max(leads) <= staleness
+    # The same by the shards' own clock, chunk by chunk.
+    leads = []
+    for _, pushes in updates.sort_values("t_arrive_ns").groupby(["shard", "bucket"]):
+        pushed = dict.fromkeys(range(workers), 0)
+        for rank in pushes["rank"]:
+            leads.append(pushed[rank] - min(pushed.values()))
+            pushed[rank] += 1
+        assert set(pushed.values()) == {steps}
+    assert max(leads) == staleness
+
+
 def test_both_strategies_take_turns_and_are_compared(joined: Commands) -> None:
     done = joined(
         *("launch/compare.py", "--models", SMALL[1], *SMALL[2:], "--workers", 2),
@@ -101,6 +150,7 @@ def test_both_strategies_take_turns_and_are_compared(joined: Commands) -> None:
         (("--staleness", -1), ("--staleness -1", "at least 0")),
         (("--staleness", 1), ("--staleness 1", "--consistency ssp")),
         (("--backup-workers", 2, "--workers", 2), ("--backup-workers 2", "below --workers 2")),
+        (("--bucket-mb", 2), ("--bucket-mb 2", "all-reduce", "leave it out")),
         (("--backup-workers", 1, "--consistency", "async"), ("--backup-workers 1", "--consistency sync")),
     ],
 )

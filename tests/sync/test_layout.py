@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsqz.errors import RequestError
-from distsqz.sync.layout import CHUNK_BYTES, LEAST_CHUNKS, Layout, plan_layout
+from distsqz.sync.layout import (
+    CHUNK_BYTES,
+    LEAST_CHUNKS,
+    ROOM_BYTES,
+    WINDOW,
+    Layout,
+    chunk_bytes_for,
+    plan_layout,
+)
 
 ALEXNET_ELEMENTS = [23_232, 64, 307_200, 192, 663_552, 384, 884_736, 256, 589_824, 256]
 ALEXNET_ELEMENTS += [37_748_736, 4096, 16_777_216, 4096, 4_096_000, 1000]
@@ -60,6 +68,12 @@ def test_alexnet_is_cut_into_large_messages_and_dealt_evenly(shards: int) -> Non
 def test_the_cuts_do_not_depend_on_how_many_shards_share_them(total: int) -> None:
     cuts = {plan_layout([total], shards).chunk_elements for shards in (1, 2, 3, 4, 6)}
     assert len(cuts) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 4, 8, 100])
+def test_a_shard_s_room_for_messages_does_not_grow_with_the_workers(workers: int) -> None:
+    layout = plan_layout(ALEXNET_ELEMENTS, 1, chunk_bytes=chunk_bytes_for(workers))
+    assert workers * WINDOW * 4 * layout.chunk_elements <= ROOM_BYTES
 
 
 def test_a_small_model_is_cut_often_enough_to_overlap() -> None:

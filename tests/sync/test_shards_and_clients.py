@@ -82,7 +82,7 @@ class Service:
 def service(
     workers: int, servers: int, consistency: Consistency = SYNC, model: Callable[[], nn.Module] = small_net
 ) -> Iterator[Service]:
-    layout = layout_of(model(), servers)
+    layout = layout_of(model(), servers, workers)
     asked = ShardSettings(
         cell="c", workers=workers, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, consistency=consistency
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from distsqz.metering.schema import UpdateRecord
+from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.server import Server
 from distsqz.training.session import SessionPlan
@@ -51,18 +52,13 @@ class LocalServers:
         self._ask("admit", cell, rank, name, step)
 
     def parameters(self, cell: str) -> torch.Tensor:
-        return _joined(self._ask("parameters", cell))
+        return joined(self._ask("parameters", cell))
 
     def momentum(self, cell: str) -> torch.Tensor:
-        return _joined(self._ask("momentum", cell))
+        return joined(self._ask("momentum", cell))
 
     def progress(self, cell: str, rank: int) -> int:
         return min(self._ask("progress", cell, rank))
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return [ask(self._folder, index, method, *arguments) for index in range(self._servers)]
-
-
-def _joined(parts: Sequence[dict[int, torch.Tensor]]) -> torch.Tensor:
-    by_chunk = {chunk: row for part in parts for chunk, row in part.items()}
-    return torch.stack([by_chunk[chunk] for chunk in sorted(by_chunk)])
