@@ -1,0 +1,95 @@
+"""Pruning: which weights stay, chosen by magnitude, and training that keeps the others at zero.
+
+Source: Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural networks" (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from distsqz.compression.fine_tune import Free
+
+Masks = dict[str, Tensor]
+"""Parameter's name -> bool tensor of its shape, True where a weight stays."""
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights, not the biases, of convolutions and linear layers, by their names in the state dict."""
+    return {
+        f"{path}.weight" if path else "weight": module.weight
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+    }
+
+
+def magnitude_masks(model: nn.Module, densities: Mapping[str, float]) -> Masks:
+    """Keeps the largest weights, so that each group of layers has exactly the density asked of it.
+
+    A group shares one threshold on |weight| / (deviation of the layer's weights): what the 2015 paper sets by
+    hand a layer, a multiple of that deviation, here follows from the density.
+
+    Args:
+        model: whose weights are ranked.
+        densities: prefix of the weights' names -> share of the group's weights that stay, rounded to a whole
+            number of weights; a weight belongs to the longest prefix of its name, "" takes all the others.
+    """
+    masks: Masks = {}
+    for prefix, names in groups(list(prunable(model)), densities).items():
+        masks |= _keep_largest({name: prunable(model)[name] for name in names}, densities[prefix])
+    return masks
+
+
+def groups(names: Sequence[str], prefixes: Mapping[str, object]) -> dict[str, list[str]]:
+    """Prefix -> the names that it is the longest prefix of, in whole parts of the path between dots."""
+    found: dict[str, list[str]] = {prefix: [] for prefix in prefixes}
+    for name in names:
+        fitting = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}." if prefix else "")]
+        if fitting:
+            found[max(fitting, key=len)].append(name)
+    return found
+
+
+def _keep_largest(weights: Mapping[str, nn.Parameter], density: float) -> Masks:
+    scores = torch.cat([_score(weight) for weight in weights.values()]) if weights else torch.empty(0)
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[scores.topk(round(density * len(scores)), sorted=False).indices] = True
+    parts = kept.split([weight.numel() for weight in weights.values()])
+    return {
+        name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)
+    }
+
+
+def _score(weight: nn.Parameter) -> Tensor:
+    flat = weight.detach().reshape(-1)
+    # By root mean square, which is the deviation from zero, and is not nought for a layer of one weight.
+    return flat.abs() / flat.square().mean().sqrt().clamp_min(torch.finfo(flat.dtype).tiny)
+
+
+def gradual_density(density: float, round_: int, rounds: int) -> float:
+    """The density after `round_` of `rounds`, counted from 1: fast at first, when most weights are idle.
+
+    Source: Zhu, Gupta, "To prune, or not to prune" (2017), equation 1.
+    """
+    return density + (1 - density) * (1 - round_ / rounds) ** 3
+
+
+class Masked(Free):
+    """Pruned weights are zero and stay so; the others and all that is not masked are learnt."""
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Prunes `model` in place."""
+        super().__init__(model)
+        parameters = prunable(model)
+        self._masked = [(parameters[name], mask) for name, mask in masks.items()]
+        with torch.no_grad():
+            for weight, mask in self._masked:
+                weight.mul_(mask)
+
+    def before_update(self) -> None:
+        """No gradient reaches a pruned weight: neither momentum nor weight decay moves it from zero then."""
+        for weight, mask in self._masked:
+            if weight.grad is not None:
+                weight.grad.mul_(mask)
