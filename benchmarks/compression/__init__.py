@@ -1,0 +1,1 @@
+"""What compression costs and saves: one folder a question."""

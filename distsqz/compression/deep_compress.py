@@ -98,10 +98,9 @@ def deep_compress(
     _check_prefixes("--layer-density", options.layer_density, names)
     _check_prefixes("--layer-bits", options.layer_bits, names)
     _prune(model, data, info, options)
-    bits = _by_layer(names, options.all_bits)
-    fine_tune(
-        model, data, _settings(info, options, options.share_steps), Shared(model, bits), "sharing values"
-    )
+    shared = Shared(model, _by_layer(names, options.all_bits))
+    settings = _settings(info, options, options.share_steps, round_=0)
+    fine_tune(model, data, settings, shared, "shared values")
     compressed = CompressedModel(info, quantise(model))
     model.load_state_dict({name: torch.from_numpy(values) for name, values in compressed.state().items()})
     model.eval()
@@ -129,37 +128,31 @@ def _prune(model: nn.Module, data: Split, info: ModelInfo, options: DeepCompress
             prefix: gradual_density(density, round_, options.rounds)
             for prefix, density in options.densities.items()
         }
-        steps = options.fine_tune_steps * round_ // options.rounds
-        steps -= options.fine_tune_steps * (round_ - 1) // options.rounds
-        fine_tune(
-            model,
-            data,
-            _settings(info, options, steps, decay=True),
-            Masked(model, magnitude_masks(model, densities)),
-            f"pruned, round {round_}",
-        )
+        done, until = (options.fine_tune_steps * at // options.rounds for at in (round_ - 1, round_))
+        settings = _settings(info, options, until - done, round_=round_)
+        masked = Masked(model, magnitude_masks(model, densities))
+        fine_tune(model, data, settings, masked, f"pruned, round {round_}")
 
 
-def _settings(
-    info: ModelInfo, options: DeepCompressOptions, steps: int, *, decay: bool = False
-) -> FineTuning:
+def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, round_: int) -> FineTuning:
+    """Of a round of pruning, counted from 1; 0 is for shared values, which do not decay."""
     recipe = recipe_for(info.name)
     return FineTuning(
         steps=steps,
         lr=options.lr or GENTLE * recipe.lr * options.batch_size / recipe.batch,
         momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay if decay else 0.0,
+        weight_decay=recipe.weight_decay if round_ else 0.0,
         batch_size=options.batch_size,
-        seed=options.seed,
+        seed=options.seed * (options.rounds + 1) + round_,  # other images and drop-outs in every round
         bf16=options.precision == "bf16",
     )
 
 
 def _check_prefixes(option: str, given: Mapping[str, object], names: list[str]) -> None:
-    for prefix, found in groups(names, given).items():
-        if not found and not any(name.startswith(prefix) for name in names):
+    for prefix in given:
+        if not groups(names, {prefix: None})[prefix]:
             known = ", ".join(name.removesuffix(".weight") for name in names)
-            raise RequestError(f"{option} {prefix}: no layer's name begins so; there are {known}")
+            raise RequestError(f"{option} {prefix}: is no layer or group of layers; there are {known}")
 
 
 def _by_layer(names: list[str], values: Mapping[str, int]) -> dict[str, int]:

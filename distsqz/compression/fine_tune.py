@@ -1,4 +1,4 @@
-"""The training loop of Deep Compression: a few hundred steps on one process, under a constraint on the weights."""
+"""The training loop of Deep Compression: one process, and a constraint on the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distsqz.models.recipes import linear_decay
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """Settings of stochastic gradient descent; the learning rate falls straight to 0 unless told otherwise."""
+    """Settings of stochastic gradient descent; the learning rate falls straight to 0 by default."""
 
     steps: int
     lr: float
@@ -82,13 +82,11 @@ def fine_tune(
         weight_decay=settings.weight_decay,
         foreach=True,
     )
-    batches = train_batches(
-        split, rank=0, world_size=1, batch_size=settings.batch_size, seed=settings.seed
-    )
+    batches = train_batches(split, rank=0, world_size=1, batch_size=settings.batch_size, seed=settings.seed)
     losses = []
     with _progress() as progress, closing(batches):
         bar = progress.add_task(doing, total=settings.steps, loss=math.nan)
-        for step, (images, labels) in zip(range(settings.steps), batches):
+        for step, (images, labels) in zip(range(settings.steps), batches, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * settings.schedule(step / settings.steps)
             model.zero_grad(set_to_none=True)

@@ -36,9 +36,11 @@ def magnitude_masks(model: nn.Module, densities: Mapping[str, float]) -> Masks:
         densities: prefix of the weights' names -> share of the group's weights that stay, rounded to a whole
             number of weights; a weight belongs to the longest prefix of its name, "" takes all the others.
     """
+    weights = prunable(model)
     masks: Masks = {}
-    for prefix, names in groups(list(prunable(model)), densities).items():
-        masks |= _keep_largest({name: prunable(model)[name] for name in names}, densities[prefix])
+    for prefix, names in groups(list(weights), densities).items():
+        if names:
+            masks |= _keep_largest({name: weights[name] for name in names}, densities[prefix])
     return masks
 
 
@@ -53,7 +55,7 @@ def groups(names: Sequence[str], prefixes: Mapping[str, object]) -> dict[str, li
 
 
 def _keep_largest(weights: Mapping[str, nn.Parameter], density: float) -> Masks:
-    scores = torch.cat([_score(weight) for weight in weights.values()]) if weights else torch.empty(0)
+    scores = torch.cat([_score(weight) for weight in weights.values()])
     kept = torch.zeros(len(scores), dtype=torch.bool)
     kept[scores.topk(round(density * len(scores)), sorted=False).indices] = True
     parts = kept.split([weight.numel() for weight in weights.values()])

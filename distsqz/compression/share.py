@@ -20,7 +20,7 @@ ITERATIONS = 100
 
 
 def k_means(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """At most `count` values in ascending order that stand for `values` [n], each the mean of those nearest it.
+    """At most `count` values, ascending, that stand for `values` [n]: each the mean of those nearest it.
 
     Starts from values spaced evenly from least to greatest, which keeps the rare large weights well
     represented (section 3.2). A value that comes to stand for nothing is left out.
@@ -57,13 +57,12 @@ def uniform(values: NDArray[np.float32], bits: int) -> Quantised:
 
 def from_codebook(values: NDArray[np.float32]) -> Quantised:
     """A tensor that takes few distinct values, exactly."""
-    codebook, symbols = np.unique(np.append(values.reshape(-1), np.float32(0)), return_inverse=True)
-    zero = int(symbols[-1])
-    return Quantised(
-        (symbols[:-1] - zero).astype(np.int32).reshape(values.shape),
-        codebook=codebook.astype(np.float32),
-        zero=zero,
-    )
+    kept = values != 0
+    others, which = np.unique(values[kept], return_inverse=True)
+    zero = int(np.searchsorted(others, 0))
+    symbols = np.zeros(values.shape, np.int32)
+    symbols[kept] = np.where(which < zero, which - zero, which - zero + 1)
+    return Quantised(symbols, codebook=np.insert(others, zero, 0).astype(np.float32), zero=zero)
 
 
 class Shared:
