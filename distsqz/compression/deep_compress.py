@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distsqz.compression.fine_tune import FineTuning, fine_tune
-from distsqz.compression.prune import Masked, gradual_density, groups, magnitude_masks, prunable
+from distsqz.compression.prune import Masked, dropout_for, gradual_density, groups, magnitude_masks, prunable
 from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.compression.share import Shared, from_codebook, uniform
 from distsqz.data import Split
 from distsqz.errors import RequestError
+from distsqz.models.recipes import Recipe
 from distsqz.models.registry import recipe_for
 
 BIAS_BITS = 8
@@ -84,6 +85,10 @@ class DeepCompressOptions:
         """Likewise."""
         return {"": self.bits, **self.layer_bits}
 
+    def lr_for(self, recipe: Recipe) -> float:
+        """The learning rate that was asked for, else the one that suits a model of that recipe."""
+        return self.lr or GENTLE * recipe.lr * self.batch_size / recipe.batch
+
 
 def deep_compress(
     model: nn.Module, data: Split, info: ModelInfo, options: DeepCompressOptions
@@ -100,7 +105,8 @@ def deep_compress(
     _prune(model, data, info, options)
     shared = Shared(model, _by_layer(names, options.all_bits))
     settings = _settings(info, options, options.share_steps, round_=0)
-    fine_tune(model, data, settings, shared, "shared values")
+    with dropout_for(model, {name: weight != 0 for name, weight in prunable(model).items()}):
+        fine_tune(model, data, settings, shared, "shared values")
     compressed = CompressedModel(info, quantise(model))
     model.load_state_dict({name: torch.from_numpy(values) for name, values in compressed.state().items()})
     model.eval()
@@ -130,8 +136,9 @@ def _prune(model: nn.Module, data: Split, info: ModelInfo, options: DeepCompress
         }
         done, until = (options.fine_tune_steps * at // options.rounds for at in (round_ - 1, round_))
         settings = _settings(info, options, until - done, round_=round_)
-        masked = Masked(model, magnitude_masks(model, densities))
-        fine_tune(model, data, settings, masked, f"pruned, round {round_}")
+        masks = magnitude_masks(model, densities)
+        with dropout_for(model, masks):
+            fine_tune(model, data, settings, Masked(model, masks), f"pruned, round {round_}")
 
 
 def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, round_: int) -> FineTuning:
@@ -139,7 +146,7 @@ def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, roun
     recipe = recipe_for(info.name)
     return FineTuning(
         steps=steps,
-        lr=options.lr or GENTLE * recipe.lr * options.batch_size / recipe.batch,
+        lr=options.lr_for(recipe),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay if round_ else 0.0,
         batch_size=options.batch_size,

@@ -92,7 +92,7 @@ def fine_tune(
             model.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
                 loss = F.cross_entropy(model(images.to(memory_format=torch.channels_last)), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             constraint.before_update()
             optimizer.step()
             constraint.after_update()

@@ -5,7 +5,8 @@ Source: Han, Pool, Tran, Dally, "Learning both weights and connections for effic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ Masks = dict[str, Tensor]
 """Parameter's name -> bool tensor of its shape, True where a weight stays."""
 
 
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights, not the biases, of convolutions and linear layers, by their names in the state dict."""
     return {
         f"{path}.weight" if path else "weight": module.weight
@@ -54,17 +55,17 @@ def groups(names: Sequence[str], prefixes: Mapping[str, object]) -> dict[str, li
     return found
 
 
-def _keep_largest(weights: Mapping[str, nn.Parameter], density: float) -> Masks:
+def _keep_largest(weights: Mapping[str, Tensor], density: float) -> Masks:
     scores = torch.cat([_score(weight) for weight in weights.values()])
     kept = torch.zeros(len(scores), dtype=torch.bool)
     kept[scores.topk(round(density * len(scores)), sorted=False).indices] = True
-    parts = kept.split([weight.numel() for weight in weights.values()])
+    parts = torch.split(kept, [weight.numel() for weight in weights.values()])
     return {
         name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)
     }
 
 
-def _score(weight: nn.Parameter) -> Tensor:
+def _score(weight: Tensor) -> Tensor:
     flat = weight.detach().reshape(-1)
     # By root mean square, which is the deviation from zero, and is not nought for a layer of one weight.
     return flat.abs() / flat.square().mean().sqrt().clamp_min(torch.finfo(flat.dtype).tiny)
@@ -76,6 +77,30 @@ def gradual_density(density: float, round_: int, rounds: int) -> float:
     Source: Zhu, Gupta, "To prune, or not to prune" (2017), equation 1.
     """
     return density + (1 - density) * (1 - round_ / rounds) ** 3
+
+
+@contextmanager
+def dropout_for(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """While it lasts dropout is weaker before a pruned layer, which has less capacity to overfit with.
+
+    Its probability is multiplied by the root of the density of the layer that follows it in the model's order
+    (the 2015 paper, section 3.2).
+    """
+    before: dict[nn.Dropout, float] = {}
+    waiting: list[nn.Dropout] = []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            waiting.append(module)
+        elif f"{path}.weight" in masks:
+            for dropout in waiting:
+                before[dropout] = dropout.p
+                dropout.p *= float(masks[f"{path}.weight"].float().mean().sqrt())
+            waiting = []
+    try:
+        yield
+    finally:
+        for dropout, probability in before.items():
+            dropout.p = probability
 
 
 class Masked(Free):

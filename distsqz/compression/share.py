@@ -98,7 +98,7 @@ class Shared:
 class _SharedLayer:
     """One layer's weights and what they are made of."""
 
-    def __init__(self, weight: nn.Parameter, bits: int) -> None:
+    def __init__(self, weight: Tensor, bits: int) -> None:
         self.weight = weight
         flat = weight.detach().reshape(-1)
         self._positions = flat.nonzero().squeeze(1)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from distsqz.compression.fine_tune import FineTuning, Free, fine_tune
-from distsqz.compression.prune import Masked, gradual_density, magnitude_masks, prunable
+from distsqz.compression.prune import Masked, dropout_for, gradual_density, magnitude_masks, prunable
 from distsqz.errors import RunError
 from distsqz.models.squeezenet import SqueezeNet
 from tests.compression.small_problem import small_model, small_split
@@ -79,6 +79,13 @@ def test_gradual_density_falls_from_round_to_round_and_ends_at_the_asked_one():
     assert densities == sorted(densities, reverse=True)
     assert densities[-1] == 0.1
     assert densities[0] < 0.55
+
+
+def test_dropout_is_weaker_by_the_root_of_the_density_while_pruned_weights_are_trained():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 2))
+    with dropout_for(model, magnitude_masks(model, {"1": 0.25, "4": 1.0})):
+        assert [model[0].p, model[3].p] == [0.25, 0.4]
+    assert [model[0].p, model[3].p] == [0.5, 0.4]
 
 
 def test_training_lowers_the_loss():
