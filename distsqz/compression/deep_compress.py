@@ -30,7 +30,7 @@ class DeepCompressOptions:
     """How far a model is compressed, and how long it is trained meanwhile."""
 
     density: float = 0.2
-    """Share of the weights that stay, over all layers together; large ones for their layer stay."""
+    """Share of the weights that stay, over all layers together: the largest."""
     layer_density: dict[str, float] = field(default_factory=dict)
     """Densities of single layers or groups, by the beginning of their names: features.0 1 classifier 0.05."""
     bits: int = 5

@@ -15,9 +15,10 @@ import tyro
 from torch import nn
 
 from distsqz.cli import run_command
+from distsqz.compression.coder import encode_symbols
 from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress
 from distsqz.compression.fine_tune import FineTuning, Free, fine_tune
-from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocessing, Quantised
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocessing
 from distsqz.data import ImageData, evaluation_batches, open_data
 from distsqz.data.fashion_mnist import STATISTICS
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
@@ -82,10 +83,14 @@ def main(options: Options) -> None:
     load_weights(model, options.checkpoint)
     rows = csv.DictWriter(sys.stdout, [column.name for column in fields(Row)])
     rows.writeheader()
-    rows.writerow(asdict(_row("trained", model, data, options)))
-    rows.writerow(asdict(_compressed(model, data, options)))
-    load_weights(model, options.checkpoint)
-    rows.writerow(asdict(_trained_on(model, data, options)))
+    for make in (_trained, _compressed, _trained_on):
+        load_weights(model, options.checkpoint)
+        rows.writerow(asdict(make(model, data, options)))
+        sys.stdout.flush()
+
+
+def _trained(model: nn.Module, data: ImageData, options: Options) -> Row:
+    return _row("trained", model, data, options)
 
 
 def _compressed(model: nn.Module, data: ImageData, options: Options) -> Row:
@@ -135,7 +140,7 @@ def _row(
     compressed: CompressedModel | None = None,
 ) -> Row:
     fp32_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    file_bytes = _entropy_bytes(compressed) if compressed else fp32_bytes
+    file_bytes = _coded_bytes(compressed) if compressed else fp32_bytes
     return Row(
         model=options.model,
         weights=weights,
@@ -162,15 +167,13 @@ def _density(compressed: CompressedModel) -> float:
     return round(kept / sum(tensor.symbols.size for tensor in weights), 4)
 
 
-def _entropy_bytes(compressed: CompressedModel) -> int:
-    """What an ideal coder without contexts needs: symbols by their frequencies, and codebooks."""
-    return sum(_order_0_bytes(tensor) for tensor in compressed.tensors.values())
-
-
-def _order_0_bytes(tensor: Quantised) -> int:
-    _, counts = np.unique(tensor.symbols, return_counts=True)
-    bits = -(counts * np.log2(counts / counts.sum())).sum()
-    return int(np.ceil(bits / 8)) + 4 * (1 if tensor.codebook is None else len(tensor.codebook))
+def _coded_bytes(compressed: CompressedModel) -> int:
+    """The coder's stream and its statistics, and the codebooks in 32 bits a value."""
+    known, stream = encode_symbols([tensor.symbols for tensor in compressed.tensors.values()])
+    values = sum(
+        1 if tensor.codebook is None else len(tensor.codebook) for tensor in compressed.tensors.values()
+    )
+    return len(stream) + 4 * (len(known) + values)
 
 
 if __name__ == "__main__":
