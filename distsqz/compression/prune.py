@@ -29,8 +29,8 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 def magnitude_masks(model: nn.Module, densities: Mapping[str, float]) -> Masks:
     """Keeps the largest weights, so that each group of layers has exactly the density asked of it.
 
-    A group shares one threshold. Thresholds of each layer's own, in proportion to the deviation of its weights
-    as in the 2015 paper, lose more: they thin out layers of few and large weights as much as the others.
+    A group shares one threshold. One for each layer, in proportion to the deviation of its weights as in the
+    2015 paper, loses more: it thins out layers of few and large weights as much as the others.
 
     Args:
         model: whose weights are ranked.
