@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from distsqz.compression.quantised import ModelInfo
-from distsqz.data.pixels import ArraySplit, Statistics
+from distsqz.data.pixels import ArraySplit
+from distsqz.data.split import Statistics
 
 CLASSES = 4
 INFO = ModelInfo(name="tests.compression.small_problem:small_model", num_classes=CLASSES)
