@@ -15,12 +15,11 @@ import tyro
 from torch import nn
 
 from distsqz.cli import run_command
-from distsqz.compression.coder import encode_symbols
-from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress
+from distsqz.compression.archive import encode
+from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress, preprocessing_for
 from distsqz.compression.fine_tune import FineTuning, Free, fine_tune
-from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocessing
+from distsqz.compression.quantised import CompressedModel, ModelInfo
 from distsqz.data import ImageData, evaluation_batches, open_data
-from distsqz.data.fashion_mnist import STATISTICS
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
 from distsqz.models.weights import load_weights
 from distsqz.training.evaluation import judge
@@ -94,13 +93,10 @@ def _trained(model: nn.Module, data: ImageData, options: Options) -> Row:
 
 
 def _compressed(model: nn.Module, data: ImageData, options: Options) -> Row:
-    (grey_mean,), (grey_std,) = STATISTICS.mean, STATISTICS.std
     info = ModelInfo(
         name=options.model,
         num_classes=data.num_classes,
-        preprocessing=Preprocessing(
-            resize=IMAGE_SIZE, crop=IMAGE_SIZE, mean=(grey_mean,) * 3, std=(grey_std,) * 3
-        ),
+        preprocessing=preprocessing_for(data, IMAGE_SIZE),
     )
     started = time.perf_counter()
     compressed = deep_compress(model, data.train, info, options.deep)
@@ -140,7 +136,7 @@ def _row(
     compressed: CompressedModel | None = None,
 ) -> Row:
     fp32_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    file_bytes = _coded_bytes(compressed) if compressed else fp32_bytes
+    file_bytes = len(encode(compressed)) if compressed else fp32_bytes
     return Row(
         model=options.model,
         weights=weights,
@@ -165,15 +161,6 @@ def _density(compressed: CompressedModel) -> float:
     weights = [tensor for name, tensor in compressed.tensors.items() if name.endswith("weight")]
     kept = sum(np.count_nonzero(tensor.symbols) for tensor in weights)
     return round(kept / sum(tensor.symbols.size for tensor in weights), 4)
-
-
-def _coded_bytes(compressed: CompressedModel) -> int:
-    """The coder's stream and its statistics, and the codebooks in 32 bits a value."""
-    known, stream = encode_symbols([tensor.symbols for tensor in compressed.tensors.values()])
-    values = sum(
-        1 if tensor.codebook is None else len(tensor.codebook) for tensor in compressed.tensors.values()
-    )
-    return len(stream) + 4 * (len(known) + values)
 
 
 if __name__ == "__main__":
