@@ -21,7 +21,7 @@ from distsqz.models.recipes import Recipe
 from distsqz.models.registry import recipe_for
 
 BIAS_BITS = 8
-GENTLE = 0.2
+GENTLE = 0.8
 """Share of the recipe's learning rate that trained weights are trained on with."""
 
 
@@ -46,8 +46,8 @@ class DeepCompressOptions:
     batch_size: int = 64
     """Images in each step."""
     lr: float | None = None
-    """Learning rate that each round of training begins with, falling to 0; by default a fifth of the
-    model's recipe, scaled to the batch."""
+    """Learning rate that each round of training begins with, falling to 0; by default four fifths
+    of the model's recipe, scaled to the batch."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 computes under autocast; weights and gradients stay fp32."""
     seed: int = 0
