@@ -1,4 +1,4 @@
-"""Compresses a model: `python launch/compress.py CHECKPOINT --out m.sqz --calibration DIR`."""
+"""Compresses a model: `python launch/compress.py CHECKPOINT --out m.sqz --calibration DIR | --data DATA`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from distsqz.compression.readers import load_model
 from distsqz.compression.search import PROBES, Candidate, compress, install, layer_shares, search
 from distsqz.compression.views import VIEWS_A_BATCH, random_views
 from distsqz.errors import RequestError, RunError
+from launch.train_compressed import TrainingOptions, compress_by_training, report
 
 STDERR = Console(stderr=True)
 
@@ -67,6 +68,7 @@ class Options:
     model: str | None = None
     """A name of the registry; needed for files that do not tell."""
     by_calibration: OmitArgPrefixes[CalibrationOptions] = field(default_factory=CalibrationOptions)
+    by_training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
     format: Format = "table"
     """Of the tables on stdout."""
     debug: bool = False
@@ -75,12 +77,16 @@ class Options:
 
 def main(options: Options) -> None:
     """Reads, compresses, writes, judges what was written."""
-    calibration = options.by_calibration
-    if calibration.calibration is None:
-        raise RequestError("--calibration: needed, a folder of images in class folders")
+    calibration, training = options.by_calibration, options.by_training
+    if (calibration.calibration is None) == (training.data is None):
+        raise RequestError("give either --calibration, a folder of images, or --data, images to train on")
     if not options.out.parent.is_dir():
         raise RequestError(f"--out {options.out}: there is no folder {options.out.parent}")
     info, model = load_model(options.checkpoint, options.model)
+    if calibration.calibration is None:
+        trained = compress_by_training(model, info, training)
+        print(report(trained, write_archive(options.out, trained.model), options.format))
+        return
     choosing, judging = _halves(find_images(calibration.calibration))
     candidate = _search(model, info, choosing, calibration)
     write_archive(options.out, candidate.model)

@@ -26,8 +26,8 @@ class Quantised:
     def values(self) -> NDArray[np.float32]:
         """The fp32 tensor that the symbols stand for."""
         if self.codebook is not None:
-            return self.codebook[self.symbols + self.zero]
-        return self.symbols.astype(np.float32) * np.float32(self.step)
+            return np.asarray(self.codebook[self.symbols + self.zero])  # numpy makes a scalar of a 0-d array
+        return np.asarray(self.symbols.astype(np.float32) * np.float32(self.step))
 
 
 @dataclass(frozen=True, kw_only=True)

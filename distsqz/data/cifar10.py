@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distsqz.data.pixels import ArraySplit, Statistics
-from distsqz.data.split import ImageData, SourceError
+from distsqz.data.pixels import ArraySplit
+from distsqz.data.split import ImageData, SourceError, Statistics
 
 CLASSES = 10
 STATISTICS = Statistics(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -43,7 +43,7 @@ def open_cifar10(directory: Path, image_size: int) -> ImageData:
         pixels = np.concatenate([pixels for _, pixels in files]).reshape(-1, *SHAPE)
         return ArraySplit(pixels, labels, STATISTICS, image_size)
 
-    return ImageData("cifar10", CLASSES, split(TRAIN_FILES), split([TEST_FILE]))
+    return ImageData("cifar10", CLASSES, split(TRAIN_FILES), split([TEST_FILE]), STATISTICS)
 
 
 def _layout(directory: Path) -> tuple[Path, str, Callable[[Path], Records]]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from distsqz.data.download import download_gzip
 from distsqz.data.idx import read_idx
-from distsqz.data.pixels import ArraySplit, Statistics
-from distsqz.data.split import ImageData, SourceError
+from distsqz.data.pixels import ArraySplit
+from distsqz.data.split import ImageData, SourceError, Statistics
 
 CLASSES = 10
 STATISTICS = Statistics(mean=(0.2860,), std=(0.3530,))
@@ -37,7 +37,7 @@ def open_fashion_mnist(directory: Path | None, image_size: int) -> ImageData:
     """
     directory = directory or _find()
     train, validation = (_read_split(directory, part, image_size) for part in ("train", "t10k"))
-    return ImageData("fashion-mnist", CLASSES, train, validation)
+    return ImageData("fashion-mnist", CLASSES, train, validation, STATISTICS)
 
 
 def download(directory: Path, base_url: str = OFFICIAL_URL) -> None:

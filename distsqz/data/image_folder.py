@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from distsqz.data.pixels import Statistics, normalise
-from distsqz.data.split import Batch, ImageData, SourceError
+from distsqz.data.pixels import normalise
+from distsqz.data.split import Batch, ImageData, SourceError, Statistics
 from distsqz.errors import RunError
 
 STATISTICS = Statistics(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -58,7 +58,7 @@ def open_image_folder(root: Path, image_size: int) -> ImageData:
         if unknown := sorted(set(present) - set(classes)):
             raise SourceError(f"{root / 'val' / unknown[0]}: a class that {root / 'train'} does not have")
         validation = _open_split(root / "val", present, classes, image_size)
-    return ImageData("imagefolder", len(classes), train, validation)
+    return ImageData("imagefolder", len(classes), train, validation, STATISTICS)
 
 
 def _class_names(directory: Path) -> list[str]:

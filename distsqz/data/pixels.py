@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from distsqz.data.split import Batch
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of a set's pixels, one a channel, with white at 1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+from distsqz.data.split import Batch, Statistics
 
 
 def normalise(pixels: NDArray[np.uint8], flips: NDArray[np.bool_], statistics: Statistics) -> Tensor:

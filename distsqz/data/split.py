@@ -32,6 +32,14 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of a set's pixels, one a channel, with white at 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ImageData:
     """An opened source, checked and ready to give batches."""
 
@@ -39,6 +47,8 @@ class ImageData:
     num_classes: int
     train: Split
     validation: Split | None
+    statistics: Statistics
+    """That images are normalised by."""
 
 
 class SourceError(Exception):

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distsqz.data.split import Batch, ImageData
+from distsqz.data.split import Batch, ImageData, Statistics
 
 CLASSES = 1000  # ImageNet's
 LENGTH = 65_536
 POOL = 32
+STATISTICS = Statistics(mean=(0.0,), std=(1.0,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,4 +44,4 @@ def open_synthetic(image_size: int, seed: int, num_classes: int | None = None) -
     pool = torch.randn(POOL, 3, image_size, image_size, generator=generator)
     labels = torch.randint(classes, (POOL,), generator=generator)
     train = SyntheticSplit(torch.cat([pool, pool.flip(3)]), labels)
-    return ImageData("synthetic", classes, train, validation=None)
+    return ImageData("synthetic", classes, train, validation=None, statistics=STATISTICS)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from distsqz.data.pixels import ArraySplit, Statistics
+from distsqz.data.pixels import ArraySplit
+from distsqz.data.split import Statistics
 
 NO_FLIPS = np.zeros(5, np.bool_)
 

@@ -1,0 +1,1 @@
+"""Prune, fine-tune and share, end to end."""
