@@ -17,10 +17,10 @@ FARTHEST = 16
 
 
 def huffman_bytes(tensors: Iterable[Symbols]) -> int:
-    """Values and the gaps between them, each by a Huffman code a tensor (Han et al., 2016, sections 2 and 4).
+    """Values and the gaps between them, a Huffman code a tensor for each (Han et al., 2016, sections 2, 4).
 
-    A code's table counts with a byte a symbol for its length; a codebook entry of 4 bytes a value is left out,
-    since our values are multiples of a step.
+    A code's table counts with a byte a symbol, its length; a codebook is not needed, since values are multiples
+    of a step.
     """
     total = 0
     for tensor in tensors:
@@ -55,16 +55,18 @@ def order0_bytes(tensors: Iterable[Symbols]) -> int:
 
 
 def zstd_bytes(tensors: Iterable[Symbols]) -> int:
-    """zstd at level 22, symbols as bytes where they fit, else as 16 bits."""
+    """By zstd at level 22, symbols as bytes where they fit, else as 16 bits."""
     return len(zstandard.ZstdCompressor(level=22).compress(_raw(tensors)))
 
 
 def xz_bytes(tensors: Iterable[Symbols]) -> int:
-    """xz at its best preset, likewise."""
+    """By xz at its best preset, likewise."""
     return len(lzma.compress(_raw(tensors), preset=9 | lzma.PRESET_EXTREME))
 
 
 def _raw(tensors: Iterable[Symbols]) -> bytes:
-    return b"".join(
-        tensor.astype(np.int8 if np.abs(tensor).max(initial=0) < 128 else "<i2").tobytes() for tensor in tensors
-    )
+    return b"".join(tensor.astype(_narrowest(tensor)).tobytes() for tensor in tensors)
+
+
+def _narrowest(tensor: Symbols) -> type[np.int8 | np.int16]:
+    return np.int8 if np.abs(tensor).max(initial=0) < 128 else np.int16

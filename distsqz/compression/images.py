@@ -47,7 +47,7 @@ def find_images(directory: Path, option: str = "--calibration") -> LabelledImage
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
     except OSError as error:
-        raise RequestError(f"{option} {directory}: {error.strerror}; give a folder of class folders") from error
+        raise RequestError(f"{option} {directory}: {error.strerror}; give class folders") from error
     paths = [
         sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
     ]
