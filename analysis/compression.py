@@ -1,4 +1,4 @@
-"""The paper's Table 1 and Table 2 with our own figures beside them.
+"""The paper's Table 1 and Table 2 beside an archive's: `python analysis/compression.py m.sqz`.
 
 Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size"
 (2016), the columns of table 1 that count parameters, and table 2. Its sizes are in megabytes of 10^6 bytes,
@@ -7,9 +7,21 @@ its ratios against 240 of them, and its accuracies on ImageNet's validation imag
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import tyro
+from tyro.conf import Positional
+
+from analysis.formats import Format, render, to_json
+from distsqz.cli import run_command
+from distsqz.compression.archive import read_archive
+from distsqz.compression.errors import ArchiveError
+from distsqz.compression.readers import build
+from distsqz.compression.shares import layer_shares
+from distsqz.errors import RequestError
 
 LAYERS = Path(__file__).with_name("published_layers.csv")
 MODELS = Path(__file__).with_name("published_models.csv")
@@ -30,12 +42,12 @@ def published_models() -> pd.DataFrame:
 def beside_published_layers(ours: pd.DataFrame) -> pd.DataFrame:
     """Table 1 with ours beside it, a row a module and one for the total.
 
-    `ours` has a row a layer with its name (`fire2/squeeze1x1`), params, nonzero, bits (of a shared value) and
-    bytes. Layers of a module are added up; its bits are the mean over nonzero values. Modules that the paper
+    `ours` has a row a layer with its name (`fire2/squeeze1x1`), params, nonzero and bytes. Layers of
+    a module are added up; where a zero costs bits too, they count for the nonzero ones. Modules that the paper
     does not have get nulls for the published columns.
     """
-    parts = ours.assign(layer=ours["layer"].str.partition("/")[0], value_bits=ours["bits"] * ours["nonzero"])
-    modules = parts.groupby("layer", sort=False)[["params", "nonzero", "value_bits", "bytes"]].sum()
+    parts = ours.assign(layer=ours["layer"].str.partition("/")[0])
+    modules = parts.groupby("layer", sort=False)[["params", "nonzero", "bytes"]].sum()
     joined = modules.reset_index().merge(
         published_layers()[["layer", "published_nonzero"]], on="layer", how="left"
     )
@@ -50,7 +62,7 @@ def beside_published_layers(ours: pd.DataFrame) -> pd.DataFrame:
             "nonzero": table["nonzero"].astype("Int64"),
             "published_density_share": table["published_nonzero"] / table["params"],
             "density_share": table["nonzero"] / table["params"],
-            "mean_bits": table["value_bits"] / table["nonzero"].where(table["nonzero"] > 0),
+            "bits_per_nonzero": 8 * table["bytes"] / table["nonzero"].where(table["nonzero"] > 0),
             "archive_bytes": table["bytes"].astype("Int64"),
         }
     )
@@ -69,3 +81,42 @@ def beside_published_models(
         "top5_percent": top5_percent,
     }
     return pd.DataFrame([*published_models().to_dict("records"), ours])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of analysis/compression.py."""
+
+    archive: Annotated[Positional[Path], tyro.conf.arg(metavar="ARCHIVE")]
+    """An .sqz archive of SqueezeNet."""
+    top1_percent: float | None = None
+    """Its accuracy on ImageNet, as launch/evaluate.py measured it, to stand in table 2."""
+    top5_percent: float | None = None
+    """Likewise, among the first five."""
+    format: Format = "table"
+    """Of the tables."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Prints both tables."""
+    try:
+        model = read_archive(options.archive)
+    except OSError as error:
+        raise RequestError(f"ARCHIVE {options.archive}: {error.strerror}") from error
+    except ArchiveError as error:
+        raise RequestError(f"ARCHIVE {options.archive}: {error}") from error
+    names = getattr(build(model.info), "layer_names", {})
+    layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_shares(model, names)))
+    size = options.archive.stat().st_size
+    models = beside_published_models(model.info.name, size, options.top1_percent, options.top5_percent)
+    if options.format == "json":
+        print(to_json({"layers": layers.to_dict("records"), "models": models.to_dict("records")}))
+        return
+    print(render(layers, options.format, "Table 1: parameters after pruning"))
+    print(render(models, options.format, "Table 2: size and accuracy on ImageNet"))
+
+
+if __name__ == "__main__":
+    run_command(main, Options, "Set an archive beside the paper's tables 1 and 2.")

@@ -23,7 +23,8 @@ from distsqz.compression.images import LabelledImages, batches, find_images
 from distsqz.compression.quantised import ModelInfo
 from distsqz.compression.rate_distortion import Trade
 from distsqz.compression.readers import load_model
-from distsqz.compression.search import PROBES, Candidate, compress, install, layer_shares, search
+from distsqz.compression.search import PROBES, Candidate, compress, install, search
+from distsqz.compression.shares import layer_shares
 from distsqz.compression.views import VIEWS_A_BATCH, random_views
 from distsqz.errors import RequestError, RunError
 from launch.train_compressed import TrainingOptions, compress_by_training, report
@@ -145,7 +146,10 @@ def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledI
 def _report(
     candidate: Candidate, model: nn.Module, judged: dict[str, tuple[int, Agreement]], fmt: Format
 ) -> str:
-    layers = [asdict(share) for share in layer_shares(candidate, getattr(model, "layer_names", {}))]
+    layers = [
+        asdict(share)
+        for share in layer_shares(candidate.model, getattr(model, "layer_names", {}), candidate.damage_nats)
+    ]
     halves = [{"half": name, "images": count, **asdict(found)} for name, (count, found) in judged.items()]
     size = len(candidate.archive)
     if fmt == "json":

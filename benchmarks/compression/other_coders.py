@@ -19,8 +19,8 @@ FARTHEST = 16
 def huffman_bytes(tensors: Iterable[Symbols]) -> int:
     """Values and the gaps between them, a Huffman code a tensor for each (Han et al., 2016, sections 2, 4).
 
-    A code's table counts with a byte a symbol, its length; a codebook is not needed, since values are multiples
-    of a step.
+    A code's table counts with a byte a symbol, its length; a codebook is not needed, since values are
+    multiples of a step.
     """
     total = 0
     for tensor in tensors:
@@ -46,7 +46,7 @@ def _huffman_bits(symbols: NDArray[np.int_ | np.int32]) -> int:
 
 
 def order0_bytes(tensors: Iterable[Symbols]) -> int:
-    """What an ideal arithmetic coder needs that knows each tensor's frequencies; their tables are left out."""
+    """What an ideal arithmetic coder needs that knows each tensor's frequencies; tables are left out."""
     bits = 0.0
     for tensor in tensors:
         counts = np.unique(tensor, return_counts=True)[1]

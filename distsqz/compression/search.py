@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from distsqz.compression.archive import encode
-from distsqz.compression.coder import encode_symbols
 from distsqz.compression.curvature import Curvature, compressible_layers, groups_of
 from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.compression.rate_distortion import Trade, damage, quantise
@@ -98,49 +97,6 @@ def search(
         else:
             high = middle
     return best
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerShare:
-    """What a layer, its biases included, takes of the archive and of the damage."""
-
-    layer: str
-    params: int
-    nonzero: int
-    density_share: float
-    step: float
-    """Distance between levels of the weights."""
-    bits: float
-    """Of a parameter, zero or not."""
-    bytes: int
-    """Encoded by itself; together layers share a few bytes."""
-    damage_share: float
-    """Of the divergence that curvature predicts for all layers."""
-
-
-def layer_shares(candidate: Candidate, names: Mapping[str, str]) -> list[LayerShare]:
-    """A row a layer; `names` gives the paper's names for module paths, where it has them."""
-    tensors = candidate.model.tensors
-    total = sum(candidate.damage_nats.values())
-    shares = []
-    for path, lost in candidate.damage_nats.items():
-        own = [tensors[key] for key in (f"{path}.weight", f"{path}.bias") if key in tensors]
-        params = sum(tensor.symbols.size for tensor in own)
-        nonzero = sum(int((tensor.symbols != 0).sum()) for tensor in own)
-        size = len(encode_symbols([tensor.symbols for tensor in own])[1])
-        shares.append(
-            LayerShare(
-                layer=names.get(path, path),
-                params=params,
-                nonzero=nonzero,
-                density_share=nonzero / params,
-                step=own[0].step,
-                bits=8 * size / params,
-                bytes=size,
-                damage_share=lost / total if total else 0.0,
-            )
-        )
-    return shares
 
 
 def install(model: nn.Module, compressed: CompressedModel) -> nn.Module:

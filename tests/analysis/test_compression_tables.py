@@ -17,7 +17,7 @@ from distsqz.models.squeezenet import SqueezeNet
 
 
 def ours() -> pd.DataFrame:
-    """SqueezeNet, half of each layer pruned, a byte a nonzero value; 4 bits in 3x3 filters, 8 elsewhere."""
+    """SqueezeNet, half of each layer pruned, a byte a nonzero value."""
     with torch.device("meta"):
         layers = [layer for layer in layer_table(SqueezeNet(), 224) if layer.params]
     return pd.DataFrame(
@@ -26,7 +26,6 @@ def ours() -> pd.DataFrame:
                 "layer": layer.name,
                 "params": layer.params,
                 "nonzero": layer.params // 2,
-                "bits": 4 if layer.name.endswith("3x3") else 8,
                 "bytes": layer.params // 2,
             }
             for layer in layers
@@ -53,17 +52,16 @@ def test_layers_of_a_module_stand_beside_its_published_row() -> None:
     fire2 = table.loc["fire2"]
     assert (fire2["params"], fire2["published_nonzero"], fire2["nonzero"]) == (11_920, 5_746, 5_960)
     assert fire2["density_share"] == 0.5
-    expand3x3 = (64 * 16 * 9 + 64) // 2
-    assert fire2["mean_bits"] == (4 * expand3x3 + 8 * (5_960 - expand3x3)) / 5_960
+    assert fire2["bits_per_nonzero"] == 8.0
     assert (table.loc["total", "published_nonzero"], table.loc["total", "params"]) == (421_098, 1_248_424)
     assert table.loc["total", "archive_bytes"] == ours()["bytes"].sum()
 
 
 def test_a_model_that_the_paper_does_not_have_gets_nulls_not_zeros() -> None:
-    rows = [{"layer": "fc6", "params": 10, "nonzero": 0, "bits": 0, "bytes": 1}]
+    rows = [{"layer": "fc6", "params": 10, "nonzero": 0, "bytes": 1}]
     table = beside_published_layers(pd.DataFrame(rows))
     assert table["published_nonzero"].isna().all()
-    assert table["mean_bits"].isna().all()
+    assert table["bits_per_nonzero"].isna().all()
     assert table["density_share"].tolist() == [0.0, 0.0]
 
 
