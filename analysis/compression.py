@@ -43,8 +43,8 @@ def beside_published_layers(ours: pd.DataFrame) -> pd.DataFrame:
     """Table 1 with ours beside it, a row a module and one for the total.
 
     `ours` has a row a layer with its name (`fire2/squeeze1x1`), params, nonzero and bytes. Layers of
-    a module are added up; where a zero costs bits too, they count for the nonzero ones. Modules that the paper
-    does not have get nulls for the published columns.
+    a module are added up; what zeros cost counts for the nonzero ones. Modules that the paper does not have
+    get nulls for the published columns.
     """
     parts = ours.assign(layer=ours["layer"].str.partition("/")[0])
     modules = parts.groupby("layer", sort=False)[["params", "nonzero", "bytes"]].sum()
