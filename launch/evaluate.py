@@ -98,7 +98,9 @@ def _labelled(info: ModelInfo, options: Options) -> tuple[int, Iterator[tuple[Te
     source, _, place = options.data.partition(":")
     if source == "imagefolder" and place:
         images = find_images(Path(place).expanduser(), "--data")
-        return len(images), zip(batches(images, info.preprocessing), images.labels.split(BATCH), strict=True)
+        return len(images), zip(
+            batches(images, info.preprocessing), torch.split(images.labels, BATCH), strict=True
+        )
     if source != "fashion-mnist":
         raise RequestError(f"--data {options.data}: not known or not complete; give {KNOWN}")
     size = info.preprocessing.crop if options.image_size is None else options.image_size
