@@ -22,6 +22,7 @@ from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocess
 MAGIC = b"SQZ\x01"
 """The last byte is the format's version."""
 MOST_WEIGHTS = 1 << 31
+MOST_DIMENSIONS = 32
 _LEAST_BYTES = len(MAGIC) + 4 + 4
 _HEADER_RATIO = 40
 """A header that unfolds to more than so many times its length (and 4 KiB) is none of ours."""
@@ -34,7 +35,10 @@ def encode(model: CompressedModel) -> bytes:
         ValueError: a field that the format has no room for.
     """
     known, stream = encode_symbols([tensor.symbols for tensor in model.tensors.values()])
-    header = _pack_header(model, known)
+    try:
+        header = _pack_header(model, known)
+    except struct.error as error:
+        raise ValueError(f"the format has no room for a field of {model.info.name} ({error})") from error
     body = MAGIC + struct.pack("<I", len(header)) + header + stream
     return body + struct.pack("<I", zlib.crc32(body))
 
@@ -200,7 +204,10 @@ def _unpack_header(packed: bytes) -> _Header:
     if len(set(names)) < count:
         raise ArchiveError("is damaged: two tensors have one name")
     shapes = [fields.take(f"{fields.take('B')[0]}I") for _ in range(count)]
-    if sum(math.prod(shape) for shape in shapes) > MOST_WEIGHTS:
+    # An empty tensor's other lengths are bounded too: numpy refuses what would overflow.
+    if any(len(shape) > MOST_DIMENSIONS for shape in shapes):
+        raise ArchiveError(f"is damaged: a tensor has more than {MOST_DIMENSIONS} dimensions")
+    if sum(math.prod(length or 1 for length in shape) for shape in shapes) > MOST_WEIGHTS:
         raise ArchiveError(f"is damaged: it claims more than {MOST_WEIGHTS:,} weights")
     known = [_statistics(*fields.take("BHB")) for _ in range(count)]
     entries = []

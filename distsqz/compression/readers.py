@@ -36,12 +36,9 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
     Raises:
         RequestError: it cannot be read, or is not of that model; it names `option`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
+    content = _content(path, option)
     told = f"{option} {path}"
-    if content.startswith(MAGIC):
+    if content.startswith(MAGIC) or path.suffix == ".sqz":
         info, state = _from_archive(content, told)
     elif path.suffix == ".net":
         info, state = (
@@ -61,6 +58,19 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
     if model not in (None, info.name):
         raise RequestError(f"--model {model}: {path} holds {info.name}")
     return info, state
+
+
+def read_state(path: Path, option: str = "--checkpoint") -> State:
+    """The state dict alone, whatever model it is of.
+
+    Raises:
+        RequestError: it cannot be read; it names `option`.
+    """
+    if path.suffix in (".sqz", ".net", ".pkl"):
+        return read_model(path, option=option)[1]
+    if path.suffix == ".safetensors":
+        return _from_safetensors(_content(path, option), f"{option} {path}")
+    return read_weights(path, option)
 
 
 def build(info: ModelInfo) -> nn.Module:
@@ -95,6 +105,13 @@ def load_model(
         reason = str(error).splitlines()[-1].strip()
         raise RequestError(f"{option} {path}: does not fit {info.name} ({reason})") from error
     return info, built.eval()
+
+
+def _content(path: Path, option: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
 
 
 def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:

@@ -18,7 +18,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         RequestError: the file cannot be read, or does not fit the model in every name and shape.
     """
-    state = read_weights(path)
+    load_state(model, read_weights(path), path)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Copies the state dict that `path` held into `model`.
+
+    Raises:
+        RequestError: it does not fit the model in every name and shape.
+    """
     expected = model.state_dict()
     for key, tensor in expected.items():
         if key not in state:

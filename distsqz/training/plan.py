@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from distsqz.compression.readers import read_state
 from distsqz.errors import RequestError
 from distsqz.models.registry import default_image_size
-from distsqz.models.weights import load_weights
+from distsqz.models.weights import load_state
 from distsqz.sync.flat import layout_of
 from distsqz.training.cell import Cell, describe_cell, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
@@ -56,7 +57,7 @@ def plan_session(
         if server:
             layout_of(module, server.shards, world_size)  # says what cannot be split over so many
         if checkpoint:
-            load_weights(module, checkpoint)
+            load_state(module, read_state(checkpoint), checkpoint)
             weights[cell.name] = module.state_dict()
         cells.append(cell)
         entries.append(describe_cell(cell, module))

@@ -1,0 +1,113 @@
+"""Judges a model on labelled images: `python launch/evaluate.py CHECKPOINT --data imagefolder:DIR`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+from tyro.conf import Positional
+
+from analysis.formats import Format, render
+from distsqz.cli import run_command
+from distsqz.compression.agreement import agreement, hits, logits_of
+from distsqz.compression.images import BATCH, batches, find_images
+from distsqz.compression.quantised import ModelInfo
+from distsqz.compression.readers import load_model
+from distsqz.data import evaluation_batches, open_data
+from distsqz.errors import RequestError
+
+KNOWN = "imagefolder:DIR, fashion-mnist or fashion-mnist:DIR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of launch/evaluate.py."""
+
+    checkpoint: Annotated[Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+    """Weights: a .pth, .safetensors or .sqz file, SqueezeNet's published .net, or ndf's .pkl."""
+    data: str
+    """imagefolder:DIR (class folders, or a `val` with them), fashion-mnist or fashion-mnist:DIR (its test
+    images)."""
+    reference: Path | None = None
+    """Compare the answers with those of this checkpoint; each gets the images as it expects them."""
+    model: str | None = None
+    """A name of the registry; needed for files that do not tell."""
+    image_size: int | None = None
+    """Height and width of Fashion-MNIST's images, in pixels; by default what the weights expect."""
+    format: Format = "table"
+    """Of the table on stdout."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Reads, judges, reports."""
+    if options.image_size is not None and not options.data.startswith("fashion-mnist"):
+        raise RequestError(f"--image-size {options.image_size}: is for fashion-mnist; weights set the crop")
+    info, model = load_model(options.checkpoint, options.model)
+    reference = None if options.reference is None else _reference(options.reference, info, options.model)
+    logits, labels, took_s = _answers(model, info, options)
+    row: dict[str, Any] = {
+        "images": len(labels),
+        "top1_share": hits(logits, labels, 1),
+        "top5_share": hits(logits, labels, 5),
+    }
+    if reference is not None:
+        found = agreement(_answers(reference[1], reference[0], options)[0], logits, labels)
+        row |= {"divergence_nats": found.divergence_nats, "same_top1_share": found.same_top1}
+    print(render(pd.DataFrame([row | {"images_per_s": len(labels) / took_s}]), options.format))
+
+
+def _reference(path: Path, info: ModelInfo, model: str | None) -> tuple[ModelInfo, nn.Module]:
+    other, reference = load_model(path, model, "--reference")
+    if other.num_classes != info.num_classes:
+        raise RequestError(
+            f"--reference {path}: tells {other.num_classes} classes apart, CHECKPOINT {info.num_classes}"
+        )
+    return other, reference
+
+
+def _answers(model: nn.Module, info: ModelInfo, options: Options) -> tuple[Tensor, Tensor, float]:
+    """Logits [n, classes], labels [n], and the seconds that the model alone took."""
+    logits, labels, took_s = [], [], 0.0
+    count, labelled = _labelled(info, options)
+    for images, own in track(labelled, "images", -(-count // BATCH), console=Console(stderr=True)):
+        if int(own.max()) >= info.num_classes:
+            raise RequestError(
+                f"--data {options.data}: holds class {int(own.max())}, {info.name} in these weights tells "
+                f"{info.num_classes} apart, counted from 0"
+            )
+        begin_s = time.perf_counter()
+        logits.append(logits_of(model, [images]))
+        took_s += time.perf_counter() - begin_s
+        labels.append(own)
+    return torch.cat(logits), torch.cat(labels), took_s
+
+
+def _labelled(info: ModelInfo, options: Options) -> tuple[int, Iterator[tuple[Tensor, Tensor]]]:
+    """How many images there are, and batches of them with their labels."""
+    source, _, place = options.data.partition(":")
+    if source == "imagefolder" and place:
+        images = find_images(Path(place).expanduser(), "--data")
+        return len(images), zip(
+            batches(images, info.preprocessing), torch.split(images.labels, BATCH), strict=True
+        )
+    if source != "fashion-mnist":
+        raise RequestError(f"--data {options.data}: not known or not complete; give {KNOWN}")
+    size = info.preprocessing.crop if options.image_size is None else options.image_size
+    split = open_data(options.data, image_size=size, seed=0).validation
+    assert split is not None
+    return len(split), evaluation_batches(split, rank=0, world_size=1, batch_size=BATCH)
+
+
+if __name__ == "__main__":
+    run_command(main, Options, "Judge a model on labelled images, by itself or beside another.")

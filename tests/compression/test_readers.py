@@ -1,0 +1,168 @@
+"""Real weights' files, made by hand in their layouts; what is none of them is refused in a line."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from distsqz.compression import load
+from distsqz.compression.archive import write_archive
+from distsqz.compression.images import find_images, prepare
+from distsqz.compression.quantised import CAFFE, CompressedModel, ModelInfo, Preprocessing, Quantised
+from distsqz.compression.readers import load_model, read_model, read_state
+from distsqz.errors import RequestError
+from distsqz.models.squeezenet import SqueezeNet
+from tests.compression.small_archives import small_model
+
+FILTERS = [layer.out_channels for layer in SqueezeNet().modules() if isinstance(layer, nn.Conv2d)]
+
+
+def net(counts: list[int], codes: list[int], gaps: list[int], after: bytes = b"") -> bytes:
+    """The 8-bit layout: every layer has the first so many of `codes` and of `gaps`."""
+    codebook = np.arange(256, dtype="<f4") + 0.5
+    content = np.array(counts, "<u4").tobytes()
+    for index, (count, filters) in enumerate(zip(counts, FILTERS, strict=True)):
+        halves = [*gaps[:count], 0]
+        packed = [halves[at] | halves[at + 1] << 4 for at in range(0, count, 2)]
+        content += codebook.tobytes() + np.full(filters, index, "<f4").tobytes()
+        content += bytes(codes[:count]) + bytes(packed)
+    return content + after
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(RequestError) as caught:
+        read_model(path)
+    assert str(caught.value).startswith(f"CHECKPOINT {path}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_8_bit_file_gives_weights_where_its_gaps_lead(tmp_path: Path) -> None:
+    path = tmp_path / "m.net"
+    path.write_bytes(net([3] * 26, [9, 0, 200], [2, 15, 4]))
+    info, state = read_model(path)
+    assert (info.name, info.preprocessing, info.classifier_padding) == ("squeezenet", CAFFE, 1)
+    assert len(state) == 52
+    weight = state["features.0.weight"].flatten()
+    # The second entry fills a gap of more than 16: it moves on and stands for no weight.
+    assert weight.nonzero().flatten().tolist() == [2, 2 + 16 + 5]
+    assert weight[[2, 23]].tolist() == [9.5, 200.5]
+    assert (state["classifier.1.bias"] == 25).all()
+    SqueezeNet(classifier_padding=1).load_state_dict(dict(state))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "ends too early"),
+        (net([3] * 26, [9, 0, 200], [2, 15, 4])[:-1], "ends too early"),
+        (net([3] * 26, [9, 0, 200], [2, 15, 4], b"x"), "goes on"),
+        (np.full(26, 10**8, "<u4").tobytes(), "not SqueezeNet v1.0"),
+        (net([130] * 26, [1] * 130, [15] * 130), "lead past"),
+    ],
+    ids=["empty", "cut off", "too long", "too many entries", "gaps too long"],
+)
+def test_what_is_no_8_bit_file_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.net"
+    path.write_bytes(content)
+    assert said in refusal(path)
+
+
+def arrays_of_v1_1() -> dict[str, list[NDArray[np.float32]]]:
+    model = SqueezeNet(version="1.1")
+    layers = {}
+    for path, name in model.layer_names.items():
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            kernels = module.weight.detach().permute(2, 3, 1, 0).numpy().copy()
+            layers[name] = [kernels, module.bias.detach().numpy().copy()]
+    return layers
+
+
+def old_pickle(content: object) -> bytes:
+    return pickle.dumps(content, protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def test_the_pickle_of_v1_1_gives_its_kernels_turned_as_torch_has_them(tmp_path: Path) -> None:
+    layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
+    path.write_bytes(old_pickle(layers))
+    info, state = read_model(path)
+    assert info.name == "squeezenet1_1"
+    first = state["features.0.weight"].numpy()
+    np.testing.assert_array_equal(first[5, 2, 0, 1], layers["conv1"][0][0, 1, 2, 5])
+    load_model(path)
+
+
+def test_a_pickle_that_names_a_command_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    path, trace = tmp_path / "m.pkl", tmp_path / "ran"
+    path.write_bytes(b"cos\nsystem\n(S'touch " + str(trace).encode() + b"'\ntR.")
+    assert "names os.system" in refusal(path)
+    assert not trace.exists()
+
+
+def test_a_pickle_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
+    layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
+    del layers["conv10"]
+    path.write_bytes(old_pickle(layers))
+    assert "conv10" in refusal(path)
+
+
+def test_damaged_archives_and_safetensors_are_refused(tmp_path: Path) -> None:
+    for name in ("m.sqz", "m.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(b"nonsense")
+        assert "is not a" in refusal(path)
+
+
+def test_an_archive_and_safetensors_give_the_same_state(tmp_path: Path) -> None:
+    write_archive(tmp_path / "m.sqz", small_model())
+    state = load(tmp_path / "m.sqz")
+    save_file(state, tmp_path / "m.safetensors")
+    for name in ("m.sqz", "m.safetensors"):
+        found = read_state(tmp_path / name)
+        assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_an_archive_of_another_model_does_not_fit(tmp_path: Path) -> None:
+    model = CompressedModel(
+        ModelInfo(name="squeezenet", num_classes=10), {"w": Quantised(np.ones(3, np.int32))}
+    )
+    write_archive(tmp_path / "m.sqz", model)
+    with pytest.raises(RequestError, match="does not fit squeezenet"):
+        load_model(tmp_path / "m.sqz")
+    with pytest.raises(RequestError, match="--model alexnet: .* holds squeezenet"):
+        read_model(tmp_path / "m.sqz", "alexnet")
+
+
+def write_images(root: Path, files: list[str]) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(root / file)
+
+
+def test_images_alone_in_their_folders_and_named_by_a_number_are_of_that_class(tmp_path: Path) -> None:
+    write_images(tmp_path, ["n01/207.png", "n02/3.png"])
+    assert find_images(tmp_path).labels.tolist() == [207, 3]
+
+
+@pytest.mark.parametrize("files", [["n01/207.png", "n01/3.png", "n02/5.png"], ["n01/207.png", "n02/x.png"]])
+def test_else_images_are_of_the_class_of_their_folder(files: list[str], tmp_path: Path) -> None:
+    write_images(tmp_path / "val", files)
+    assert find_images(tmp_path).labels.tolist() == [int(file[2]) - 1 for file in files]
+
+
+def test_images_come_as_the_weights_expect_them() -> None:
+    image = Image.new("RGB", (1, 1), (10, 20, 30))
+    assert prepare(image, CAFFE).flatten().tolist() == [30 - 104, 20 - 117, 10 - 123]
+    rgb = Preprocessing(mean=(0.5, 0, 0), std=(0.5, 1, 2))
+    expected = [(10 / 255 - 0.5) / 0.5, 20 / 255, 30 / 255 / 2]
+    assert prepare(image, rgb).flatten().tolist() == pytest.approx(expected)
