@@ -193,9 +193,10 @@ def _from_pickle(content: bytes, told: str) -> State:
     except Exception as error:  # a pickle may fail in any way
         raise RequestError(f"{told}: is not a pickle of arrays ({type(error).__name__}: {error})") from error
     model = SqueezeNet(version="1.1")
+    modules = dict(model.named_modules())
     state: dict[str, Tensor] = {}
     for path, name in model.layer_names.items():
-        module = model.get_submodule(path)
+        module = modules.get(path)
         if not isinstance(module, nn.Conv2d):
             continue
         try:
