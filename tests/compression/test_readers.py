@@ -89,7 +89,7 @@ def arrays_of_v1_1() -> dict[str, list[NDArray[np.float32]]]:
 
 
 def old_pickle(content: object) -> bytes:
-    return pickle.dumps(content, protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    return pickle.dumps(content, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
 def test_the_pickle_of_v1_1_gives_its_kernels_turned_as_torch_has_them(tmp_path: Path) -> None:
