@@ -64,8 +64,8 @@ def test_the_search_ends_at_the_edge_of_what_suits() -> None:
     def compress_at(trade: Trade) -> Candidate:
         return Candidate(trade, CompressedModel(ModelInfo(name="own", num_classes=1), {}), b"", {})
 
+    edge = 40 * LEAST_NATS_PER_BIT
     for smallest in (True, False):
-        edge = 40 * LEAST_NATS_PER_BIT
         found = search(
             compress_at,
             lambda each, smallest=smallest: (each.trade.nats_per_bit <= edge) == smallest,
