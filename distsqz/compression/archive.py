@@ -23,6 +23,8 @@ MAGIC = b"SQZ\x01"
 """The last byte is the format's version."""
 MOST_WEIGHTS = 1 << 31
 MOST_DIMENSIONS = 32
+_WEIGHTS_A_BYTE = 1 << 15
+"""No stream can hold more: of the likeliest decision there is, 4095 in 4096, a byte holds 22,713."""
 _LEAST_BYTES = len(MAGIC) + 4 + 4
 _HEADER_RATIO = 40
 """A header that unfolds to more than so many times its length (and 4 KiB) is none of ours."""
@@ -61,8 +63,12 @@ def decode(content: bytes, verify: bool = True) -> CompressedModel:
     length = struct.unpack_from("<I", body, len(MAGIC))[0]
     begin = len(MAGIC) + 4
     header = _unpack_header(body[begin : begin + length])
+    stream = memoryview(body)[begin + length :]
+    weights = sum(math.prod(entry.shape) for entry in header.entries)
+    if weights > _WEIGHTS_A_BYTE * len(stream):
+        raise ArchiveError(f"is damaged: {len(stream)} bytes cannot hold the {weights:,} weights it claims")
     symbols = decode_symbols(
-        memoryview(body)[begin + length :],
+        stream,
         [entry.shape for entry in header.entries],
         [entry.known for entry in header.entries],
     )
