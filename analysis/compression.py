@@ -107,7 +107,8 @@ def main(options: Options) -> None:
         raise RequestError(f"ARCHIVE {options.archive}: {error.strerror}") from error
     except ArchiveError as error:
         raise RequestError(f"ARCHIVE {options.archive}: {error}") from error
-    names = getattr(build(model.info), "layer_names", {})
+    # A model of one's own is not built: its layers have no names in the paper.
+    names = {} if ":" in model.info.name else getattr(build(model.info), "layer_names", {})
     layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_shares(model, names)))
     size = options.archive.stat().st_size
     models = beside_published_models(model.info.name, size, options.top1_percent, options.top5_percent)

@@ -220,6 +220,8 @@ def _unpack_header(packed: bytes) -> _Header:
     for name, shape, each in zip(names, shapes, known, strict=True):
         step, values, zero = fields.take("fII")
         codebook = np.frombuffer(fields.bytes(4 * values), "<f4").astype(np.float32) if values else None
+        if zero >= max(values, 1):
+            raise ArchiveError(f"is damaged: the zero of {name} is not in its codebook")
         entries.append(_Entry(name, shape, each, step, codebook, zero))
     fields.finish()
     return _Header(info, entries)

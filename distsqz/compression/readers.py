@@ -25,6 +25,9 @@ from distsqz.models.weights import read_weights
 
 State = Mapping[str, Tensor]
 
+MOST_CLASSES, LARGEST_CROP = 1 << 20, 4096
+"""What an archive may ask for: a model of it is built and run once before its tensors are compared."""
+
 
 def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT") -> tuple[ModelInfo, State]:
     """Which model a file holds, and its state dict.
@@ -57,6 +60,8 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
         return _told_by_tensors(state, model, told), state
     if model not in (None, info.name):
         raise RequestError(f"--model {model}: {path} holds {info.name}")
+    if ":" in info.name and model is None:  # a file alone must not choose which code runs
+        raise RequestError(f"{told}: is of a model of one's own; --model {info.name} lets its code run")
     return info, state
 
 
@@ -119,7 +124,13 @@ def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
         archive = decode(content)
     except ArchiveError as error:
         raise RequestError(f"{told}: {error}") from error
-    return archive.info, {name: torch.from_numpy(values) for name, values in archive.state().items()}
+    info = archive.info
+    if not (1 <= info.num_classes <= MOST_CLASSES and 1 <= info.preprocessing.crop <= LARGEST_CROP):
+        raise RequestError(
+            f"{told}: says {info.num_classes} classes and images of {info.preprocessing.crop} pixels; "
+            f"at most {MOST_CLASSES} and {LARGEST_CROP} are believed"
+        )
+    return info, {name: torch.from_numpy(values) for name, values in archive.state().items()}
 
 
 def _from_safetensors(content: bytes, told: str) -> State:

@@ -166,3 +166,17 @@ def test_images_come_as_the_weights_expect_them() -> None:
     rgb = Preprocessing(mean=(0.5, 0, 0), std=(0.5, 1, 2))
     expected = [(10 / 255 - 0.5) / 0.5, 20 / 255, 30 / 255 / 2]
     assert prepare(image, rgb).flatten().tolist() == pytest.approx(expected)
+
+
+def test_an_archive_does_not_choose_which_code_runs(tmp_path: Path) -> None:
+    info = ModelInfo(name="os:getcwd", num_classes=10)
+    write_archive(tmp_path / "m.sqz", CompressedModel(info, {"w": Quantised(np.ones(3, np.int32))}))
+    with pytest.raises(RequestError, match="is of a model of one's own"):
+        load_model(tmp_path / "m.sqz")
+
+
+def test_an_archive_that_claims_absurd_sizes_is_refused_before_a_model_is_built(tmp_path: Path) -> None:
+    info = ModelInfo(name="alexnet", num_classes=2**32 - 1)
+    write_archive(tmp_path / "m.sqz", CompressedModel(info, {"w": Quantised(np.ones(3, np.int32))}))
+    with pytest.raises(RequestError, match="says 4294967295 classes"):
+        load_model(tmp_path / "m.sqz")
