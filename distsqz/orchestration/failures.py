@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from distsqz.errors import RunError
 
 PARTING_S = 2.0
 """How long after a worker's failure the others are listened to before they are ended."""
+ANSWER_S = 1.0
+"""How long a host may take to answer whether it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,27 @@ def _is_of_communication(error: BaseException) -> bool:
     )
 
 
-def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
+def hosts_without_answer(addresses: Mapping[str, tuple[str, int]]) -> set[str]:
+    """Of hosts, given with an address that each listens on: those that a connection cannot be made to."""
+
+    def is_silent(address: tuple[str, int]) -> bool:
+        try:
+            socket.create_connection(address, timeout=ANSWER_S).close()
+        except OSError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(max_workers=max(1, len(addresses))) as pool:
+        silent = pool.map(is_silent, addresses.values())
+    return {host for host, gone in zip(addresses, silent, strict=True) if gone}
+
+
+def explain(
+    error: Exception | None,
+    failures: Sequence[Failure],
+    hosts: Sequence[str],
+    without_answer: Collection[str] = (),
+) -> RunError:
     """The failure that the others followed from, as one line.
 
     A rank that fails by itself says so; one that is killed says nothing, but Train names it; one that is cut
@@ -63,13 +86,14 @@ def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequenc
             None if it has not noticed yet.
         failures: the workers' last words, in the order they came; some, where `error` is None.
         hosts: host names by rank, as far as the workers came to tell them.
+        without_answer: names of hosts that do not answer the one that asks.
     """
     said = {failure.rank for failure in failures}
     failed: dict[int, Exception] = getattr(error, "worker_failures", {})
     silent = [(rank, reason) for rank, reason in failed.items() if rank not in said]
     own = [failure for failure in failures if not failure.of_communication]
     if failures and not own and not silent and len(said | failed.keys()) < len(hosts):
-        return _cut_off(failures, hosts)
+        return _cut_off(failures, hosts, without_answer)
     if own or (failures and not silent):
         first = (own or failures)[0]
         told = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
@@ -90,10 +114,14 @@ def explain(error: Exception | None, failures: Sequence[Failure], hosts: Sequenc
     return RunError(_first_line(getattr(error, "controller_failure", error)))
 
 
-def _cut_off(failures: Sequence[Failure], hosts: Sequence[str]) -> RunError:
-    """Ranks waited in vain for others that do not even say so: the fewer are those that are cut off."""
+def _cut_off(failures: Sequence[Failure], hosts: Sequence[str], without_answer: Collection[str]) -> RunError:
+    """Ranks waited in vain for others that do not even say so: the fewer are those that are cut off.
+
+    Of the silent, some may only be late to say it; those whose host does not answer are not.
+    """
     heard = {failure.rank for failure in failures}
     silent = [rank for rank in range(len(hosts)) if rank not in heard]
+    silent = [rank for rank in silent if hosts[rank] in without_answer] or silent
     first = failures[0]
     lost = min(silent, sorted(heard), key=len)
     of_all = ", ".join(f"rank {rank} on {hosts[rank]}" for rank in lost)

@@ -24,7 +24,7 @@ from distsqz.orchestration.actors import train_through_servers
 from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import train
-from distsqz.orchestration.failures import Failure, explain
+from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
 from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import check_servers_fit
 from distsqz.training.session import SessionPlan
@@ -103,10 +103,14 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         ray_cluster(options.address, options.workers, options.gpus) as embedded,
         recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        addresses = {
+            node["NodeManagerHostname"]: (node["NodeManagerAddress"], node["NodeManagerPort"])
+            for node in nodes
+        }
         if plan.server:
-            nodes = sum(node["Alive"] for node in ray.nodes())
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            check_servers_fit(plan.server.placement, servers, options.workers, nodes, cpus)
+            check_servers_fit(plan.server.placement, servers, options.workers, len(nodes), cpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []
@@ -148,7 +152,8 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         if isinstance(training.error, RunError):
             raise training.error
         if training.error or failures:
-            raise explain(training.error, failures, hosts) from training.error
+            gone = hosts_without_answer(addresses)
+            raise explain(training.error, failures, hosts, gone) from training.error
 
 
 @contextlib.contextmanager

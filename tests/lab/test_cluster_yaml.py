@@ -104,7 +104,9 @@ def test_every_worker_trains_on_a_host_of_its_own_and_sends_what_theory_says(
     assert sorted(set(zip(steps["rank"], steps["host"], strict=True))) == list(enumerate(cell["hosts"]))
     predicted = ring_tx_bytes(SQUEEZENET_BYTES, world_size=4)
     assert (steps["tcp_tx_bytes"] / predicted - 1).between(0, 0.005).all()
-    assert (steps["wire_tx_bytes"] / steps["tcp_tx_bytes"]).between(1.03, 1.08).all()
+    # What is still queued as a step ends goes over the wire after it, so single steps may have less.
+    typical = steps[["rank", "wire_tx_bytes", "tcp_tx_bytes"]].groupby("rank").median()
+    assert (typical["wire_tx_bytes"] / typical["tcp_tx_bytes"]).between(1.03, 1.08).all()
 
     peers: pd.DataFrame = run.table("peers").to_pandas()
     assert set(peers["peer"]) == {host.address for host in cluster.hosts}
@@ -173,7 +175,7 @@ def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heal
     run = Run(newest_run(tmp_path))
     assert run.meta["status"] == "failed"
     assert datetime.datetime.fromisoformat(run.meta["ended_at"]).timestamp() - cut_at < TIMEOUT_S
-    assert run.meta["error"]["host"] == "h3"
+    assert run.meta["error"]["host"] == "h3", (run.meta["error"], said)
     rank = run.cells[0]["hosts"].index("h3")
     assert run.meta["error"]["rank"] == rank
     assert f"host h3, rank {rank}, step" in said

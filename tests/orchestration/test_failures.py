@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from ray.train import ControllerError, WorkerGroupError
 
-from distsqz.orchestration.failures import Failure, explain
+from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
 
 
 def failure(rank: int, text: str, of_communication: bool = False) -> Failure:
@@ -70,3 +71,23 @@ def test_a_rank_that_alone_hears_nothing_is_the_one_cut_off() -> None:
 def test_a_rank_that_failed_by_itself_is_named_without_train_too() -> None:
     said = [failure(0, BROKEN, of_communication=True), failure(1, "ValueError: own fault")]
     assert explain(None, said, ["h0", "h1", "h2"]).text == "ValueError: own fault"
+
+
+def test_of_the_silent_the_one_whose_host_does_not_answer_is_cut_off_and_not_the_late() -> None:
+    said = [failure(3, BROKEN, of_communication=True)]
+    told = explain(None, said, ["h1", "h2", "h3", "h4"], without_answer={"h3"})
+    assert (told.host, told.rank) == ("h3", 2)
+
+
+def test_a_host_that_alone_has_no_answer_from_any_other_is_the_one_cut_off() -> None:
+    said = [failure(0, BROKEN, of_communication=True)]
+    told = explain(None, said, ["h1", "h2", "h3"], without_answer={"h2", "h3"})
+    assert (told.host, told.rank) == ("h1", 0)
+
+
+def test_a_host_answers_where_something_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        addresses = {"there": there.getsockname()[:2], "gone": bound.getsockname()[:2]}
+        assert hosts_without_answer(addresses) == {"gone"}
+        assert hosts_without_answer({}) == set()
