@@ -118,6 +118,8 @@ def _start_embedded(workers: int) -> None:
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
     _init(address="local", num_cpus=max(workers, cores), include_dashboard=False)
+    # With `log_to_driver` off it would read the workers' logs for nobody. There is no setting for it.
+    ray._private.worker._global_node.kill_log_monitor()
 
 
 def _join(address: str) -> None:

@@ -15,6 +15,8 @@ import ray.train
 from ray.train import RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
@@ -55,15 +57,38 @@ class NodeInterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
         return _NodeInterfaceBackend
 
 
+class _LeanTrainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped
+    """Starts no actor that has nothing to do here: each idle one wakes up 85 times a second."""
+
+    _idle: tuple[type, ...] = (DatasetsCallback,)  # no dataset of Ray's is handed to it
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, self._idle)]
+
+
+class _EmbeddedTrainer(_LeanTrainer):
+    """An embedded Ray goes away with its placement groups: no actor need outlive Train to free them."""
+
+    _idle = (*_LeanTrainer._idle, PlacementGroupCleanerCallback)
+
+
 def train(
-    plan: SessionPlan, workers: int, use_gpu: bool, timeout_s: int, storage: str, collector: Any
+    plan: SessionPlan,
+    workers: int,
+    use_gpu: bool,
+    timeout_s: int,
+    storage: str,
+    collector: Any,
+    *,
+    embedded: bool,
 ) -> None:
     """Runs a session on `workers` Ray Train workers; returns when the last cell is trained.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed.
     """
-    TorchTrainer(
+    trainer = _EmbeddedTrainer if embedded else _LeanTrainer
+    trainer(
         _worker,
         train_loop_config={"plan": [ray.put(plan)], "collector": collector, "timeout_s": timeout_s},
         torch_config=NodeInterfaceTorchConfig(timeout_s=timeout_s),

@@ -135,7 +135,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 restarts = plan.server.restarts
                 train_through_servers(plan, options.workers, timeout_s, restarts, collector, stop)
             else:
-                train(plan, options.workers, options.gpus, timeout_s, storage, collector)
+                train(plan, options.workers, options.gpus, timeout_s, storage, collector, embedded=embedded)
 
         training = _Background(train_all)
         with noted_interrupts() as interrupted:
