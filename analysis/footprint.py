@@ -8,7 +8,7 @@ input would take stands beside it. An archive stays as it is, a file; its model 
 codes of one layer at a time, a byte each, are decoded into memory (`decode_bytes`).
 
 A device's memories on the chip count as one, whatever buses and banks divide them, and as empty: a verdict
-says what cannot fit, and what might.
+says what cannot fit, and what might. Of a Zynq only the memory of its programmable logic is listed.
 
 The csv format carries the table of what fits alone; the others carry every table.
 """
@@ -26,6 +26,9 @@ from torch import nn
 
 from analysis.formats import Format, render, to_json
 from distsqz.cli import run_command
+from distsqz.compression.archive import read_archive
+from distsqz.compression.errors import ArchiveError
+from distsqz.compression.readers import build
 from distsqz.errors import RequestError
 from distsqz.models.layers import layer_table
 from distsqz.models.memory import Step, memory_steps
@@ -48,7 +51,7 @@ class Options:
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     """Of weights and activations alike."""
     archive: Path | None = None
-    """A compressed archive of the first model: its size stands in for the weights in a row of its own."""
+    """A compressed archive of one of the models: its size stands in for the weights in a row of its own."""
     image_size: int | None = None
     """Height and width of the image, in pixels; by default what each model was made for."""
     num_classes: int = IMAGENET_CLASSES
@@ -86,6 +89,8 @@ def main(options: Options) -> None:
         empty = "--precisions" if options.models else "--models"
         raise RequestError(f"{empty}: none given; give at least one")
     found = [row for name in options.models for row in footprints(name, options)]
+    if options.archive is not None:
+        found.append(archive_footprint(options.archive, options))
     budgets = devices()
     print(
         "One image, forward. Tensors count while an operation still needs them; a concatenation's parts are "
@@ -127,21 +132,38 @@ def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fm
 
 
 def footprints(name: str, options: Options) -> list[Footprint]:
-    """A model's needs at each precision, and of its archive where it is the first model."""
+    """A model's needs at each precision."""
     asked = ModelOptions(model=name, image_size=options.image_size)
     with torch.device("meta"):  # Shapes are all that is wanted: nothing is allocated or computed.
         model = build_model(asked, options.num_classes)
     image_size = image_size_of(asked)
     steps = memory_steps(model, image_size)
-    rows = [
+    return [
         _footprint(name, kept, image_size, steps, BYTES_A_VALUE[kept], weights_bytes(model, kept))
         for kept in options.precisions
     ]
-    if options.archive is not None and name == options.models[0]:
-        largest_layer = max(layer.params for layer in layer_table(model, image_size))
-        size = _size_of(options.archive)
-        rows.append(_footprint(name, "archive", image_size, steps, 1, size, largest_layer))
-    return rows
+
+
+def archive_footprint(archive: Path, options: Options) -> Footprint:
+    """The needs of the model in an archive, for images as it expects them.
+
+    Raises:
+        RequestError: it cannot be read, or is of a model that was not asked for.
+    """
+    try:
+        info = read_archive(archive).info
+    except (OSError, ArchiveError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"--archive {archive}: {reason}") from error
+    if info.name not in options.models:
+        raise RequestError(f"--archive {archive}: is of {info.name}; name that in --models")
+    with torch.device("meta"):
+        model = build(info)
+    image_size = info.preprocessing.crop if options.image_size is None else options.image_size
+    steps = memory_steps(model, image_size)
+    largest_layer = max(layer.params for layer in layer_table(model, image_size))
+    size = archive.stat().st_size
+    return _footprint(info.name, "archive", image_size, steps, 1, size, largest_layer)
 
 
 def weights_bytes(model: nn.Module, precision: str) -> int:
@@ -210,12 +232,6 @@ def _footprint(
         decode_bytes=decode_bytes,
         total_bytes=weights + decode_bytes + most_values * value_bytes,
     )
-
-
-def _size_of(archive: Path) -> int:
-    if not archive.is_file():
-        raise RequestError(f"--archive {archive}: no such file; give a compressed archive")
-    return archive.stat().st_size
 
 
 if __name__ == "__main__":

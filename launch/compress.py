@@ -20,11 +20,11 @@ from distsqz.cli import run_command
 from distsqz.compression.agreement import Agreement, agreement, hits, logits_of
 from distsqz.compression.archive import decode, write_archive
 from distsqz.compression.curvature import measure_curvature
-from distsqz.compression.images import LabelledImages, batches, find_images
+from distsqz.compression.images import LabelledImages, batches, check_labels, find_images
 from distsqz.compression.quantised import ModelInfo
 from distsqz.compression.rate_distortion import Trade
 from distsqz.compression.readers import load_model
-from distsqz.compression.search import PROBES, Candidate, compress, install, search
+from distsqz.compression.search import PROBES, Candidate, check_compressible, compress, install, search
 from distsqz.compression.shares import layer_shares
 from distsqz.compression.views import VIEWS_A_BATCH, random_views
 from distsqz.errors import RequestError, RunError
@@ -44,6 +44,8 @@ class CalibrationOptions:
     max_drop: float | None = None
     """Make the smallest archive that loses at most so many points of top-1 and of top-5 accuracy on the
     images used for choosing; by default 1, where no size is asked for."""
+    images: int = 1000
+    """Take at most so many of the folder's images, evenly spread over it."""
     views: int = 8
     """Random crops of each image that curvature is measured on."""
 
@@ -55,6 +57,10 @@ class CalibrationOptions:
             raise RequestError(f"--target-bytes {self.target_bytes}: must be at least 1")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise RequestError(f"--max-drop {self.max_drop}: must be from 0 to 100 points")
+        if self.images < 2:
+            raise RequestError(
+                f"--images {self.images}: must be at least 2, one to choose by, one to judge by"
+            )
         if self.views < 1:
             raise RequestError(f"--views {self.views}: must be at least 1")
 
@@ -92,13 +98,21 @@ def main(options: Options) -> None:
         trained = compress_by_training(model, info, training)
         print(report(trained, write_archive(options.out, trained.model), options.format))
         return
-    choosing, judging = _halves(find_images(calibration.calibration))
+    check_compressible(model, info)
+    choosing, judging = _halves(_images(calibration, info))
     candidate = _search(model, info, choosing, calibration)
     write_archive(options.out, candidate.model)
     twin = install(model, decode(options.out.read_bytes()))
     halves = {"choosing": choosing, "judging": judging}
     judged = {name: (len(images), _judge(model, twin, info, images)) for name, images in halves.items()}
     print(_report(candidate, model, judged, options.format))
+
+
+def _images(options: CalibrationOptions, info: ModelInfo) -> LabelledImages:
+    assert options.calibration is not None
+    found = find_images(options.calibration).spread(options.images)
+    check_labels(found.labels, info, f"--calibration {options.calibration}")
+    return found
 
 
 def _halves(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:

@@ -19,7 +19,7 @@ from tyro.conf import Positional
 from analysis.formats import Format, render
 from distsqz.cli import run_command
 from distsqz.compression.agreement import agreement, hits, logits_of
-from distsqz.compression.images import BATCH, batches, find_images
+from distsqz.compression.images import BATCH, batches, check_labels, find_images
 from distsqz.compression.quantised import ModelInfo
 from distsqz.compression.readers import load_model
 from distsqz.data import evaluation_batches, open_data
@@ -81,11 +81,7 @@ def _answers(model: nn.Module, info: ModelInfo, options: Options) -> tuple[Tenso
     logits, labels, took_s = [], [], 0.0
     count, labelled = _labelled(info, options)
     for images, own in track(labelled, "images", -(-count // BATCH), console=Console(stderr=True)):
-        if int(own.max()) >= info.num_classes:
-            raise RequestError(
-                f"--data {options.data}: holds class {int(own.max())}, {info.name} in these weights tells "
-                f"{info.num_classes} apart, counted from 0"
-            )
+        check_labels(own, info, f"--data {options.data}")
         begin_s = time.perf_counter()
         logits.append(logits_of(model, [images]))
         took_s += time.perf_counter() - begin_s

@@ -21,7 +21,8 @@ class Options(MeasureOptions):
     or package.module:factory for a model of your own."""
     server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
     checkpoint: Path | None = None
-    """Start from the parameters in this file: a published .pth, a .safetensors or an .sqz."""
+    """Start from the parameters in this file: a published .pth, a .safetensors or an .sqz. What else an .sqz
+    tells, such as how images are prepared, is not taken from it."""
     resume: Path | None = None
     """Go on from this checkpoint, or from the newest one of this run directory."""
 

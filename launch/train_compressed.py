@@ -47,7 +47,7 @@ def compress_by_training(model: nn.Module, info: ModelInfo, options: TrainingOpt
         RequestError: the data cannot be had or has more classes than the model; an option names no layer.
         RunError: the training fails.
     """
-    image_size = options.image_size or default_image_size(info.name)
+    image_size = default_image_size(info.name) if options.image_size is None else options.image_size
     data = open_data(
         options.data or "", image_size=image_size, seed=options.seed, num_classes=info.num_classes
     )

@@ -39,7 +39,8 @@ def encode(model: CompressedModel) -> bytes:
     known, stream = encode_symbols([tensor.symbols for tensor in model.tensors.values()])
     try:
         header = _pack_header(model, known)
-    except struct.error as error:
+        _unpack_header(header)  # what cannot be read again is not written
+    except (struct.error, OverflowError, ArchiveError) as error:
         raise ValueError(f"the format has no room for a field of {model.info.name} ({error})") from error
     body = MAGIC + struct.pack("<I", len(header)) + header + stream
     return body + struct.pack("<I", zlib.crc32(body))
@@ -82,8 +83,11 @@ def write_archive(path: Path, model: CompressedModel) -> int:
     """Writes the archive whole or not at all; returns its bytes."""
     content = encode(model)
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return len(content)
 
 

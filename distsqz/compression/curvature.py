@@ -28,7 +28,7 @@ class Curvature:
     """Of one layer (of one group, where a convolution has several); its scale is in nats an image."""
 
     inputs: Tensor
-    """[d + 1, d + 1], of trace 1; last the constant input that the bias weighs."""
+    """[d + 1, d + 1], of trace 1; last the constant input that the bias weighs, 0 where there is none."""
     outputs: Tensor
     """[O]"""
     bias: Tensor
@@ -45,9 +45,14 @@ class _Sums:
     def curvature(self, images: int, group: slice) -> Curvature:
         # What one image says of a weight adds up over positions. `shared` has just that, but an image is one
         # observation of it, and few mislead; `local` takes positions for independent, and has many.
-        local, shared = self.local / self.local.trace(), self.shared / self.shared.trace()
-        inputs = SHARED * shared + (1 - SHARED) * local
+        inputs = SHARED * _of_trace_1(self.shared) + (1 - SHARED) * _of_trace_1(self.local)
         return Curvature(inputs, self.outputs[group] / images, self.bias[group] / images)
+
+
+def _of_trace_1(matrix: Tensor) -> Tensor:
+    trace = matrix.trace()
+    # A layer that no answer depends on has no gradients: there all inputs are alike.
+    return matrix / trace if trace > 0 else torch.eye(len(matrix)) / len(matrix)
 
 
 def compressible_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -128,10 +133,9 @@ def _add(
     gradient: Tensor,
     generator: torch.Generator,
 ) -> None:
-    columns = _columns(layer, inputs)
-    gradient = gradient.flatten(2) if gradient.ndim > 2 else gradient[..., None]
+    columns, gradient = _columns(layer, inputs), _by_position(layer, gradient)
     groups = groups_of(layer)
-    ones = torch.ones(len(columns), 1, columns.shape[2])
+    ones = torch.full((len(columns), 1, columns.shape[2]), float(layer.bias is not None))
     by_group = [torch.cat([own, ones], 1) for own in columns.chunk(len(groups), dim=1)]
     d, filters = by_group[0].shape[1], gradient.shape[1]
     if not sums:
@@ -151,6 +155,13 @@ def _add(
 def _columns(layer: nn.Conv2d | nn.Linear, inputs: Tensor) -> Tensor:
     """What each output position is computed from: [n, groups * d, positions]."""
     if isinstance(layer, nn.Linear):
-        return inputs.flatten(0, -2)[..., None]
+        return _by_position(layer, inputs)
     assert not isinstance(layer.padding, str)
     return F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+
+
+def _by_position(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
+    """[n, features, positions]; a convolution has [n, features, H, W], a linear layer [n, ..., features]."""
+    if isinstance(layer, nn.Linear):
+        return values.flatten(1, -2).transpose(1, 2) if values.ndim > 2 else values[..., None]
+    return values.flatten(2)

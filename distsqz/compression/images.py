@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distsqz.compression.quantised import Preprocessing
+from distsqz.compression.quantised import ModelInfo, Preprocessing
 from distsqz.data.image_folder import SUFFIXES
 from distsqz.errors import RequestError, RunError
 
@@ -31,6 +31,12 @@ class LabelledImages:
 
     def __getitem__(self, part: slice) -> LabelledImages:
         return LabelledImages(self.paths[part], self.labels[part])
+
+    def spread(self, most: int) -> LabelledImages:
+        """At most so many of them, evenly spread."""
+        count = min(most, len(self))
+        chosen = [index * len(self) // count for index in range(count)]
+        return LabelledImages([self.paths[index] for index in chosen], self.labels[chosen])
 
 
 def find_images(directory: Path, option: str = "--calibration") -> LabelledImages:
@@ -59,6 +65,15 @@ def find_images(directory: Path, option: str = "--calibration") -> LabelledImage
     else:
         labels = [number for number, folder in enumerate(paths) for _ in folder]
     return LabelledImages(files, torch.tensor(labels))
+
+
+def check_labels(labels: Tensor, info: ModelInfo, told: str) -> None:
+    """Raises RequestError, beginning with `told`, where the model does not know one of the classes."""
+    if (largest := int(labels.max())) >= info.num_classes:
+        raise RequestError(
+            f"{told}: holds class {largest}, {info.name} in these weights tells {info.num_classes} apart, "
+            "counted from 0"
+        )
 
 
 def batches(images: LabelledImages, preprocessing: Preprocessing) -> Iterator[Tensor]:

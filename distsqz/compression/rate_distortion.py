@@ -74,14 +74,15 @@ def damage(weight_error: Tensor, bias_error: Tensor, curvature: Curvature) -> fl
 
 def _outputs(curvature: Curvature) -> Tensor:
     outputs = curvature.outputs.double()
-    return (outputs + 1e-3 * outputs.mean()) / 2
+    return (outputs + 1e-3 * outputs.mean() + 1e-12) / 2  # what no answer depends on costs next to nothing
 
 
 def _inputs(curvature: Curvature) -> Tensor:
     inputs = curvature.inputs.double()
     damping = torch.full((len(inputs),), DAMPING, dtype=torch.double)
     damping[-1] = 1e-6  # the bias's input is always 1
-    return inputs + inputs.diagonal()[:-1].mean() * damping.diag()
+    scale = inputs.diagonal()[:-1].mean() + 1e-9  # no input may have been anything but zero
+    return inputs + scale * damping.diag()
 
 
 def _order(curvature: Curvature) -> Tensor:
@@ -138,10 +139,14 @@ def _descend(
 
 
 def _cheapest(best: Tensor, now: Tensor | None, curve: Tensor, cost: Tensor, largest: int) -> Tensor:
-    """For each filter the symbol of least damage and bits: beside `best`, 0, or as it is `now`."""
+    """For each filter the symbol of least damage and bits: beside `best`, 0, or `now`.
+
+    Without a symbol that it has now, one nearer zero than those beside `best`.
+    """
     below = best.floor()
-    nearer_zero = below - below.sign() if now is None else now
-    choices = torch.stack([below, below + 1, torch.zeros_like(below), nearer_zero]).clamp(-largest, largest)
+    if now is None:
+        now = torch.where(below < 0, (below + 2).clamp(max=0), (below - 1).clamp(min=0))  # one nearer zero
+    choices = torch.stack([below, below + 1, torch.zeros_like(below), now]).clamp(-largest, largest)
     damage = curve * (best - choices).square() + cost[(choices + largest).long()]
     chosen: Tensor = choices.gather(0, damage.argmin(0, keepdim=True))[0]
     return chosen

@@ -18,6 +18,9 @@ from distsqz.errors import RequestError
 
 PROBES = 9
 """Prices of a bit that are tried; each halves an interval that begins at a factor of 1000."""
+MOST_INPUTS = 4608
+"""Of a filter (512 channels, 3x3). A layer's time grows with the cube; beyond this it comes to hours."""
+LARGEST_SYMBOL = 1 << 14
 LEAST_NATS_PER_BIT, MOST_NATS_PER_BIT = 3e-9, 3e-6
 
 
@@ -32,14 +35,39 @@ class Candidate:
     """By layer: the divergence that its curvature predicts, an image."""
 
 
+def check_compressible(model: nn.Module, info: ModelInfo) -> None:
+    """Tells before the work begins what calibration cannot do.
+
+    Raises:
+        RequestError: parameters or buffers outside of convolutions and linear layers, a layer that weighs
+            too many inputs, or one that pads with anything but a number of zeros.
+    """
+    layers = compressible_layers(model)
+    held = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
+    if other := sorted(set(model.state_dict()) - held):
+        raise RequestError(
+            f"{info.name}: holds {other[0]!r}; what can be compressed are weights and biases of convolutions "
+            "and linear layers"
+        )
+    for name, layer in layers.items():
+        if (inputs := layer.weight[0].numel()) > MOST_INPUTS:
+            raise RequestError(
+                f"{info.name}: each output of {name} weighs {inputs:,} inputs, and --calibration can compare "
+                f"at most {MOST_INPUTS:,} with each other; compress it with --data instead"
+            )
+        if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+            raise RequestError(f"{info.name}: {name} must pad with zeros, as many as a number says")
+
+
 def compress(
     model: nn.Module, info: ModelInfo, curvatures: Mapping[str, Sequence[Curvature]], trade: Trade
 ) -> Candidate:
     """Quantises the weights and biases of every layer of `model`, and encodes them.
 
     Raises:
-        RequestError: the model has parameters outside of convolutions and linear layers.
+        RequestError: `check_compressible` says why.
     """
+    check_compressible(model, info)
     layers = compressible_layers(model)
     quantised: dict[str, Quantised] = {}
     damages: dict[str, float] = {}
@@ -48,13 +76,7 @@ def compress(
         quantised[f"{name}.weight"] = weight
         if bias is not None:
             quantised[f"{name}.bias"] = bias
-    state = model.state_dict()
-    if other := sorted(set(state) - set(quantised)):
-        raise RequestError(
-            f"{info.name}: holds {other[0]!r}; what can be compressed are weights and biases of convolutions "
-            "and linear layers"
-        )
-    whole = CompressedModel(info, {key: quantised[key] for key in state})
+    whole = CompressedModel(info, {key: quantised[key] for key in model.state_dict()})
     return Candidate(trade, whole, encode(whole), damages)
 
 
@@ -64,6 +86,7 @@ def _compress_layer(
     weight = layer.weight.detach().flatten(1)
     bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
     step = math.exp(sum(math.log(trade.step(curvature)) for curvature in curvatures) / len(curvatures))
+    step = max(step, weight.abs().max().item() / LARGEST_SYMBOL, torch.finfo(torch.float32).tiny)
     symbols, biases, lost = [], [], 0.0
     for curvature, group in zip(curvatures, groups_of(layer), strict=True):
         chosen, moved = quantise(weight[group], bias[group], curvature, step, trade)

@@ -10,12 +10,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.footprint import Footprint, Options, devices, footprints, main, verdict
+from analysis.footprint import (
+    DEVICES,
+    Footprint,
+    Options,
+    archive_footprint,
+    devices,
+    footprints,
+    main,
+    verdict,
+)
 from analysis.formats import Format
+from distsqz.compression.archive import write_archive
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.errors import RequestError
+from distsqz.models.squeezenet import SqueezeNet
 
 SCRIPT = Path(__file__).parents[2] / "analysis" / "footprint.py"
 SQUEEZENET = Options(models=("squeezenet",))
@@ -39,10 +52,15 @@ def test_activations_are_those_around_pool1_and_a_total_has_all_of_them() -> Non
 
 def test_an_archive_counts_as_its_file_and_one_decoded_layer(tmp_path: Path) -> None:
     archive = tmp_path / "m.sqz"
-    archive.write_bytes(bytes(470_000))
-    row = footprints("squeezenet", replace(SQUEEZENET, archive=archive))[-1]
-    assert (row.weights, row.weights_bytes, row.decode_bytes) == ("archive", 470_000, 513_000)
-    assert row.total_bytes == 470_000 + 513_000 + 96 * 109 * 109 + 96 * 54 * 54
+    state = SqueezeNet().state_dict()
+    zeros = {name: Quantised(np.zeros(tensor.shape, np.int32)) for name, tensor in state.items()}
+    written = write_archive(archive, CompressedModel(ModelInfo(name="squeezenet", num_classes=1000), zeros))
+    row = archive_footprint(archive, SQUEEZENET)
+    assert (row.model, row.weights, row.weights_bytes) == ("squeezenet", "archive", written)
+    assert row.decode_bytes == 513_000  # conv10, the largest
+    with pytest.raises(RequestError, match="is of squeezenet; name that in --models"):
+        archive_footprint(archive, replace(SQUEEZENET, models=("alexnet",)))
+    assert row.total_bytes == written + 513_000 + 96 * 109 * 109 + 96 * 54 * 54
 
 
 def test_every_device_has_a_source_and_the_bytes_of_what_it_is_made_of() -> None:
@@ -107,7 +125,8 @@ def test_command_prints_one_json_object(tmp_path: Path) -> None:
     [
         (Options(models=("nosuchnet",)), "nosuchnet: unknown"),
         (Options(models=()), "--models: none given"),
-        (Options(archive=Path("nowhere.sqz")), "--archive nowhere.sqz: no such file"),
+        (Options(archive=Path("nowhere.sqz")), "--archive nowhere.sqz: No such file"),
+        (Options(archive=DEVICES), "--archive .*devices.csv: is not an .sqz archive"),
         (Options(image_size=5), "--image-size 5: too small"),
     ],
 )

@@ -1,0 +1,230 @@
+"""launch/compress.py --calibration, and launch/evaluate.py on what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from distsqz.compression.archive import decode
+from distsqz.errors import RequestError
+from launch import compress, evaluate
+from launch.compress import CalibrationOptions
+from launch.train_compressed import TrainingOptions
+from tests.own_models import SmallNet
+
+MODEL = "tests.own_models:SmallNet"
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten images a class; the class is how bright they are."""
+    folder = tmp_path_factory.mktemp("photographs")
+    draw = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir()
+        for index in range(10):
+            pixels = label * 60 + draw.integers(0, 30, (40, 50, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"class{label}" / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that tell brightness: each class's logit is highest at its own."""
+    torch.manual_seed(0)
+    model = SmallNet(CLASSES)
+    head = model[-1]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter.fill_(0.03)
+        centres = torch.linspace(-2, 2, CLASSES)
+        head.weight[:] = centres[:, None] / 8 + 0.01 * torch.randn(head.weight.shape)
+        head.bias[:] = -centres.square()
+    path = tmp_path_factory.mktemp("weights") / "own.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def options(checkpoint: Path, out: Path, folder: Path, **chosen: int | float) -> compress.Options:
+    return compress.Options(
+        checkpoint=checkpoint,
+        out=out,
+        model=MODEL,
+        by_calibration=CalibrationOptions(calibration=folder, views=1, **chosen),  # type: ignore[arg-type]
+        format="json",
+    )
+
+
+def test_the_archive_keeps_to_the_size_and_evaluates_as_was_told(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.sqz"
+    compress.main(options(checkpoint, out, photographs, target_bytes=800))
+    told = json.loads(capsys.readouterr().out)
+    assert told["archive_bytes"] == out.stat().st_size <= 800
+    assert [half["images"] for half in told["halves"]] == [20, 20]
+    assert {layer["layer"] for layer in told["layers"]} >= {"0", "5"}
+
+    evaluate.main(
+        evaluate.Options(
+            checkpoint=out,
+            data=f"imagefolder:{photographs}",
+            reference=checkpoint,
+            model=MODEL,
+            format="json",
+        )
+    )
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["images"] == 40
+    for share, half in (("top1_share", "top1"), ("same_top1_share", "same_top1")):
+        assert row[share] == pytest.approx(sum(each[half] for each in told["halves"]) / 2, abs=1e-6)
+    divergence = sum(each["divergence_nats"] for each in told["halves"]) / 2
+    assert row["divergence_nats"] == pytest.approx(divergence, rel=1e-4)
+
+
+def test_the_same_input_gives_the_same_archive(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+    written = []
+    for name in ("a.sqz", "b.sqz"):
+        compress.main(options(checkpoint, tmp_path / name, photographs, target_bytes=800))
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_no_more_accuracy_is_lost_than_allowed(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress.main(options(checkpoint, tmp_path / "m.sqz", photographs, max_drop=5.0))
+    choosing, _ = json.loads(capsys.readouterr().out)["halves"]
+    assert choosing["reference_top1"] >= 0.5
+    assert choosing["top1"] >= choosing["reference_top1"] - 0.05
+
+
+def test_few_images_are_taken_from_all_over_the_folder(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress.main(options(checkpoint, tmp_path / "m.sqz", photographs, target_bytes=900, images=8))
+    halves = json.loads(capsys.readouterr().out)["halves"]
+    assert [half["images"] for half in halves] == [4, 4]
+
+
+class Normalised(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, num_classes),
+        )
+
+
+class Wide(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(50), nn.Flatten(), nn.Linear(7500, num_classes))
+
+
+class PadsBySame(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 3, padding="same"),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, num_classes),
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Normalised, r"holds '1.bias'; what can be compressed are weights and biases"),
+        (Wide, r"each output of 2 weighs 7,500 inputs.*--data instead"),
+        (PadsBySame, r"0 must pad with zeros"),
+    ],
+)
+def test_what_calibration_cannot_do_is_told_before_the_work(
+    kind: type[nn.Module], reason: str, photographs: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "own.pth"
+    torch.save(kind(CLASSES).state_dict(), weights)
+    asked = compress.Options(
+        checkpoint=weights,
+        out=tmp_path / "m.sqz",
+        model=f"{__name__}:{kind.__name__}",
+        by_calibration=CalibrationOptions(calibration=photographs),
+    )
+    with pytest.raises(RequestError, match=reason):
+        compress.main(asked)
+
+
+def test_classes_that_the_model_does_not_know_are_refused(photographs: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "own.pth"
+    torch.save(SmallNet(2).state_dict(), weights)
+    with pytest.raises(RequestError, match=r"--calibration .* holds class 3, .* tells 2 apart"):
+        compress.main(options(weights, tmp_path / "m.sqz", photographs))
+    asked = evaluate.Options(checkpoint=weights, data=f"imagefolder:{photographs}", model=MODEL)
+    with pytest.raises(RequestError, match=r"--data .* holds class 3, .* tells 2 apart"):
+        evaluate.main(asked)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        ({"target_bytes": 10, "max_drop": 1.0}, "--target-bytes and --max-drop"),
+        ({"target_bytes": 0}, "--target-bytes 0: must be at least 1"),
+        ({"max_drop": 101.0}, "--max-drop 101.0: must be from 0 to 100"),
+        ({"images": 1}, "--images 1: must be at least 2"),
+        ({"views": 0}, "--views 0: must be at least 1"),
+    ],
+)
+def test_options_out_of_range_are_named(chosen: dict[str, float], reason: str) -> None:
+    with pytest.raises(RequestError, match=reason):
+        CalibrationOptions(**chosen)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_written_or_read_is_told_first(
+    checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=r"--out .* there is no folder"):
+        compress.main(options(checkpoint, tmp_path / "none" / "m.sqz", photographs))
+    with pytest.raises(RequestError, match=r"CHECKPOINT .*cannot be read"):
+        compress.main(options(tmp_path / "none.pth", tmp_path / "m.sqz", photographs))
+    with pytest.raises(RequestError, match=r"--calibration .*none"):
+        compress.main(options(checkpoint, tmp_path / "m.sqz", tmp_path / "none"))
+    with pytest.raises(RequestError, match="--image-size 0"):
+        asked = compress.Options(
+            checkpoint=checkpoint,
+            out=tmp_path / "m.sqz",
+            model=MODEL,
+            by_training=TrainingOptions(data="synthetic", image_size=0),
+        )
+        compress.main(asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_other_classes_is_no_reference(
+    checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pth"
+    torch.save(SmallNet(7).state_dict(), other)
+    asked = evaluate.Options(
+        checkpoint=checkpoint, data=f"imagefolder:{photographs}", reference=other, model=MODEL
+    )
+    with pytest.raises(RequestError, match=r"--reference .* tells 7 classes apart, CHECKPOINT 4"):
+        evaluate.main(asked)
+
+
+def test_the_archive_tells_how_images_are_prepared(
+    checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.sqz"
+    compress.main(options(checkpoint, out, photographs, target_bytes=900))
+    assert decode(out.read_bytes()).info.preprocessing.crop == 224
