@@ -16,12 +16,12 @@ from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.compression.rate_distortion import Trade, damage, quantise
 from distsqz.errors import RequestError
 
-PROBES = 9
-"""Prices of a bit that are tried; each halves an interval that begins at a factor of 1000."""
+PROBES = 10
+"""Prices of a bit that are tried; each halves an interval that begins at a factor of 100,000."""
 MOST_INPUTS = 4608
 """Of a filter (512 channels, 3x3). A layer's time grows with the cube; beyond this it comes to hours."""
 LARGEST_SYMBOL = 1 << 14
-LEAST_NATS_PER_BIT, MOST_NATS_PER_BIT = 3e-9, 3e-6
+LEAST_NATS_PER_BIT, MOST_NATS_PER_BIT = 1e-10, 1e-5
 
 
 @dataclass(frozen=True, eq=False)
