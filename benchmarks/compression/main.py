@@ -35,7 +35,7 @@ class Options:
     """Weights, as for launch/compress.py."""
     calibration: Path
     """Images in class folders: even ones are used for choosing, odd ones for judging."""
-    prices: tuple[float, ...] = (1.2e-8, 2e-8, 3.2e-8, 5e-8, 8e-8, 1.3e-7)
+    prices: tuple[float, ...] = (2e-8, 3.2e-8, 5e-8, 8e-8, 1.3e-7, 2.1e-7)
     """Nats a bit; a point of the curve each."""
     views: int = 8
     """Random crops of each image that curvature is measured on."""

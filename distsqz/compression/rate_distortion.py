@@ -15,8 +15,10 @@ from torch import Tensor
 
 from distsqz.compression.curvature import Curvature
 
-DAMPING = 0.02
+DAMPING = 0.04
 """Added to the diagonal, as a share of its mean: inputs never seen apart are not taken for the same."""
+LEAST_OUTPUT = 0.1
+"""What every filter matters at least, as a share of the mean: other images may need it more."""
 SWEEPS = 3
 """Of coordinate descent; a fourth changes next to nothing."""
 
@@ -26,7 +28,7 @@ class Trade:
     """What a bit is worth, and the distances between levels that follow."""
 
     nats_per_bit: float
-    """A bit may be spent where it lowers the KL divergence by this much, in nats an image."""
+    """A bit may be spent where it lowers the softened answers' divergence by this much, in nats an image."""
     coarseness: float = 1.5
     """Steps, as a multiple of what is best for uniform noise at a high rate; found by trial."""
 
@@ -74,7 +76,7 @@ def damage(weight_error: Tensor, bias_error: Tensor, curvature: Curvature) -> fl
 
 def _outputs(curvature: Curvature) -> Tensor:
     outputs = curvature.outputs.double()
-    return (outputs + 1e-3 * outputs.mean() + 1e-12) / 2  # what no answer depends on costs next to nothing
+    return (outputs + LEAST_OUTPUT * outputs.mean() + 1e-12) / 2  # nor is a layer quite without effect
 
 
 def _inputs(curvature: Curvature) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distsqz.compression.agreement import divergences
-from distsqz.compression.curvature import measure_curvature
+from distsqz.compression.curvature import TEMPERATURE, measure_curvature
 from distsqz.compression.quantised import ModelInfo
 from distsqz.compression.rate_distortion import Trade, damage
 from distsqz.compression.search import compress
@@ -21,7 +21,7 @@ def test_a_single_linear_layer_has_the_curvature_of_softmax_regression() -> None
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     image = torch.randn(1, 3, 2, 2)
     (found,) = measure_curvature(model, [image] * SAMPLES)["1"]
-    p = model(image).softmax(1)[0].detach()
+    p = (model(image) / TEMPERATURE).softmax(1)[0].detach()
     x = torch.cat([image.flatten(), torch.ones(1)])
     fisher = torch.diag(p) - torch.outer(p, p)
     assert torch.allclose(found.inputs, torch.outer(x, x) / x.square().sum(), atol=1e-5)
@@ -41,7 +41,8 @@ def small_changes(model: nn.Sequential, images: Tensor, size: float) -> tuple[fl
     errors = torch.zeros(len(layer.weight), len(error))
     errors[0] = error
     predicted = damage(errors, torch.zeros(len(layer.weight)), curvatures["0"][0])
-    return divergences(before, model(images).detach()).mean().item(), predicted
+    softened = divergences(before / TEMPERATURE, model(images).detach() / TEMPERATURE)
+    return softened.mean().item() * TEMPERATURE**2, predicted
 
 
 def test_of_a_convolution_it_foretells_the_divergence_of_a_small_change() -> None:
