@@ -1,9 +1,10 @@
 """How much an error in each weight would change a network's answers: curvature of the KL divergence.
 
 Around the trained weights the KL divergence of the (softened) answers grows as half the squared error,
-weighted by the Fisher information. Of a layer with weights [O, d] it is taken for a Kronecker product (Martens
-and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", 2015, section 3):
-`outputs` tells how much a filter matters, `inputs` how errors in two of its weights add up or cancel.
+weighted by the Fisher information. Of a layer with weights [O, d] it is taken for a Kronecker product
+(Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", 2015,
+section 3): `outputs` tells how much a filter matters, `inputs` how errors in two of its weights add up or
+cancel.
 """
 
 from __future__ import annotations
