@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import tyro
 from tyro.conf import Positional
 
@@ -108,7 +109,8 @@ def main(options: Options) -> None:
     except ArchiveError as error:
         raise RequestError(f"ARCHIVE {options.archive}: {error}") from error
     # A model of one's own is not built: its layers have no names in the paper.
-    names = {} if ":" in model.info.name else getattr(build(model.info), "layer_names", {})
+    with torch.device("meta"):  # names are all that is wanted: nothing is allocated
+        names = {} if ":" in model.info.name else getattr(build(model.info), "layer_names", {})
     layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_shares(model, names)))
     size = options.archive.stat().st_size
     models = beside_published_models(model.info.name, size, options.top1_percent, options.top5_percent)

@@ -89,6 +89,14 @@ def main(options: Options) -> None:
     calibration, training = options.by_calibration, options.by_training
     if (calibration.calibration is None) == (training.data is None):
         raise RequestError("give either --calibration, a folder of images, or --data, images to train on")
+    mode, unused, defaults = (
+        ("--data", training, TrainingOptions())
+        if calibration.calibration is not None
+        else ("--calibration", calibration, CalibrationOptions())
+    )
+    for name, value in vars(unused).items():
+        if value != getattr(defaults, name):
+            raise RequestError(f"--{name.replace('_', '-')} {value}: goes with {mode}, which was not given")
     if not options.out.parent.is_dir():
         raise RequestError(f"--out {options.out}: there is no folder {options.out.parent}")
     if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):

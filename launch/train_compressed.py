@@ -65,7 +65,8 @@ def report(trained: Trained, archive_bytes: int, fmt: Format) -> str:
             "weights": tensor.symbols.size,
             "density": float((tensor.symbols != 0).mean()),
             "values": None if tensor.codebook is None else len(tensor.codebook),
-            "bytes": len(encode_symbols([tensor.symbols])[1]),
+            "bytes": (size := len(encode_symbols([tensor.symbols])[1])),
+            "bits_per_weight": 8 * size / max(1, tensor.symbols.size),
         }
         for name, tensor in trained.model.tensors.items()
     ]

@@ -380,12 +380,3 @@ def _log2(numbers: Ints) -> Ints:
     """64 log2 of positive whole numbers below 2^53, to 8 bits of them, rounded down."""
     mantissa, exponent = np.frexp(numbers.astype(np.float64))
     return _LOG2[(mantissa * 512).astype(np.int64) - 256] + 64 * (exponent.astype(np.int64) - 1)
-
-
-def symbol_bits(symbols: NDArray[np.int32]) -> tuple[Ints, NDArray[np.float64]]:
-    """What each different symbol of a tensor costs by its share alone: (symbols, ascending; bits).
-
-    An estimate for choosing symbols; contexts make the stream about 2% smaller than these sum to.
-    """
-    values, counts = np.unique(symbols, return_counts=True)
-    return values.astype(np.int64), np.log2(symbols.size / counts)

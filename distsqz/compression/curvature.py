@@ -29,7 +29,10 @@ the others too, whose filters would else be taken for useless (found by trial: b
 
 @dataclass(eq=False)
 class Curvature:
-    """Of one layer (of one group, where a convolution has several); its scale is in nats an image."""
+    """Of one layer (of one group, where a convolution has several), in nats an image.
+
+    The squared errors are of the logits themselves, the probabilities that weigh them are the softened ones.
+    """
 
     inputs: Tensor
     """[d + 1, d + 1], of trace 1; last the constant input that the bias weighs, 0 where there is none."""

@@ -16,6 +16,8 @@ from distsqz.data.image_folder import SUFFIXES
 from distsqz.errors import RequestError, RunError
 
 BATCH = 20
+MOST_DIGITS = 9
+"""Of a class; a longer number is not one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,8 @@ def find_images(directory: Path, option: str = "--calibration") -> LabelledImage
     """The images of a folder with a folder a class, or of its `val` where it has one.
 
     Classes are numbered by the order of their folders' names, as in ImageNet. Where a set has only some of
-    the classes, its files may tell: if every folder has one image, named by a whole number (`207.jpg`),
-    that is its class.
+    the classes, its files may tell: if every folder has one image, each named by a whole number of its own
+    (`207.jpg`), that is its class.
 
     Raises:
         RequestError: there are no images; it names `option`.
@@ -60,7 +62,8 @@ def find_images(directory: Path, option: str = "--calibration") -> LabelledImage
     files = [file for folder in paths for file in folder]
     if not files:
         raise RequestError(f"{option} {directory}: no images; they belong in {root}/<class>/")
-    if all(file.stem.isdecimal() for file in files) and all(len(folder) == 1 for folder in paths):
+    stems = {file.stem for file in files if file.stem.isdecimal() and len(file.stem) <= MOST_DIGITS}
+    if len(stems) == len(files) and all(len(folder) <= 1 for folder in paths):
         labels = [int(file.stem) for file in files]
     else:
         labels = [number for number, folder in enumerate(paths) for _ in folder]

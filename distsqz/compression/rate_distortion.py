@@ -28,7 +28,7 @@ class Trade:
     """What a bit is worth, and the distances between levels that follow."""
 
     nats_per_bit: float
-    """A bit may be spent where it lowers the softened answers' divergence by this much, in nats an image."""
+    """A bit may be spent where it lowers the damage by this much, in nats an image."""
     coarseness: float = 1.5
     """Steps, as a multiple of what is best for uniform noise at a high rate; found by trial."""
 
@@ -68,7 +68,10 @@ def quantise(
 
 
 def damage(weight_error: Tensor, bias_error: Tensor, curvature: Curvature) -> float:
-    """What errors [O, d] and [O] add to the divergence as curvature has it, in nats an image."""
+    """What errors [O, d] and [O] do, in nats an image as the curvature has them.
+
+    Curvature is of softened answers, so that this is a measure to compare by and not the answers' divergence.
+    """
     error = torch.cat([weight_error, bias_error[:, None]], 1).double()
     by_filter = ((error @ curvature.inputs.double()) * error).sum(1)
     return (by_filter @ curvature.outputs.double() / 2).item()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,6 +81,16 @@ def read_state(path: Path, option: str = "--checkpoint") -> State:
     return read_weights(path, option)
 
 
+def shapes_of(info: ModelInfo) -> dict[str, torch.Size]:
+    """The shapes of a model's tensors; of a model of the registry without room for any of them.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    with contextlib.nullcontext() if ":" in info.name else torch.device("meta"):
+        return {key: value.shape for key, value in build(info).state_dict().items()}
+
+
 def build(info: ModelInfo) -> nn.Module:
     """A model that the weights fit.
 
@@ -103,13 +116,23 @@ def load_model(
         RequestError: it cannot be read, or its tensors do not fit its model.
     """
     info, state = read_model(path, model, option)
+    shapes = shapes_of(info)  # before a model is built as large as a damaged file may ask for
+    for name in {**shapes, **state}:
+        if name not in shapes or name not in state or shapes[name] != state[name].shape:
+            raise RequestError(f"{option} {path}: does not fit {info.name} ({_misfit(name, shapes, state)})")
+        if not state[name].isfinite().all():
+            raise RequestError(f"{option} {path}: {name} has values that are not finite")
     built = build(info)
-    try:
-        built.load_state_dict(dict(state))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RequestError(f"{option} {path}: does not fit {info.name} ({reason})") from error
+    built.load_state_dict(dict(state))
     return info, built.eval()
+
+
+def _misfit(name: str, shapes: Mapping[str, torch.Size], state: State) -> str:
+    if name not in shapes:
+        return f"it has no {name}"
+    if name not in state:
+        return f"{name} is missing"
+    return f"{name} is {list(state[name].shape)} in place of {list(shapes[name])}"
 
 
 def _content(path: Path, option: str) -> bytes:
@@ -130,6 +153,10 @@ def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
             f"{told}: says {info.num_classes} classes and images of {info.preprocessing.crop} pixels; "
             f"at most {MOST_CLASSES} and {LARGEST_CROP} are believed"
         )
+    images = info.preprocessing
+    numbers = (images.scale, *images.mean, *images.std)
+    if not (images.resize >= 1 and all(map(math.isfinite, numbers)) and 0 not in (images.scale, *images.std)):
+        raise RequestError(f"{told}: no image can be prepared as it says ({images})")
     return info, {name: torch.from_numpy(values) for name, values in archive.state().items()}
 
 
@@ -181,13 +208,47 @@ def _from_net(content: bytes, told: str) -> State:
     return state
 
 
+class _Named:
+    """Stands for what a pickle names and nothing is made of."""
+
+    def __init__(self, *_arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("gives a state to what has none")
+
+
+class _Dtype(_Named):
+    """Stands for a numpy dtype: notes its name and its order of bytes."""
+
+    def __init__(self, name: str, *_arguments: object) -> None:
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+class _Array(_Named):
+    """Stands for a numpy array: made from its bytes alone, which must be as many as its shape takes."""
+
+    values: NDArray[Any]
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, dtype, by_columns, content = state
+        raw = content.encode("latin1") if isinstance(content, str) else content  # as Python 2 had its bytes
+        if not isinstance(dtype, _Dtype) or dtype.name not in ("f4", "f8") or not isinstance(raw, bytes):
+            raise pickle.UnpicklingError("has an array of other than floating-point numbers")
+        values = np.frombuffer(raw, f"{dtype.order}{dtype.name}")
+        self.values = values.reshape(shape, order="F" if by_columns else "C")
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """Of all that a pickle can name, numpy's arrays alone: nothing else is imported, nothing is called."""
+    """Of all that a pickle can name, arrays alone; nothing of what it names is called, numpy neither."""
 
     _ALLOWED: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Named,
+        ("numpy", "dtype"): _Dtype,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -211,11 +272,11 @@ def _from_pickle(content: bytes, told: str) -> State:
         if not isinstance(module, nn.Conv2d):
             continue
         try:
-            kernels, bias = (np.asarray(array, np.float32) for array in layers[name])
+            kernels, bias = (array.values.astype(np.float32) for array in layers[name])
             weight = torch.from_numpy(kernels.transpose(3, 2, 0, 1).copy()).reshape(module.weight.shape)
             state[f"{path}.weight"] = weight
             state[f"{path}.bias"] = torch.from_numpy(bias.copy()).reshape(module.out_channels)
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RequestError(f"{told}: has no kernels and biases for {name} of v1.1") from error
     return state
 
@@ -223,18 +284,36 @@ def _from_pickle(content: bytes, told: str) -> State:
 def _told_by_tensors(state: State, model: str | None, told: str) -> ModelInfo:
     last = [tensor for tensor in state.values() if tensor.ndim == 1]
     classes = len(last[-1]) if last else 0
-    for name in MODELS if model is None else (model,):
+    names = MODELS if model is None else (model,)
+    for name, (squeeze_ratio, pct_3x3) in itertools.product(names, [(None, None), *_fire_shapes(state)]):
+        info = ModelInfo(
+            name=name,
+            num_classes=classes,
+            squeeze_ratio=squeeze_ratio,
+            pct_3x3=pct_3x3,
+            preprocessing=Preprocessing(crop=default_image_size(name)),
+        )
         try:
-            built = build_model(ModelOptions(model=name), classes)
+            if shapes_of(info) == {key: value.shape for key, value in state.items()}:
+                return info
         except RequestError:
-            if model is None:
-                continue
-            raise
-        if {key: value.shape for key, value in built.state_dict().items()} == {
-            key: value.shape for key, value in state.items()
-        }:
-            size = default_image_size(name)
-            return ModelInfo(name=name, num_classes=classes, preprocessing=Preprocessing(crop=size))
+            if model is not None and squeeze_ratio is None:
+                raise
     raise RequestError(
         f"{told}: does not hold the tensors of {model or 'a model of the registry; --model names another'}"
     )
+
+
+def _fire_shapes(state: State) -> Iterator[tuple[float, float]]:
+    """What squeeze ratio and share of 3x3 filters may have made the last Fire module, likeliest first."""
+    for name in reversed([key for key in state if key.endswith(".squeeze.weight")]):
+        expands = [state.get(name.replace("squeeze", f"expand{side}x{side}")) for side in (1, 3)]
+        if all(each is not None and each.ndim == 4 for each in expands):
+            small, large = (len(each) for each in expands if each is not None)
+            if not small + large:
+                return
+            # Filters are whole, what was asked for is most often a round number.
+            for digits in (2, 3, 9):
+                ratio = round(len(state[name]) / (small + large), digits)
+                yield ratio, round(large / (small + large), digits)
+            return

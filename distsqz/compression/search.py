@@ -20,7 +20,7 @@ PROBES = 10
 """Prices of a bit that are tried; each halves an interval that begins at a factor of 100,000."""
 MOST_INPUTS = 4608
 """Of a filter (512 channels, 3x3). A layer's time grows with the cube; beyond this it comes to hours."""
-LARGEST_SYMBOL = 1 << 14
+LARGEST_SYMBOL, LARGEST_BIAS_SYMBOL = 1 << 14, 1 << 20
 LEAST_NATS_PER_BIT, MOST_NATS_PER_BIT = 1e-10, 1e-5
 
 
@@ -32,7 +32,7 @@ class Candidate:
     model: CompressedModel
     archive: bytes
     damage_nats: Mapping[str, float]
-    """By layer: the divergence that its curvature predicts, an image."""
+    """By layer, in nats an image as its curvature has them: to compare layers by."""
 
 
 def check_compressible(model: nn.Module, info: ModelInfo) -> None:
@@ -97,6 +97,7 @@ def _compress_layer(
     if layer.bias is None:
         return whole, None, lost
     fine = math.exp(sum(math.log(trade.bias_step(curvature)) for curvature in curvatures) / len(curvatures))
+    fine = max(fine, bias.abs().max().item() / LARGEST_BIAS_SYMBOL)
     return whole, Quantised((torch.cat(biases) / fine).round().int().numpy(), fine), lost
 
 

@@ -81,6 +81,8 @@ def packed(wanted: Sequence[Wanted]) -> Iterator[list[Cargo]]:
         cargos: list[Cargo] = []
         held: set[bytes | None] = set()
         for each in wanted:
+            if each.base is None and each.model in {cargo.name for cargo in cargos}:
+                continue  # has gone as a base
             whole = files.enter_context(_whole(each.base or each.model))
             if each.base is None or whole.sha256 not in held:
                 cargos.append(whole)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from distsqz.compression.images import find_images, prepare
 from distsqz.compression.quantised import CAFFE, CompressedModel, ModelInfo, Preprocessing, Quantised
 from distsqz.compression.readers import load_model, read_model, read_state
 from distsqz.errors import RequestError
-from distsqz.models.squeezenet import SqueezeNet
+from distsqz.models.squeezenet import Metaparameters, SqueezeNet
 from tests.compression.small_archives import small_model
 
 FILTERS = [layer.out_channels for layer in SqueezeNet().modules() if isinstance(layer, nn.Conv2d)]
@@ -109,6 +112,37 @@ def test_a_pickle_that_names_a_command_is_refused_and_runs_nothing(tmp_path: Pat
     assert not trace.exists()
 
 
+class Pointers:
+    """Pickles as a call of numpy.ndarray for objects at addresses of one's choosing."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.ndarray, ((4,), np.dtype("O"), b"A" * 32)
+
+
+class Bytes:
+    """Pickles as an array whose content is a number, which `bytes` would take for a length."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made, arguments, state = np.zeros(1, np.float32).__reduce__()
+        return made, arguments, (*state[:-1], 1 << 60)
+
+
+@pytest.mark.parametrize("bad", [Pointers(), Bytes(), np.array([{}]), np.ones(3, np.int32), np.ndarray, 7])
+def test_a_pickle_of_anything_but_plain_numbers_is_refused(bad: object, tmp_path: Path) -> None:
+    layers: dict[str, Any] = {**arrays_of_v1_1(), "conv1": [bad, bad]}
+    path = tmp_path / "m.pkl"
+    path.write_bytes(old_pickle(layers))
+    assert refusal(path)
+
+
+def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path: Path) -> None:
+    layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
+    path.write_bytes(pickle.dumps(layers, protocol=0).replace(b"numpy._core", b"numpy.core"))
+    np.testing.assert_array_equal(
+        read_model(path)[1]["features.0.weight"].numpy(), layers["conv1"][0].transpose(3, 2, 0, 1)
+    )
+
+
 def test_a_pickle_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
     del layers["conv10"]
@@ -143,6 +177,52 @@ def test_an_archive_of_another_model_does_not_fit(tmp_path: Path) -> None:
         read_model(tmp_path / "m.sqz", "alexnet")
 
 
+@pytest.mark.parametrize(("ratio", "share"), [(0.125, 0.5), (0.3, 0.4), (0.123, 0.75), (1 / 3, 0.5)])
+def test_the_shape_of_a_squeezenet_is_told_from_its_tensors(
+    ratio: float, share: float, tmp_path: Path
+) -> None:
+    widths = Metaparameters(squeeze_ratio=ratio, pct_3x3=share)
+    built = SqueezeNet(num_classes=7, metaparameters=widths)
+    torch.save(built.state_dict(), tmp_path / "m.pth")
+    info, model = load_model(tmp_path / "m.pth")
+    assert (info.name, info.num_classes) == ("squeezenet", 7)
+    found, wanted = model.state_dict(), built.state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.timeout(60)
+def test_tensors_of_no_model_are_refused_before_a_model_is_built_for_them(tmp_path: Path) -> None:
+    torch.save({"b": torch.zeros(3_000_000)}, tmp_path / "m.pth")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "does not hold the tensors of" in refusal(tmp_path / "m.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+    info = ModelInfo(name="alexnet", num_classes=1 << 20)
+    write_archive(tmp_path / "m.sqz", CompressedModel(info, {"w": Quantised(np.ones(3, np.int32))}))
+    with pytest.raises(RequestError, match="does not fit alexnet"):
+        load_model(tmp_path / "m.sqz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = SqueezeNet().state_dict()
+    state["features.0.bias"][3] = torch.nan
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(RequestError, match=r"features\.0\.bias has values that are not finite"):
+        load_model(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"resize": 0}, {"scale": 0.0}, {"std": (1.0, 0.0, 1.0)}, {"scale": math.inf}]
+)
+def test_an_archive_by_which_no_image_can_be_prepared_is_refused(
+    wrong: dict[str, Any], tmp_path: Path
+) -> None:
+    info = ModelInfo(name="squeezenet", num_classes=3, preprocessing=Preprocessing(**wrong))
+    write_archive(tmp_path / "m.sqz", CompressedModel(info, {"w": Quantised(np.ones(3, np.int32))}))
+    with pytest.raises(RequestError, match="no image can be prepared"):
+        load_model(tmp_path / "m.sqz")
+
+
 def write_images(root: Path, files: list[str]) -> None:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -154,10 +234,24 @@ def test_images_alone_in_their_folders_and_named_by_a_number_are_of_that_class(t
     assert find_images(tmp_path).labels.tolist() == [207, 3]
 
 
-@pytest.mark.parametrize("files", [["n01/207.png", "n01/3.png", "n02/5.png"], ["n01/207.png", "n02/x.png"]])
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["n01/207.png", "n01/3.png", "n02/5.png"],
+        ["n01/207.png", "n02/x.png"],
+        ["n01/0.png", "n02/0.png"],
+        ["n01/12345678901234567890.png", "n02/1.png"],
+    ],
+)
 def test_else_images_are_of_the_class_of_their_folder(files: list[str], tmp_path: Path) -> None:
     write_images(tmp_path / "val", files)
     assert find_images(tmp_path).labels.tolist() == [int(file[2]) - 1 for file in files]
+
+
+def test_a_folder_without_images_does_not_count(tmp_path: Path) -> None:
+    write_images(tmp_path, ["n01/207.png", "n03/3.png"])
+    (tmp_path / "n02").mkdir()
+    assert find_images(tmp_path).labels.tolist() == [207, 3]
 
 
 def test_images_come_as_the_weights_expect_them() -> None:

@@ -190,6 +190,31 @@ def test_options_out_of_range_are_named(chosen: dict[str, float], reason: str) -
         CalibrationOptions(**chosen)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("calibrated", "other", "reason"),
+    [
+        (True, TrainingOptions(density=0.2), "--density 0.2: goes with --data, which was not given"),
+        (False, CalibrationOptions(target_bytes=10), "--target-bytes 10: goes with --calibration"),
+    ],
+)
+def test_options_of_the_way_not_taken_are_refused(
+    calibrated: bool,
+    other: TrainingOptions | CalibrationOptions,
+    reason: str,
+    checkpoint: Path,
+    photographs: Path,
+    tmp_path: Path,
+) -> None:
+    asked = compress.Options(
+        checkpoint=checkpoint,
+        out=tmp_path / "m.sqz",
+        by_calibration=CalibrationOptions(calibration=photographs) if calibrated else other,  # type: ignore[arg-type]
+        by_training=other if calibrated else TrainingOptions(data="synthetic"),  # type: ignore[arg-type]
+    )
+    with pytest.raises(RequestError, match=reason):
+        compress.main(asked)
+
+
 def test_what_cannot_be_written_or_read_is_told_first(
     checkpoint: Path, photographs: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,8 @@ def test_a_base_goes_before_its_update_once(checkpoints: tuple[Path, Path]) -> N
         assert update.size_bytes < 0.6 * base.size_bytes
     with packed(parse([old, names[0]])) as cargos:
         assert [cargo.name for cargo in cargos] == [old, names[0]]
+    with packed(parse([names[0], old])) as cargos:
+        assert [cargo.name for cargo in cargos] == [old, names[0]]
 
 
 @pytest.mark.ray
