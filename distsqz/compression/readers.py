@@ -7,7 +7,7 @@ import io
 import itertools
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -305,15 +305,22 @@ def _told_by_tensors(state: State, model: str | None, told: str) -> ModelInfo:
 
 
 def _fire_shapes(state: State) -> Iterator[tuple[float, float]]:
-    """What squeeze ratio and share of 3x3 filters may have made the last Fire module, likeliest first."""
-    for name in reversed([key for key in state if key.endswith(".squeeze.weight")]):
-        expands = [state.get(name.replace("squeeze", f"expand{side}x{side}")) for side in (1, 3)]
-        if all(each is not None and each.ndim == 4 for each in expands):
-            small, large = (len(each) for each in expands if each is not None)
-            if not small + large:
-                return
-            # Filters are whole, what was asked for is most often a round number.
-            for digits in (2, 3, 9):
-                ratio = round(len(state[name]) / (small + large), digits)
-                yield ratio, round(large / (small + large), digits)
+    """Squeeze ratios and shares of 3x3 filters that may have made the Fire modules, likeliest first."""
+    squeezed, large = [], []
+    for name in (key for key in state if key.endswith(".squeeze.weight")):
+        expand1, expand3 = (state.get(name.replace("squeeze", f"expand{side}x{side}")) for side in (1, 3))
+        if expand1 is None or expand3 is None or not expand1.ndim == expand3.ndim == state[name].ndim == 4:
             return
+        expand = len(expand1) + len(expand3)
+        squeezed.append((len(state[name]), expand))
+        large.append((len(expand3), expand))
+    if squeezed and all(expand for _, expand in squeezed):
+        for digits in (2, 3, 9):  # what was asked for is most often a round number
+            yield round(_share(squeezed), digits), round(_share(large), digits)
+
+
+def _share(parts: Sequence[tuple[int, int]]) -> float:
+    """A share that gives every part of its whole, rounded."""
+    least = max((part - 0.5) / whole for part, whole in parts)
+    most = min((part + 0.5) / whole for part, whole in parts)
+    return (least + most) / 2

@@ -135,14 +135,6 @@ def test_a_pickle_of_anything_but_plain_numbers_is_refused(bad: object, tmp_path
     assert refusal(path)
 
 
-def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path: Path) -> None:
-    layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
-    path.write_bytes(pickle.dumps(layers, protocol=0).replace(b"numpy._core", b"numpy.core"))
-    np.testing.assert_array_equal(
-        read_model(path)[1]["features.0.weight"].numpy(), layers["conv1"][0].transpose(3, 2, 0, 1)
-    )
-
-
 def test_a_pickle_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
     del layers["conv10"]

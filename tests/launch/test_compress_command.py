@@ -193,7 +193,7 @@ def test_options_out_of_range_are_named(chosen: dict[str, float], reason: str) -
 @pytest.mark.parametrize(
     ("calibrated", "other", "reason"),
     [
-        (True, TrainingOptions(density=0.2), "--density 0.2: goes with --data, which was not given"),
+        (True, TrainingOptions(density=0.37), "--density 0.37: goes with --data, which was not given"),
         (False, CalibrationOptions(target_bytes=10), "--target-bytes 10: goes with --calibration"),
     ],
 )
