@@ -29,12 +29,12 @@ from torch.distributed.distributed_c10d import PrefixStore
 from distsqz.errors import RunError
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
-from distsqz.orchestration.failures import PARTING_S, Failure, explain, failure_of
+from distsqz.orchestration.failures import PARTING_S, Failure, Roll, explain, failure_of
 from distsqz.orchestration.network import metered_interface
 from distsqz.orchestration.priority import come_forward, step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
 from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
-from distsqz.sync.pair import StoreAddress, open_store
+from distsqz.sync.pair import SILENCE_S, StoreAddress, open_store
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
@@ -43,6 +43,7 @@ START_TIMEOUT_S = 120.0
 """Within which Ray has to find a place for a worker and start it."""
 
 POLL_S = 0.5
+NODE_ID_LABEL = "ray.io/node-id"
 
 
 class WorkersLostError(Exception):
@@ -159,8 +160,18 @@ class _Group:
     servers: list[Any]
     store: Any
     """Kept, or the workers would have nowhere to meet."""
+    roll: Roll
+    """Of Ray's nodes."""
     running: dict[Any, int] = field(default_factory=dict)
     """Reference to a worker's work -> its rank."""
+
+    def take_cut_off(self) -> list[int]:
+        """Ranks at work on hosts that have stopped answering; they are waited for no longer."""
+        missing = self.roll.missing()
+        lost = {each: rank for each, rank in self.running.items() if self.places[rank].node in missing}
+        for reference in lost:
+            del self.running[reference]
+        return list(lost.values())
 
     def end(self) -> None:
         """Ends every process."""
@@ -244,14 +255,20 @@ class Supervisor:
             self._attempt,
         )
         store, meeting = open_store(ray.util.get_node_ip_address())
-        group = _Group(plan, workers, places, names, servers, store)
+        addresses = {
+            node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"])
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        group = _Group(plan, workers, places, names, servers, store, Roll(addresses, SILENCE_S))
         for rank, worker in enumerate(workers):
             group.running[worker.work.remote(self._task(group, rank, meeting, self._attempt))] = rank
         return group
 
-    def _new_worker(self) -> Any:
+    def _new_worker(self, not_on: str | None = None) -> Any:
+        elsewhere = {"label_selector": {NODE_ID_LABEL: f"!{not_on}"}} if not_on else {}
         return WorkerActor.options(  # type: ignore[attr-defined]
-            scheduling_strategy="SPREAD", runtime_env={"env_vars": self._env}
+            scheduling_strategy="SPREAD", runtime_env={"env_vars": self._env}, **elsewhere
         ).remote(self._collector)
 
     def _task(self, group: _Group, rank: int, meeting: StoreAddress | None, attempt: int) -> _Task:
@@ -271,6 +288,11 @@ class Supervisor:
         replaceable = len(self._plan.cells) == 1 and not self._plan.cells[0].together
         while group.running and not self._stop.is_set():
             ended, _ = ray.wait(list(group.running), timeout=POLL_S)
+            if replaceable:
+                for rank in group.take_cut_off():
+                    silence = f"its host has not answered for {SILENCE_S} s"
+                    self._replace(group, rank, silence, not_on=group.places[rank].node)
+            ended = [each for each in ended if each in group.running]
             if not ended:
                 continue
             said, lost = self._outcome(group, ended)
@@ -313,7 +335,8 @@ class Supervisor:
             return False
         return True
 
-    def _replace(self, group: _Group, rank: int, reason: Any) -> None:
+    def _replace(self, group: _Group, rank: int, reason: Any, not_on: str | None = None) -> None:
+        """Starts another worker in a rank's place; `not_on` a node that Ray wrongly takes for alive."""
         lost_at = time.monotonic()
         text = reason.text if isinstance(reason, Failure) else (str(reason).splitlines() or ["died"])[0]
         if not self._restarts_left:
@@ -323,7 +346,7 @@ class Supervisor:
         host = group.places[rank].host
         with contextlib.suppress(RayError, ValueError):
             ray.kill(group.workers[rank])
-        worker = self._new_worker()
+        worker = self._new_worker(not_on)
         try:
             place = ray.get(worker.introduce.remote(), timeout=START_TIMEOUT_S)
         except (GetTimeoutError, RayActorError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ PARTING_S = 2.0
 """How long after a worker's failure the others are listened to before they are ended."""
 ANSWER_S = 1.0
 """How long a host may take to answer whether it is there."""
+CALL_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,28 @@ def hosts_without_answer(addresses: Mapping[str, tuple[str, int]]) -> set[str]:
     with ThreadPoolExecutor(max_workers=max(1, len(addresses))) as pool:
         silent = pool.map(is_silent, addresses.values())
     return {host for host, gone in zip(addresses, silent, strict=True) if gone}
+
+
+class Roll:
+    """Calls hosts now and then, and tells which have not answered for a while: Ray takes minutes for it."""
+
+    def __init__(self, addresses: Mapping[str, tuple[str, int]], silence_s: float) -> None:
+        """`addresses`: of hosts, by any name, on which each listens."""
+        self._addresses = addresses
+        self._silence_s = silence_s
+        now = time.monotonic()
+        self._answered_at = dict.fromkeys(addresses, now)
+        self._next_at = now + CALL_EVERY_S
+
+    def missing(self) -> set[str]:
+        """Those that have not answered for that long; nobody if the next call is not due yet."""
+        if time.monotonic() < self._next_at:
+            return set()
+        silent = hosts_without_answer(self._addresses)
+        now = time.monotonic()
+        self._answered_at.update(dict.fromkeys(self._addresses.keys() - silent, now))
+        self._next_at = now + CALL_EVERY_S
+        return {host for host in silent if now - self._answered_at[host] >= self._silence_s}
 
 
 def explain(

@@ -106,10 +106,12 @@ def test_a_link_that_is_cut_for_five_seconds_costs_these_seconds_and_nothing_els
         assert torch.equal(ended[name], value)
 
 
+@pytest.mark.parametrize("consistency", ["sync", "async", "ssp"])
 def test_a_link_that_is_cut_for_good_ends_the_run_in_time_and_names_who_is_lost(
-    cluster: Cluster, tmp_path: Path
+    consistency: str, cluster: Cluster, tmp_path: Path
 ) -> None:
-    training = cluster.start(tmp_path, "--steps", 100_000, "--restarts", 0)
+    options = ("--consistency", consistency, "--restarts", 0)
+    training = cluster.start(tmp_path, "--steps", 100_000, *options)
     try:
         rank, host = cluster.worker_to_cut(tmp_path, after_step=10)
         cluster.lab.set_cut(host, cut=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
+import pytest
 from ray.train import ControllerError, WorkerGroupError
 
-from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
+from distsqz.orchestration.failures import CALL_EVERY_S, Failure, Roll, explain, hosts_without_answer
 
 
 def failure(rank: int, text: str, of_communication: bool = False) -> Failure:
@@ -91,3 +93,22 @@ def test_a_host_answers_where_something_listens() -> None:
         addresses = {"there": there.getsockname()[:2], "gone": bound.getsockname()[:2]}
         assert hosts_without_answer(addresses) == {"gone"}
         assert hosts_without_answer({}) == set()
+
+
+def test_a_host_is_missing_once_it_has_not_answered_for_the_time_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        roll = Roll({"a": there.getsockname()[:2]}, silence_s=2 * CALL_EVERY_S)
+        now[0] += CALL_EVERY_S
+        assert roll.missing() == set()
+        address = there.getsockname()
+    for missing in (set(), {"a"}, {"a"}):
+        now[0] += CALL_EVERY_S
+        assert roll.missing() == missing
+        assert roll.missing() == set()  # the next call is not due
+    with socket.create_server(address):
+        now[0] += CALL_EVERY_S
+        assert roll.missing() == set()
