@@ -96,7 +96,8 @@ def test_a_link_that_is_cut_for_five_seconds_costs_these_seconds_and_nothing_els
     assert "restarted" not in run.cells[0]
     steps = run.table("steps").to_pandas()
     assert (steps.groupby("rank")["step"].nunique() == 150).all()
-    assert 4 < steps["wall_s"].max() < 15
+    # TCP tries again after 6.2, 12.6, 25.4 s: where the cable is plugged in late, some seconds are added.
+    assert 4 < steps["wall_s"].max() < SILENCE_S + TELLING_S
 
     undisturbed = cluster.start(tmp_path / "whole", *options)
     _, said = undisturbed.communicate(timeout=90)
