@@ -33,6 +33,8 @@ POLL_S = 1.0
 LAST_WORDS_S = 3.0
 """How long after the first failure others may be heard, and Train may notice: a host that is cut off it
 misses for a minute."""
+LEAVING_S = 10.0
+"""How long a training that was stopped may take to end its workers and servers."""
 TELLING_S = 5
 """Of the collective timeout, what is left to hear and tell why a collective did not end."""
 
@@ -130,8 +132,10 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         timeout_s = options.collective_timeout_s - TELLING_S
         stop = threading.Event()
 
+        stoppable = plan.server is not None and all(cell.server for cell in plan.cells)
+
         def train_all() -> None:
-            if plan.server and all(cell.server for cell in plan.cells):
+            if plan.server and stoppable:
                 restarts = plan.server.restarts
                 train_through_servers(plan, options.workers, timeout_s, restarts, collector, stop)
             else:
@@ -146,6 +150,9 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 if failures:
                     give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
             stop.set()
+            if stoppable:
+                # A thread that calls Ray while it is shut down would end this process in the midst of it.
+                training.join(LEAVING_S)
             take()
         if interrupted.is_set():
             raise KeyboardInterrupt
