@@ -19,6 +19,7 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from distsqz.errors import RequestError, RunError
+from distsqz.orchestration.interrupts import noted_interrupts
 from distsqz.training.replica import cores_of_this_host
 
 LENT_PER_CORE = 4
@@ -161,9 +162,12 @@ def _wait_for_nodes(address: str) -> None:
 
 
 def _init(**settings: Any) -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level="ERROR", **settings)
-    signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
+    # An exception raised while Ray forks its processes would be lost, and with it the wish to stop. This puts
+    # the handler of SIGTERM back, too, which Ray replaces.
+    with noted_interrupts() as interrupted:
+        ray.init(log_to_driver=False, logging_level="ERROR", **settings)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _check_cluster_has(resource: str, workers: int) -> None:

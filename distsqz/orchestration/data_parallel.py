@@ -101,6 +101,14 @@ def train(
     ).fit()
 
 
+def end_controller() -> None:
+    """Ends Train's controller on an embedded Ray, so that `train` returns in whatever thread waits for it."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "".join(process.cmdline()).startswith("ray::TrainController"):
+                process.kill()
+
+
 def _worker(config: dict[str, Any]) -> None:
     outbox = CollectorOutbox(config["collector"])
     try:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -23,8 +21,9 @@ from distsqz.metering.wire import emulated_rates
 from distsqz.orchestration.actors import train_through_servers
 from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
-from distsqz.orchestration.data_parallel import train
+from distsqz.orchestration.data_parallel import end_controller, train
 from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
+from distsqz.orchestration.interrupts import noted_interrupts
 from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import check_servers_fit
 from distsqz.training.session import SessionPlan
@@ -149,9 +148,11 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                 take()
                 if failures:
                     give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
+            # A thread that waits for Ray while it is shut down could end this process in the midst of it.
             stop.set()
-            if stoppable:
-                # A thread that calls Ray while it is shut down would end this process in the midst of it.
+            if training.is_alive() and embedded and not stoppable:
+                end_controller()
+            if embedded or stoppable:
                 training.join(LEAVING_S)
             take()
         if interrupted.is_set():
@@ -161,24 +162,6 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         if training.error or failures:
             gone = hosts_without_answer(addresses)
             raise explain(training.error, failures, hosts, gone) from training.error
-
-
-@contextlib.contextmanager
-def noted_interrupts() -> Iterator[threading.Event]:
-    """Notes Ctrl-C and SIGTERM instead of raising them in the midst of a write; a second one is raised."""
-    interrupted = threading.Event()
-
-    def note(_signum: int, _frame: object) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Background(threading.Thread):

@@ -62,7 +62,7 @@ def test_an_interrupted_run_keeps_what_it_measured(
     wait_for_steps(embedded.runs)
     stop(driver.pid)
     stopped = embedded.finish(driver)
-    assert (stopped.status, stopped.stdout) == (130, "")
+    assert (stopped.status, stopped.stdout) == (130, ""), stopped.stderr
     assert stopped.stderr.splitlines()[-1] == "interrupted"
     assert "Traceback" not in stopped.stderr
     assert stopped.run.meta["status"] == INTERRUPTED
