@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import torch
 import tyro
 from tyro.conf import Positional
 
 from analysis.formats import Format, render, to_json
 from distsqz.cli import run_command
-from distsqz.compression.archive import read_archive
-from distsqz.compression.errors import ArchiveError
-from distsqz.compression.readers import build
+from distsqz.compression.readers import outline, read_archive
 from distsqz.compression.shares import layer_shares
-from distsqz.errors import RequestError
 
 LAYERS = Path(__file__).with_name("published_layers.csv")
 MODELS = Path(__file__).with_name("published_models.csv")
@@ -102,15 +98,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Prints both tables."""
-    try:
-        model = read_archive(options.archive)
-    except OSError as error:
-        raise RequestError(f"ARCHIVE {options.archive}: {error.strerror}") from error
-    except ArchiveError as error:
-        raise RequestError(f"ARCHIVE {options.archive}: {error}") from error
+    model = read_archive(options.archive, "ARCHIVE")
     # A model of one's own is not built: its layers have no names in the paper.
-    with torch.device("meta"):  # names are all that is wanted: nothing is allocated
-        names = {} if ":" in model.info.name else getattr(build(model.info), "layer_names", {})
+    names = {} if ":" in model.info.name else getattr(outline(model.info), "layer_names", {})
     layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_shares(model, names)))
     size = options.archive.stat().st_size
     models = beside_published_models(model.info.name, size, options.top1_percent, options.top5_percent)

@@ -26,9 +26,7 @@ from torch import nn
 
 from analysis.formats import Format, render, to_json
 from distsqz.cli import run_command
-from distsqz.compression.archive import read_archive
-from distsqz.compression.errors import ArchiveError
-from distsqz.compression.readers import build
+from distsqz.compression.readers import outline, read_archive
 from distsqz.errors import RequestError
 from distsqz.models.layers import layer_table
 from distsqz.models.memory import Step, memory_steps
@@ -150,15 +148,10 @@ def archive_footprint(archive: Path, options: Options) -> Footprint:
     Raises:
         RequestError: it cannot be read, or is of a model that was not asked for.
     """
-    try:
-        info = read_archive(archive).info
-    except (OSError, ArchiveError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RequestError(f"--archive {archive}: {reason}") from error
+    info = read_archive(archive, "--archive").info
     if info.name not in options.models:
         raise RequestError(f"--archive {archive}: is of {info.name}; name that in --models")
-    with torch.device("meta"):
-        model = build(info)
+    model = outline(info)
     image_size = info.preprocessing.crop if options.image_size is None else options.image_size
     steps = memory_steps(model, image_size)
     largest_layer = max(layer.params for layer in layer_table(model, image_size))

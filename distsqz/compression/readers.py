@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import math
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from distsqz.compression.archive import MAGIC, decode
 from distsqz.compression.errors import ArchiveError
-from distsqz.compression.quantised import CAFFE, ModelInfo, Preprocessing
+from distsqz.compression.quantised import CAFFE, CompressedModel, ModelInfo, Preprocessing
 from distsqz.errors import RequestError
 from distsqz.models.registry import MODELS, ModelOptions, build_model, default_image_size
 from distsqz.models.squeezenet import SqueezeNet
@@ -29,7 +28,7 @@ from distsqz.models.weights import read_weights
 State = Mapping[str, Tensor]
 
 MOST_CLASSES, LARGEST_CROP = 1 << 20, 4096
-"""What an archive may ask for: a model of it is built and run once before its tensors are compared."""
+"""What an archive may ask for: a model of one's own is built before its tensors can be compared."""
 
 
 def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT") -> tuple[ModelInfo, State]:
@@ -68,6 +67,15 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
     return info, state
 
 
+def read_archive(path: Path, option: str) -> CompressedModel:
+    """The model of the archive at `path`.
+
+    Raises:
+        RequestError: it cannot be read, or is no whole archive; it names `option`.
+    """
+    return _decoded(_content(path, option), f"{option} {path}")
+
+
 def read_state(path: Path, option: str = "--checkpoint") -> State:
     """The state dict alone, whatever model it is of.
 
@@ -87,8 +95,18 @@ def shapes_of(info: ModelInfo) -> dict[str, torch.Size]:
     Raises:
         RequestError: there is no such model.
     """
-    with contextlib.nullcontext() if ":" in info.name else torch.device("meta"):
-        return {key: value.shape for key, value in build(info).state_dict().items()}
+    built = build(info) if ":" in info.name else outline(info)  # anyone's own may need real tensors
+    return {key: value.shape for key, value in built.state_dict().items()}
+
+
+def outline(info: ModelInfo) -> nn.Module:
+    """A model without the values of its tensors: nothing is allocated.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    with torch.device("meta"):
+        return build(info)
 
 
 def build(info: ModelInfo) -> nn.Module:
@@ -142,11 +160,15 @@ def _content(path: Path, option: str) -> bytes:
         raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
 
 
-def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
+def _decoded(content: bytes, told: str) -> CompressedModel:
     try:
-        archive = decode(content)
+        return decode(content)
     except ArchiveError as error:
         raise RequestError(f"{told}: {error}") from error
+
+
+def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
+    archive = _decoded(content, told)
     info = archive.info
     if not (1 <= info.num_classes <= MOST_CLASSES and 1 <= info.preprocessing.crop <= LARGEST_CROP):
         raise RequestError(

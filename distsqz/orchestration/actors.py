@@ -28,6 +28,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from distsqz.errors import RunError
 from distsqz.metering.wire import LAB_VARIABLE
+from distsqz.orchestration.cluster import node_addresses
 from distsqz.orchestration.collector import CollectorOutbox
 from distsqz.orchestration.failures import PARTING_S, Failure, Roll, explain, failure_of
 from distsqz.orchestration.network import metered_interface
@@ -255,12 +256,8 @@ class Supervisor:
             self._attempt,
         )
         store, meeting = open_store(ray.util.get_node_ip_address())
-        addresses = {
-            node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"])
-            for node in ray.nodes()
-            if node["Alive"]
-        }
-        group = _Group(plan, workers, places, names, servers, store, Roll(addresses, SILENCE_S))
+        roll = Roll(node_addresses(by="NodeID"), SILENCE_S)
+        group = _Group(plan, workers, places, names, servers, store, roll)
         for rank, worker in enumerate(workers):
             group.running[worker.work.remote(self._task(group, rank, meeting, self._attempt))] = rank
         return group

@@ -74,6 +74,15 @@ def _answers(address: str, timeout_s: float) -> bool:
     return True
 
 
+def node_addresses(by: str) -> dict[str, tuple[str, int]]:
+    """Where each living node of Ray's listens, by its `NodeID` or its `NodeManagerHostname`."""
+    return {
+        node[by]: (node["NodeManagerAddress"], node["NodeManagerPort"])
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
 @contextlib.contextmanager
 def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]:
     """Joins the cluster that `named_cluster` finds, or starts a Ray of this machine; leaves or stops it.

@@ -19,7 +19,7 @@ from distsqz.errors import RequestError, RunError
 from distsqz.metering.schema import Record
 from distsqz.metering.wire import emulated_rates
 from distsqz.orchestration.actors import train_through_servers
-from distsqz.orchestration.cluster import ray_cluster
+from distsqz.orchestration.cluster import node_addresses, ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import end_controller, train
 from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
@@ -104,14 +104,11 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         ray_cluster(options.address, options.workers, options.gpus) as embedded,
         recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        addresses = {
-            node["NodeManagerHostname"]: (node["NodeManagerAddress"], node["NodeManagerPort"])
-            for node in nodes
-        }
+        addresses = node_addresses(by="NodeManagerHostname")
         if plan.server:
+            nodes = len(node_addresses(by="NodeID"))
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            check_servers_fit(plan.server.placement, servers, options.workers, len(nodes), cpus)
+            check_servers_fit(plan.server.placement, servers, options.workers, nodes, cpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []

@@ -125,7 +125,7 @@ def test_command_prints_one_json_object(tmp_path: Path) -> None:
     [
         (Options(models=("nosuchnet",)), "nosuchnet: unknown"),
         (Options(models=()), "--models: none given"),
-        (Options(archive=Path("nowhere.sqz")), "--archive nowhere.sqz: No such file"),
+        (Options(archive=Path("nowhere.sqz")), "--archive nowhere.sqz: cannot be read .No such file"),
         (Options(archive=DEVICES), "--archive .*devices.csv: is not an .sqz archive"),
         (Options(image_size=5), "--image-size 5: too small"),
     ],
