@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import ray
 import yaml
+from ray._private.authentication.authentication_token_setup import (
+    AUTH_MODE_ENV_VAR,
+    AuthenticationTokenLoader,
+    _enable_token_auth,
+)
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._private.utils import read_ray_address
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from distsqz.errors import RequestError, RunError
 from distsqz.orchestration.interrupts import noted_interrupts
@@ -39,8 +45,12 @@ QUIET_RAY = {
 """An embedded Ray has no dashboard, so nobody reads what these would gather, each time waking up on a core
 that trains: a fifth of the time that Ray's own processes take (benchmarks/overhead)."""
 
+RAY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""What every Ray's head answers, whatever its version: with its id, or that a token is missing."""
 CONNECT_TIMEOUT_S = 8.0
 JOIN_TIMEOUT_S = 120.0
+EXIT_TIMEOUT_S = 2.0
+"""How long a process of an embedded Ray may take to end once Ray is stopped."""
 FREE_TIMEOUT_S = 10.0
 """What a job that has just ended still holds comes free within this time."""
 
@@ -59,19 +69,27 @@ def named_cluster(address: str | None) -> str | None:
 def _started_here() -> str | None:
     """What `ray start` noted on this host and `ray stop` removes again, if it still answers."""
     address = read_ray_address()
-    if address and _answers(address, timeout_s=2.0):
+    if address and _answer_of(address, timeout_s=2.0) in (
+        grpc.StatusCode.OK,
+        grpc.StatusCode.UNAUTHENTICATED,
+    ):
         return str(address)
     return None
 
 
-def _answers(address: str, timeout_s: float) -> bool:
-    """Whether a gRPC server is there; Ray itself would wait 40 seconds for one."""
-    try:
-        with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(timeout=timeout_s)
-    except grpc.FutureTimeoutError:
-        return False
-    return True
+def _answer_of(address: str, timeout_s: float) -> grpc.StatusCode:
+    """How what listens at an address answers a call to Ray's head; Ray itself would try for 40 seconds."""
+    token: dict[str, str] = {}
+    with contextlib.suppress(AuthenticationError):  # there is none where one is to be used: ask without
+        token = AuthenticationTokenLoader.instance().get_token_for_http_header()
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary(RAY_CALL)(
+                b"", timeout=timeout_s, wait_for_ready=True, metadata=tuple(token.items())
+            )
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
 
 
 def node_addresses(by: str) -> dict[str, tuple[str, int]]:
@@ -107,13 +125,19 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
         # A process that was cut short on a cluster ends now, and its part there with it. If Ray were shut
         # down first, a thread that still waits for Ray would end this process, with another status.
         if not (address and isinstance(sys.exc_info()[1], KeyboardInterrupt | RunError)):
-            _shut_down()
+            _shut_down(embedded=not address)
 
 
-def _shut_down() -> None:
+def _shut_down(embedded: bool) -> None:
     """Leaves or stops Ray; an impatient second Ctrl-C must not leave half of one running."""
     handlers = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    ours = psutil.Process().children(recursive=True) if embedded else []
     ray.shutdown()
+    # Now and then one of Ray's actors hangs in its own exit for good, its raylet gone.
+    _, hanging = psutil.wait_procs(ours, timeout=EXIT_TIMEOUT_S)
+    for process in hanging:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     for each, handler in handlers.items():
         signal.signal(each, handler)
 
@@ -139,15 +163,42 @@ def _join(address: str) -> None:
         )
     try:
         bootstrap = canonicalize_bootstrap_address_or_die(address)
-        if not _answers(bootstrap, CONNECT_TIMEOUT_S):
-            raise RequestError(
-                f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
-                "start one with `ray start --head` or leave --address out"
-            )
+        _check_ray_answers(address, bootstrap)
         _init(address=bootstrap)
     except (ConnectionError, ValueError, OSError, RuntimeError, RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
+
+
+def _check_ray_answers(address: str, bootstrap: str) -> None:
+    answer = _answer_of(bootstrap, CONNECT_TIMEOUT_S)
+    if answer is grpc.StatusCode.UNAUTHENTICATED and bootstrap == read_ray_address() and _use_own_token():
+        answer = _answer_of(bootstrap, CONNECT_TIMEOUT_S)
+    if answer is grpc.StatusCode.UNAUTHENTICATED:
+        raise RequestError(
+            f"--address {address}: the Ray there wants its token; "
+            f"set {AUTH_MODE_ENV_VAR}=token, with the token of its head in ~/.ray/auth_token"
+        )
+    if answer in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise RequestError(
+            f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
+            "start one with `ray start --head` or leave --address out"
+        )
+    if answer is not grpc.StatusCode.OK:
+        raise RequestError(f"--address {address}: what answers there is no Ray ({answer.name})")
+
+
+def _use_own_token() -> bool:
+    """Shows this host's token to its Ray, unless told otherwise, as `ray.init()` without address does.
+
+    An embedded Ray leaves a token in the home, and the next `ray start --head` demands it from then on.
+    """
+    if AUTH_MODE_ENV_VAR in os.environ:
+        return False
+    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        return False
+    _enable_token_auth()
+    return True
 
 
 def _wait_for_nodes(address: str) -> None:

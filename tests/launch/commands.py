@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -163,10 +164,25 @@ def ray_home() -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def start_head(home: Path, variables: dict[str, str], cpus: int) -> str:
+    """Starts a Ray in a directory, as a user's `ray start --head` would; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).parent / "ray", "start", "--head", f"--num-cpus={cpus}"]
+    command += [f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
+    variables = {"RAY_TMPDIR": str(home), **variables}
+    subprocess.run(command, env=environment(variables), capture_output=True, timeout=60, check=True)
+    return f"127.0.0.1:{port}"
+
+
 def environment(ray: dict[str, str]) -> dict[str, str]:
-    """This process's environment, but for what leads to another Ray; tokens would be kept in the home."""
+    """This process's environment, but for what leads to another Ray.
+
+    Without tokens, which Ray would keep in the user's home; unless a home of its own is given.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_AUTH_MODE": "disabled"} | ray
+    return kept | ({} if "HOME" in ray else {"RAY_AUTH_MODE": "disabled"}) | ray
 
 
 def processes_of(directory: Path) -> dict[int, str]:

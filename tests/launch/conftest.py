@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +11,8 @@ from commands import (
     Commands,
     commands_that_join,
     commands_with_own_ray,
-    environment,
     ray_home,
+    start_head,
 )
 
 NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "false", "RAY_enable_worker_prestart": "false"}
@@ -25,20 +22,8 @@ NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "false", "RAY_enable_wor
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """A real Ray of `SHARED_CPUS` cores."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with ray_home() as home:
-        command = [Path(sys.executable).parent / "ray", "start", "--head", f"--num-cpus={SHARED_CPUS}"]
-        command += [f"--port={port}", f"--temp-dir={home}", "--include-dashboard=false"]
-        subprocess.run(
-            [*command, "--disable-usage-stats"],
-            env=environment(NO_SPARE_WORKERS),
-            capture_output=True,
-            timeout=60,
-            check=True,
-        )
-        yield f"127.0.0.1:{port}"
+        yield start_head(home, NO_SPARE_WORKERS, SHARED_CPUS)
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 from commands import SHARED_CPUS, Commands, Finished, ray_home
 
@@ -109,6 +111,15 @@ def test_an_address_where_no_ray_answers_is_refused_within_20_s(alone: Commands,
         line = check_refused(alone.here("launch/ddp.py", "--address", address))
         assert time.monotonic() - began < 20
     assert f"--address {address}" in line
+
+
+def test_a_server_that_is_no_ray_is_told_from_one(alone: Commands) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{server.add_insecure_port('0.0.0.0:0')}"
+    server.start()
+    line = check_refused(alone.here("launch/ddp.py", "--address", address))
+    server.stop(grace=None)
+    assert f"--address {address}: what answers there is no Ray" in line
 
 
 @pytest.mark.ray
