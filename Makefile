@@ -22,7 +22,8 @@ lint: .venv/.installed
 # The stamp is written last, so that an installation cut short is made again.
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq \
-	  && apt-get install -y -qq python3-venv; }
+	  && apt-get install -y -qq python3-venv; } \
+	  || { echo "make: $(PYTHON) has no venv; install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@

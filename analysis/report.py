@@ -119,10 +119,7 @@ def main(options: Options) -> None:
         print(shipments_report(runs, options.format))
         return
     cells = [read_cells(run) for run in runs]
-    print(report(runs, cells, options.format))
-    if options.format == "csv":
-        for remark in remarks(runs, cells):
-            print(remark, file=sys.stderr)
+    print_report(runs, cells, options.format)
     if options.figure:
         from analysis.figures import draw  # matplotlib takes a second to import
 
@@ -137,6 +134,14 @@ def find_runs(names: Sequence[str], root: Path) -> list[Run]:
     """
     paths = [_find_run(name, root) for name in names] or [newest_run(root)]
     return [Run(path) for path in dict.fromkeys(path.resolve() for path in paths)]
+
+
+def print_report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -> None:
+    """Prints what the runs found; remarks that have no place in csv go to stderr."""
+    print(report(runs, cells, fmt))
+    if fmt == "csv":
+        for remark in remarks(runs, cells):
+            print(remark, file=sys.stderr)
 
 
 def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -> str:

@@ -59,7 +59,7 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         _say(f"error: {type(error).__name__}: {reason} (--debug shows where)", options)
-        sys.exit(RUN_FAILED)
+        _leave(RUN_FAILED)
 
 
 def _leave(status: int) -> None:

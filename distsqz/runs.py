@@ -7,6 +7,7 @@ whatever becomes of the writer.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsqz.errors import RequestError, RunError
+from distsqz.interrupts import ignored_interrupts
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
@@ -37,6 +39,7 @@ RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "inter
 WRITE_SPACING = 100
 
 
+@functools.cache
 def arrow_schema(table: str) -> pa.Schema:
     """Columns and types of a table, from its record's fields."""
     record = TABLES[table]
@@ -59,6 +62,7 @@ class RunWriter:
         self._meta = meta
         self._written: dict[str, pa.Table] = {name: arrow_schema(name).empty_table() for name in TABLES}
         self._pending: dict[str, list[Record]] = defaultdict(list)
+        self._unsaved: set[str] = set()
         self._next_flush = 0.0
         self._write_meta()
         for name in TABLES:
@@ -144,10 +148,11 @@ class RunWriter:
     def finish(self, status: str, error: Mapping[str, Any] | None = None) -> None:
         """Writes everything that is left, then how the run ended."""
         self._meta.update(status=status, error=error, ended_at=datetime.now(UTC).isoformat())
-        try:
-            self._flush_now()
-        finally:
-            self._write_meta()
+        with ignored_interrupts():
+            try:
+                self._flush_now()
+            finally:
+                self._write_meta()
 
     def _measured(self) -> bool:
         return any(self._pending.values()) or any(table.num_rows for table in self._written.values())
@@ -155,16 +160,18 @@ class RunWriter:
     def _flush_now(self) -> None:
         start = time.monotonic()
         for name in TABLES:
-            # Taken first: a flush that is cut off and repeated must not write a row twice.
-            records = self._pending.pop(name, [])
+            records = self._pending[name]
             if records:
                 columns = {
                     column: [getattr(record, column) for record in records]
                     for column in arrow_schema(name).names
                 }
                 rows = pa.table(columns, schema=arrow_schema(name))
-                self._written[name] = pa.concat_tables([self._written[name], rows])
+                self._written[name], self._pending[name] = pa.concat_tables([self._written[name], rows]), []
+                self._unsaved.add(name)
+            if name in self._unsaved:  # of now, or of a flush that was cut off
                 self._write_table(name)
+                self._unsaved.discard(name)
         self._next_flush = time.monotonic() + WRITE_SPACING * (time.monotonic() - start)
 
     def _write_table(self, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
@@ -45,6 +45,13 @@ def strategies(options: Options) -> list[ServerOptions | None]:
     """What `--strategies` stands for."""
     if len(set(options.strategies)) < len(options.strategies) or not options.strategies:
         raise RequestError(f"--strategies {' '.join(options.strategies)}: name ddp, ps or both, each once")
+    if "ps" not in options.strategies and options.server != ServerOptions():
+        by_default = asdict(ServerOptions()).items()
+        name, value = next(each for each in asdict(options.server).items() if each not in by_default)
+        raise RequestError(
+            f"--{name.replace('_', '-')} {value}: is for a parameter server; "
+            "add ps to --strategies or leave it out"
+        )
     return [None if name == "ddp" else options.server for name in options.strategies]
 
 

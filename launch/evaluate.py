@@ -55,14 +55,14 @@ def main(options: Options) -> None:
         raise RequestError(f"--image-size {options.image_size}: is for fashion-mnist; weights set the crop")
     info, model = load_model(options.checkpoint, options.model)
     reference = None if options.reference is None else _reference(options.reference, info, options.model)
-    logits, labels, took_s = _answers(model, info, options)
+    logits, labels, took_s = _answers(model, info, options, options.checkpoint)
     row: dict[str, Any] = {
         "images": len(labels),
         "top1_share": hits(logits, labels, 1),
         "top5_share": hits(logits, labels, 5),
     }
     if reference is not None:
-        found = agreement(_answers(reference[1], reference[0], options)[0], logits, labels)
+        found = agreement(_answers(reference[1], reference[0], options, options.reference)[0], logits, labels)
         row |= {"divergence_nats": found.divergence_nats, "same_top1_share": found.same_top1}
     print(render(pd.DataFrame([row | {"images_per_s": len(labels) / took_s}]), options.format))
 
@@ -76,11 +76,15 @@ def _reference(path: Path, info: ModelInfo, model: str | None) -> tuple[ModelInf
     return other, reference
 
 
-def _answers(model: nn.Module, info: ModelInfo, options: Options) -> tuple[Tensor, Tensor, float]:
+def _answers(
+    model: nn.Module, info: ModelInfo, options: Options, told_as: Path | None
+) -> tuple[Tensor, Tensor, float]:
     """Logits [n, classes], labels [n], and the seconds that the model alone took."""
     logits, labels, took_s = [], [], 0.0
     count, labelled = _labelled(info, options)
-    for images, own in track(labelled, "images", -(-count // BATCH), console=Console(stderr=True)):
+    for images, own in track(
+        labelled, f"images through {told_as}", -(-count // BATCH), console=Console(stderr=True)
+    ):
         check_labels(own, info, f"--data {options.data}")
         begin_s = time.perf_counter()
         logits.append(logits_of(model, [images]))
@@ -100,7 +104,12 @@ def _labelled(info: ModelInfo, options: Options) -> tuple[int, Iterator[tuple[Te
     if source != "fashion-mnist":
         raise RequestError(f"--data {options.data}: not known or not complete; give {KNOWN}")
     size = info.preprocessing.crop if options.image_size is None else options.image_size
-    split = open_data(options.data, image_size=size, seed=0).validation
+    data = open_data(options.data, image_size=size, seed=0)
+    if data.num_classes != info.num_classes:
+        raise RequestError(
+            f"--data {options.data}: has {data.num_classes} classes, CHECKPOINT tells {info.num_classes} apart"
+        )
+    split = data.validation
     assert split is not None
     return len(split), evaluation_batches(split, rank=0, world_size=1, batch_size=BATCH)
 

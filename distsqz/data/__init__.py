@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from distsqz.data.batches import evaluation_batches, steps_per_epoch, train_batches
@@ -27,6 +28,7 @@ __all__ = [
 KNOWN = "synthetic, fashion-mnist, fashion-mnist:DIR, cifar10:DIR or imagefolder:PATH"
 
 
+@functools.lru_cache(maxsize=1)  # cells of a session train on the same
 def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None = None) -> ImageData:
     """Opens and checks what `--data` asks for; `seed` fixes synthetic images and their labels.
 

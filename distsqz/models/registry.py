@@ -110,6 +110,11 @@ def build_model(options: ModelOptions, num_classes: int) -> nn.Module:
     return model
 
 
+def takes_metaparameters(name: str) -> bool:
+    """Whether a model has SqueezeNet's squeeze ratio and share of 3x3 filters."""
+    return name in _SQUEEZENETS
+
+
 def check_model(model: nn.Module, image_size: int, num_classes: int, name: str | None = None) -> None:
     """Runs one black image through the model, in evaluation mode and on the model's own device.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,12 +19,14 @@ from ray._private.authentication.authentication_token_setup import (
     AuthenticationTokenLoader,
     _enable_token_auth,
 )
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError, RayError
 
-from distsqz.errors import RequestError, RunError
-from distsqz.orchestration.interrupts import noted_interrupts
+from distsqz.errors import RequestError
+from distsqz.interrupts import ignored_interrupts, noted_interrupts
 from distsqz.training.replica import cores_of_this_host
 
 LENT_PER_CORE = 4
@@ -79,14 +80,11 @@ def _started_here() -> str | None:
 
 def _answer_of(address: str, timeout_s: float) -> grpc.StatusCode:
     """How what listens at an address answers a call to Ray's head; Ray itself would try for 40 seconds."""
-    token: dict[str, str] = {}
-    with contextlib.suppress(AuthenticationError):  # there is none where one is to be used: ask without
-        token = AuthenticationTokenLoader.instance().get_token_for_http_header()
-    with grpc.insecure_channel(address) as channel:
+    with init_grpc_channel(address, GLOBAL_GRPC_OPTIONS) as channel:
         try:
-            channel.unary_unary(RAY_CALL)(
-                b"", timeout=timeout_s, wait_for_ready=True, metadata=tuple(token.items())
-            )
+            channel.unary_unary(RAY_CALL)(b"", timeout=timeout_s, wait_for_ready=True)
+        except AuthenticationError:  # a token is to be shown and there is none
+            return grpc.StatusCode.UNAUTHENTICATED
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
@@ -113,8 +111,7 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
     address = named_cluster(address)
     try:
         if address:
-            _join(address)
-            _wait_for_nodes(address)
+            _wait_for_nodes(_join(address))
             _check_cluster_has("CPU", workers)
         else:
             _start_embedded(workers)
@@ -124,22 +121,21 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
     finally:
         # A process that was cut short on a cluster ends now, and its part there with it. If Ray were shut
         # down first, a thread that still waits for Ray would end this process, with another status.
-        if not (address and isinstance(sys.exc_info()[1], KeyboardInterrupt | RunError)):
+        error = sys.exc_info()[1]
+        if not address or error is None or isinstance(error, RequestError):
             _shut_down(embedded=not address)
 
 
 def _shut_down(embedded: bool) -> None:
     """Leaves or stops Ray; an impatient second Ctrl-C must not leave half of one running."""
-    handlers = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
-    ours = psutil.Process().children(recursive=True) if embedded else []
-    ray.shutdown()
-    # Now and then one of Ray's actors hangs in its own exit for good, its raylet gone.
-    _, hanging = psutil.wait_procs(ours, timeout=EXIT_TIMEOUT_S)
-    for process in hanging:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    for each, handler in handlers.items():
-        signal.signal(each, handler)
+    with ignored_interrupts():
+        ours = psutil.Process().children(recursive=True) if embedded else []
+        ray.shutdown()
+        # Now and then one of Ray's actors hangs in its own exit for good, its raylet gone.
+        _, hanging = psutil.wait_procs(ours, timeout=EXIT_TIMEOUT_S)
+        for process in hanging:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def _start_embedded(workers: int) -> None:
@@ -156,7 +152,8 @@ def _start_embedded(workers: int) -> None:
     ray._private.worker._global_node.kill_log_monitor()
 
 
-def _join(address: str) -> None:
+def _join(address: str) -> str:
+    """Joins the Ray at an address; gives that as its own head calls it."""
     if address.startswith("ray://"):
         raise RequestError(
             f"--address {address}: run on a node of the cluster and give its own address, such as HOST:6379"
@@ -165,6 +162,7 @@ def _join(address: str) -> None:
         bootstrap = canonicalize_bootstrap_address_or_die(address)
         _check_ray_answers(address, bootstrap)
         _init(address=bootstrap)
+        return str(bootstrap)
     except (ConnectionError, ValueError, OSError, RuntimeError, RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
@@ -176,8 +174,8 @@ def _check_ray_answers(address: str, bootstrap: str) -> None:
         answer = _answer_of(bootstrap, CONNECT_TIMEOUT_S)
     if answer is grpc.StatusCode.UNAUTHENTICATED:
         raise RequestError(
-            f"--address {address}: the Ray there wants its token; "
-            f"set {AUTH_MODE_ENV_VAR}=token, with the token of its head in ~/.ray/auth_token"
+            f"--address {address}: the Ray there wants its token; set {AUTH_MODE_ENV_VAR}=token, with the "
+            f"token of its head in ~/.ray/auth_token, or start one of your own with --address {EMBEDDED}"
         )
     if answer in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         raise RequestError(
@@ -205,7 +203,8 @@ def _wait_for_nodes(address: str) -> None:
     """Waits, on the head of a cluster that `ray up` began, for the nodes that are still to join it."""
     try:
         launched = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text())
-        if launched["provider"].get("head_ip", address.split(":")[0]) != address.split(":")[0]:
+        head = launched["provider"].get("head_ip", (read_ray_address() or "").split(":")[0])
+        if head != address.split(":")[0]:
             return  # of another cluster that was once launched from here
         wanted = 1 + sum(each.get("min_workers", 0) for each in launched["available_node_types"].values())
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
@@ -218,7 +217,7 @@ def _wait_for_nodes(address: str) -> None:
             told = there
         time.sleep(1)
     if there < wanted:
-        print(f"going on without the others: none joined in {JOIN_TIMEOUT_S:.0f} s", file=sys.stderr)
+        print(f"going on with {there} of {wanted} after {JOIN_TIMEOUT_S:.0f} s", file=sys.stderr)
 
 
 def _init(**settings: Any) -> None:

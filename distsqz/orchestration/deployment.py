@@ -14,11 +14,11 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from distsqz.errors import RequestError, RunError
+from distsqz.interrupts import noted_interrupts
 from distsqz.metering.schema import ShipmentRecord
 from distsqz.metering.wire import WireMeter, emulated_rates
 from distsqz.orchestration.clients import Client, start_clients
 from distsqz.orchestration.cluster import ray_cluster
-from distsqz.orchestration.interrupts import noted_interrupts
 from distsqz.orchestration.session import Recorder
 from distsqz.shipping.cargo import Cargo
 from distsqz.shipping.protocol import Order

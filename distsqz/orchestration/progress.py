@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 from types import TracebackType
 
 from rich import filesize
@@ -56,17 +58,21 @@ class SessionProgress:
             if self._heading:
                 print(self._heading, file=sys.stderr)
             self._progress.start()
+        steps = defaultdict(list)
         for record in delivery.records.get("steps", []):
             assert isinstance(record, StepRecord)
             if record.rank == 0:
-                self._progress.update(
-                    self._tasks[record.cell], completed=record.step + 1, figures=_figures(record)
-                )
+                steps[record.cell].append(record)
+        for cell, new in steps.items():
+            self._progress.update(self._tasks[cell], completed=new[-1].step + 1, figures=_figures(new))
         for record in delivery.records.get("evaluations", []):
             assert isinstance(record, EvaluationRecord)
             self._progress.print(f"{record.cell}: accuracy {record.accuracy:.2%} after {record.step} steps")
 
 
-def _figures(step: StepRecord) -> str:
-    sent = "" if step.tcp_tx_bytes is None else f"{filesize.decimal(step.tcp_tx_bytes)}/step sent  "
-    return f"{step.wall_s * 1000:,.0f} ms/step  {sent}loss {step.loss:.3f}"
+def _figures(new: Sequence[StepRecord]) -> str:
+    """Of what came in together: single steps of a parameter server pay for each other."""
+    last = new[-1]
+    step_s = fmean(step.wall_s for step in new)
+    sent = "" if last.tcp_tx_bytes is None else f"{filesize.decimal(last.tcp_tx_bytes)}/step sent  "
+    return f"{step_s * 1000:,.0f} ms/step  {sent}loss {last.loss:.3f}"

@@ -16,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.errors import RequestError, RunError
+from distsqz.interrupts import noted_interrupts
 from distsqz.metering.schema import Record
 from distsqz.metering.wire import emulated_rates
 from distsqz.orchestration.actors import train_through_servers
@@ -23,7 +24,6 @@ from distsqz.orchestration.cluster import node_addresses, ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import end_controller, train
 from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
-from distsqz.orchestration.interrupts import noted_interrupts
 from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import check_servers_fit
 from distsqz.training.session import SessionPlan
@@ -140,17 +140,19 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         training = _Background(train_all)
         with noted_interrupts() as interrupted:
             give_up_at = math.inf
-            while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
-                training.join(POLL_S)
-                take()
-                if failures:
-                    give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
-            # A thread that waits for Ray while it is shut down could end this process in the midst of it.
-            stop.set()
-            if training.is_alive() and embedded and not stoppable:
-                end_controller()
-            if embedded or stoppable:
-                training.join(LEAVING_S)
+            try:
+                while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
+                    training.join(POLL_S)
+                    take()
+                    if failures:
+                        give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
+            finally:  # also where nothing can be recorded any more, on a full disk for one
+                # A thread that waits for Ray while it is shut down could end this process in the midst of it.
+                stop.set()
+                if training.is_alive() and embedded and not stoppable:
+                    end_controller()
+                if embedded or stoppable:
+                    training.join(LEAVING_S)
             take()
         if interrupted.is_set():
             raise KeyboardInterrupt

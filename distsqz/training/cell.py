@@ -112,6 +112,8 @@ def plan_cell(
     image_size = options.image_size or default_image_size(model)
     data = open_data(options.data, image_size=image_size, seed=options.seed, num_classes=options.num_classes)
     strategy = DDP if server is None else PS
+    if options.evaluate == "end" and data.validation is None:
+        raise RequestError(f"--evaluate end: --data {options.data} has no validation images; leave it out")
     return Cell(
         name=f"{model.replace(':', '.')}-{strategy}-w{world_size}",
         model=model,

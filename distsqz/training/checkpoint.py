@@ -23,6 +23,7 @@ class Checkpoint:
     num_classes: int
     world_size: int
     batch_size: int
+    seed: int
     step: int
     tx_bytes: int | None
     """TCP payload that all ranks had sent in training steps."""
@@ -36,14 +37,17 @@ class Checkpoint:
         return buffer.getvalue()
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint file, or the newest one of a run directory.
+def load_checkpoint(path: Path, cell: str) -> Checkpoint:
+    """Reads a checkpoint file, or the newest one of a run directory; of the cell named so if it has any.
 
     Raises:
         RequestError: there is none, or it is not one of ours.
     """
     if path.is_dir():
-        found = sorted((path / "checkpoints").glob("*.pt"), key=lambda file: file.stat().st_mtime_ns)
+        kept = path / "checkpoints"
+        found = sorted(
+            [*kept.glob(f"{cell}-step-*.pt")] or kept.glob("*.pt"), key=lambda file: file.stat().st_mtime_ns
+        )
         if not found:
             raise RequestError(
                 f"--resume {path}: no checkpoint there; runs keep them with --checkpoint-every"

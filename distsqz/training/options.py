@@ -86,7 +86,7 @@ class TrainingOptions:
     epochs: int | None = None
     """Passes over the training images, warm-up steps included; instead of --steps."""
     block_steps: int | None = None
-    """Steps a model takes before another takes its turn; by default a tenth of --steps, at most 50."""
+    """Steps a model takes before the next has its turn; by default a tenth of --steps, at most 50."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes under autocast; parameters and gradients stay fp32."""
     channels_last: Literal["auto", "on", "off"] = "auto"

@@ -12,7 +12,7 @@ from torch import nn
 
 from distsqz.compression.readers import read_state
 from distsqz.errors import RequestError
-from distsqz.models.registry import default_image_size
+from distsqz.models.registry import default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state
 from distsqz.sync.flat import layout_of
 from distsqz.training.cell import Cell, describe_cell, plan_cell
@@ -49,10 +49,14 @@ def plan_session(
     if options.image_size is None:
         # One size for all: cells are compared where the model alone makes the difference.
         options = replace(options, image_size=max(map(default_image_size, models)))
+    if checkpoint and resume:
+        raise RequestError(
+            f"--checkpoint {checkpoint}: --resume {resume} brings parameters of its own; give one of them"
+        )
     cells, entries, weights = [], [], {}
     for model, strategy in itertools.product(models, strategies):
         server = strategy and _resolved(strategy, world_size)
-        cell = plan_cell(model, world_size, options, server)
+        cell = plan_cell(model, world_size, _own_options(model, models, options), server)
         module = cell.build()
         if server:
             layout_of(module, server.shards, world_size)  # says what cannot be split over so many
@@ -67,6 +71,13 @@ def plan_session(
     return SessionPlan(cells=cells, weights=weights, resume=state), entries
 
 
+def _own_options(model: str, models: Sequence[str], options: TrainingOptions) -> TrainingOptions:
+    """The options without SqueezeNet's ratios where they are meant for another model beside it."""
+    if takes_metaparameters(model) or not any(map(takes_metaparameters, models)):
+        return options
+    return replace(options, squeeze_ratio=None, pct_3x3=None)
+
+
 def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
     """The options with what follows from the number of workers."""
     server.check(workers)
@@ -74,10 +85,10 @@ def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
 
 
 def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
-    state = load_checkpoint(path)
-    asked = (cell.model, cell.num_classes, cell.world_size, cell.options.batch_size)
-    saved = (state.model_name, state.num_classes, state.world_size, state.batch_size)
-    names = ("model", "num-classes", "workers", "batch-size")
+    state = load_checkpoint(path, cell.name)
+    asked = (cell.model, cell.num_classes, cell.world_size, cell.options.batch_size, cell.options.seed)
+    saved = (state.model_name, state.num_classes, state.world_size, state.batch_size, state.seed)
+    names = ("model", "num-classes", "workers", "batch-size", "seed")
     for name, wanted, found in zip(names, asked, saved, strict=True):
         if wanted != found:
             raise RequestError(

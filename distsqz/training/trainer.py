@@ -297,6 +297,7 @@ class Trainer:
                 num_classes=self.cell.num_classes,
                 world_size=self.cell.world_size,
                 batch_size=self.cell.options.batch_size,
+                seed=self.cell.options.seed,
                 step=done,
                 tx_bytes=bytes_so_far,
                 model=self._module.state_dict(),

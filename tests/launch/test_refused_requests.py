@@ -122,6 +122,17 @@ def test_a_server_that_is_no_ray_is_told_from_one(alone: Commands) -> None:
     assert f"--address {address}: what answers there is no Ray" in line
 
 
+def test_more_workers_than_an_own_ray_has_room_for_are_refused(alone: Commands) -> None:
+    line = check_refused(alone.here("launch/ddp.py", "--workers", 4000))
+    assert "--workers 4000: " in line
+    assert "carry at most" in line
+
+
+def test_options_of_a_parameter_server_without_one_are_refused(alone: Commands) -> None:
+    line = check_refused(alone.here("launch/compare.py", "--strategies", "ddp", "--consistency", "async"))
+    assert "--consistency async: is for a parameter server; add ps to --strategies" in line
+
+
 @pytest.mark.ray
 def test_more_workers_than_the_cluster_has_cores_are_refused(joined: Commands) -> None:
     line = check_refused(joined("launch/ddp.py", "--workers", SHARED_CPUS + 1))

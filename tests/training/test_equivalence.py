@@ -11,6 +11,7 @@ from group import run_group
 from torch.nn import functional as F
 
 from distsqz.data import open_data, train_batches
+from distsqz.errors import RequestError
 from distsqz.models.recipes import OWN_MODEL
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
@@ -106,6 +107,8 @@ def test_a_resumed_run_makes_the_losses_of_an_undisturbed_one(tmp_path: Path) ->
     resumed = run_group(rest, 2, tmp_path)
     assert [box.losses() for box in resumed] == [box.losses()[3:] for box in whole]
     assert [step.step for step in resumed[0].steps()] == [3, 4, 5]
+    with pytest.raises(RequestError, match="saved with --seed 0, not 1"):
+        plan_session([model], 2, options(steps=6, seed=1), resume=saved)
     end, undisturbed = resumed[0].checkpoint(6), whole[0].checkpoint(6)
     # A new DDP agrees on its buckets once more, which is all that it sends besides.
     assert 0 <= (end.tx_bytes or 0) - (undisturbed.tx_bytes or 0) < 4096

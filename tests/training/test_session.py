@@ -186,6 +186,23 @@ def test_a_session_without_models_is_refused() -> None:
         plan_session([], 2, options())
 
 
+def test_squeezenet_s_ratios_reach_squeezenet_alone() -> None:
+    plan, _ = plan_session(["squeezenet", MODEL], 2, options(squeeze_ratio=0.25))
+    assert [cell.options.squeeze_ratio for cell in plan.cells] == [0.25, None]
+    with pytest.raises(RequestError, match=r"--squeeze-ratio 0.25: alexnet has no such ratio"):
+        plan_session(["alexnet"], 2, options(squeeze_ratio=0.25))
+
+
+def test_evaluating_without_validation_images_is_refused() -> None:
+    with pytest.raises(RequestError, match="--evaluate end: --data synthetic has no validation images"):
+        plan_session([MODEL], 2, options(evaluate="end"))
+
+
+def test_parameters_from_two_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="give one of them"):
+        plan_session([MODEL], 2, options(), checkpoint=tmp_path / "a.pth", resume=tmp_path / "b")
+
+
 def test_resuming_from_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file or run directory"):
         plan_session([MODEL], 2, options(), resume=tmp_path / "nothing")
