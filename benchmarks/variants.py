@@ -19,15 +19,27 @@ from distsqz.training.session import SessionPlan
 from launch.measure import record
 
 
-def run_variants(name: str, model: str, variants: Mapping[str, TrainingOptions], workers: int) -> Run:
-    """Trains a model under each variant's options, block by block in turn; gives each variant's cell."""
-    cells, entries = [], []
+def run_variants(
+    name: str,
+    model: str,
+    variants: Mapping[str, TrainingOptions],
+    workers: int,
+    checkpoint: Path | None = None,
+) -> Run:
+    """Trains a model under each variant's options, block by block in turn; gives each variant's cell.
+
+    All begin with the parameters in `checkpoint`, by default with those of the seed.
+    """
+    cells, entries, weights = [], [], {}
     for variant, options in variants.items():
-        plan, (entry,) = plan_session([model], workers, options)
+        plan, (entry,) = plan_session([model], workers, options, checkpoint=checkpoint)
         cells.append(replace(plan.cells[0], name=variant))
         entries.append({**entry, "cell": variant})
+        weights |= {variant: state for state in plan.weights.values()}
     session = SessionOptions(workers=workers)
-    return record(f"benchmark-{name}", SessionPlan(cells=cells), entries, session, Path("runs"), {})
+    return record(
+        f"benchmark-{name}", SessionPlan(cells=cells, weights=weights), entries, session, Path("runs"), {}
+    )
 
 
 def by_variant(run: Run) -> dict[str, CellTable]:

@@ -1,10 +1,24 @@
-"""The two ways a command ends badly; each carries the one line that its user reads."""
+"""The two ways a command ends badly, each with the one line that its user reads; its commonest reason."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class RequestError(Exception):
     """What was asked for cannot be done: the line names the option, its value and what would be right."""
+
+
+def require_at_least(options: object, least: Mapping[str, float]) -> None:
+    """Refuses options that are given and below their least value; both by the field's name.
+
+    Raises:
+        RequestError: names the option, its value and the least.
+    """
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and value < bound:
+            raise RequestError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
 
 
 class RunError(Exception):

@@ -27,7 +27,7 @@ from distsqz.compression.readers import load_model
 from distsqz.compression.search import PROBES, Candidate, check_compressible, compress, install, search
 from distsqz.compression.shares import layer_shares
 from distsqz.compression.views import VIEWS_A_BATCH, random_views
-from distsqz.errors import RequestError, RunError
+from distsqz.errors import RequestError, RunError, require_at_least
 from launch.train_compressed import TrainingOptions, compress_by_training, report
 
 STDERR = Console(stderr=True)
@@ -53,16 +53,13 @@ class CalibrationOptions:
         """Raises RequestError for values out of range, or that contradict."""
         if self.target_bytes is not None and self.max_drop is not None:
             raise RequestError("--target-bytes and --max-drop: give one of them, the other follows")
-        if self.target_bytes is not None and self.target_bytes < 1:
-            raise RequestError(f"--target-bytes {self.target_bytes}: must be at least 1")
+        require_at_least(self, {"target_bytes": 1, "views": 1})
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise RequestError(f"--max-drop {self.max_drop}: must be from 0 to 100 points")
         if self.images < 2:
             raise RequestError(
                 f"--images {self.images}: must be at least 2, one to choose by, one to judge by"
             )
-        if self.views < 1:
-            raise RequestError(f"--views {self.views}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,20 @@ class MeasureOptions:
     """Print tracebacks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneModelOptions(MeasureOptions):
+    """Options of a measuring command that trains a single model."""
+
+    model: str = "squeezenet"
+    """squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet, alexnet_bvlc,
+    or package.module:factory for a model of your own."""
+    checkpoint: Path | None = None
+    """Start from the parameters in this file: a published .pth, a .safetensors or an .sqz. What else an .sqz
+    tells, such as how images are prepared, is not taken from it."""
+    resume: Path | None = None
+    """Go on from this checkpoint, or from the newest one of this run directory."""
+
+
 def measure(
     name: str,
     models: Sequence[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmarks.variants import by_variant, run_variants, step_ratio, told
 from distsqz.cli import run_command
@@ -24,6 +25,8 @@ class Options:
     """Images a step."""
     steps: int = 60
     """Measured steps of each variant."""
+    checkpoint: Path | None = None
+    """Parameters to begin with, by default those of the seed."""
     threads: int = 1
     """Compute threads."""
     debug: bool = False
@@ -44,7 +47,9 @@ def main(options: Options) -> None:
         channels_last="on",
     )
     eager = replace(fast, precision="fp32", channels_last="off")
-    run = run_variants("compute", options.model, {"eager": eager, "fast": fast}, workers=1)
+    run = run_variants(
+        "compute", options.model, {"eager": eager, "fast": fast}, workers=1, checkpoint=options.checkpoint
+    )
     cells = by_variant(run)
     speed_up = told(step_ratio(cells["eager"], cells["fast"]))
     print(f"{options.model}: eager fp32 over channels_last bf16 step time {speed_up}")

@@ -16,7 +16,7 @@ from distsqz.compression.prune import Masked, dropout_for, gradual_density, grou
 from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocessing, Quantised
 from distsqz.compression.share import Shared, from_codebook, uniform
 from distsqz.data import ImageData, Split
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, require_at_least
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import recipe_for
 
@@ -63,15 +63,9 @@ class DeepCompressOptions:
             option = f"--layer-bits {name}" if name else "--bits"
             if not 1 <= bits <= 12:
                 raise RequestError(f"{option} {bits}: must be from 1 to 12")
-        for option, value, least in (
-            ("--rounds", self.rounds, 1),
-            ("--fine-tune-steps", self.fine_tune_steps, 0),
-            ("--share-steps", self.share_steps, 0),
-            ("--batch-size", self.batch_size, 1),
-            ("--seed", self.seed, 0),
-        ):
-            if value < least:
-                raise RequestError(f"{option} {value}: must be at least {least}")
+        require_at_least(
+            self, {"rounds": 1, "fine_tune_steps": 0, "share_steps": 0, "batch_size": 1, "seed": 0}
+        )
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise RequestError(f"--lr {self.lr}: must be above 0 and finite")
 

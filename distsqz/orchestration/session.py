@@ -15,7 +15,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distsqz.errors import RequestError, RunError
+from distsqz.errors import RunError, require_at_least
 from distsqz.interrupts import noted_interrupts
 from distsqz.metering.schema import Record
 from distsqz.metering.wire import emulated_rates
@@ -85,10 +85,7 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
-        for name, least in (("workers", 1), ("collective_timeout_s", 2 * TELLING_S)):
-            if getattr(self, name) < least:
-                option = "--" + name.replace("_", "-")
-                raise RequestError(f"{option} {getattr(self, name)}: must be at least {least}")
+        require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * TELLING_S})
 
 
 def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, require_at_least
 from distsqz.sync.consistency import Consistency, Mode
 
 Placement = Literal["colocated", "dedicated"]
@@ -32,10 +32,7 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
-        for name, least in (("servers", 1), ("staleness", 0), ("backup_workers", 0), ("restarts", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise RequestError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        require_at_least(self, {"servers": 1, "staleness": 0, "backup_workers": 0, "restarts": 0})
         if self.staleness and self.consistency != "ssp":
             raise RequestError(f"--staleness {self.staleness}: is for --consistency ssp")
         if self.backup_workers and self.consistency != "sync":
@@ -113,28 +110,13 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
-        least = {
-            "image_size": 1,
-            "num_classes": 1,
-            "batch_size": 1,
-            "steps": 1,
-            "warmup_steps": 0,
-            "epochs": 1,
-            "block_steps": 1,
-            "threads": 1,
-            "seed": 0,
-            "lr_warmup_steps": 0,
-            "checkpoint_every": 0,
-            "loader_workers": 0,
-        }
-        for field in fields(self):
-            value = getattr(self, field.name)
-            option = "--" + field.name.replace("_", "-")
-            if field.name == "seed" and value >= 2**63:
-                raise RequestError(f"--seed {value}: must be below 2**63")
-            if field.name in least and value is not None and value < least[field.name]:
-                raise RequestError(f"{option} {value}: must be at least {least[field.name]}")
-            if field.name in ("lr", "bucket_mb") and value is not None and not 0 < value < math.inf:
+        counts = ("image_size", "num_classes", "batch_size", "steps", "epochs", "block_steps", "threads")
+        others = ("warmup_steps", "seed", "lr_warmup_steps", "checkpoint_every", "loader_workers")
+        require_at_least(self, dict.fromkeys(counts, 1) | dict.fromkeys(others, 0))
+        if self.seed >= 2**63:
+            raise RequestError(f"--seed {self.seed}: must be below 2**63")
+        for option, value in (("--lr", self.lr), ("--bucket-mb", self.bucket_mb)):
+            if value is not None and not 0 < value < math.inf:
                 raise RequestError(f"{option} {value}: must be a number above 0")
 
     @property
