@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +31,17 @@ def run_variants(
 
     All begin with the parameters in `checkpoint`, by default with those of the seed.
     """
-    cells, entries, weights = [], [], {}
+    cells, entries = [], []
+    weights: dict[str, dict[str, Any]] = {}
     for variant, options in variants.items():
         plan, (entry,) = plan_session([model], workers, options, checkpoint=checkpoint)
         cells.append(replace(plan.cells[0], name=variant))
         entries.append({**entry, "cell": variant})
-        weights |= {variant: state for state in plan.weights.values()}
+        for state in plan.weights.values():
+            weights[variant] = state
+    together = SessionPlan(cells=cells, weights=weights)
     session = SessionOptions(workers=workers)
-    return record(
-        f"benchmark-{name}", SessionPlan(cells=cells, weights=weights), entries, session, Path("runs"), {}
-    )
+    return record(f"benchmark-{name}", together, entries, session, Path("runs"), {})
 
 
 def by_variant(run: Run) -> dict[str, CellTable]:

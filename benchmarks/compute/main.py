@@ -47,9 +47,8 @@ def main(options: Options) -> None:
         channels_last="on",
     )
     eager = replace(fast, precision="fp32", channels_last="off")
-    run = run_variants(
-        "compute", options.model, {"eager": eager, "fast": fast}, workers=1, checkpoint=options.checkpoint
-    )
+    variants = {"eager": eager, "fast": fast}
+    run = run_variants("compute", options.model, variants, workers=1, checkpoint=options.checkpoint)
     cells = by_variant(run)
     speed_up = told(step_ratio(cells["eager"], cells["fast"]))
     print(f"{options.model}: eager fp32 over channels_last bf16 step time {speed_up}")
