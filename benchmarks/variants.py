@@ -35,10 +35,11 @@ def run_variants(
     weights: dict[str, dict[str, Any]] = {}
     for variant, options in variants.items():
         plan, (entry,) = plan_session([model], workers, options, checkpoint=checkpoint)
-        cells.append(replace(plan.cells[0], name=variant))
+        (cell,) = plan.cells
+        cells.append(replace(cell, name=variant))
         entries.append({**entry, "cell": variant})
-        for state in plan.weights.values():
-            weights[variant] = state
+        if checkpoint:
+            weights[variant] = plan.weights[cell.name]
     together = SessionPlan(cells=cells, weights=weights)
     session = SessionOptions(workers=workers)
     return record(f"benchmark-{name}", together, entries, session, Path("runs"), {})

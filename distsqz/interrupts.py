@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 
 @contextlib.contextmanager
@@ -18,18 +19,18 @@ def noted_interrupts() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         interrupted.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled_by(note):
         yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def ignored_interrupts() -> AbstractContextManager[None]:
+    """Ignores Ctrl-C and SIGTERM: for what soon ends by itself and must not be left half done."""
+    return _handled_by(signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def ignored_interrupts() -> Iterator[None]:
-    """Ignores Ctrl-C and SIGTERM: for what soon ends by itself and must not be left half done."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+def _handled_by(new: Callable[[int, object], None] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, new) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -55,14 +55,16 @@ def main(options: Options) -> None:
         raise RequestError(f"--image-size {options.image_size}: is for fashion-mnist; weights set the crop")
     info, model = load_model(options.checkpoint, options.model)
     reference = None if options.reference is None else _reference(options.reference, info, options.model)
-    logits, labels, took_s = _answers(model, info, options, options.checkpoint)
+    logits, labels, took_s = _answers(options.checkpoint, model, info, options)
     row: dict[str, Any] = {
         "images": len(labels),
         "top1_share": hits(logits, labels, 1),
         "top5_share": hits(logits, labels, 5),
     }
-    if reference is not None:
-        found = agreement(_answers(reference[1], reference[0], options, options.reference)[0], logits, labels)
+    if options.reference is not None and reference is not None:
+        other, other_model = reference
+        expected, _, _ = _answers(options.reference, other_model, other, options)
+        found = agreement(expected, logits, labels)
         row |= {"divergence_nats": found.divergence_nats, "same_top1_share": found.same_top1}
     print(render(pd.DataFrame([row | {"images_per_s": len(labels) / took_s}]), options.format))
 
@@ -76,15 +78,12 @@ def _reference(path: Path, info: ModelInfo, model: str | None) -> tuple[ModelInf
     return other, reference
 
 
-def _answers(
-    model: nn.Module, info: ModelInfo, options: Options, told_as: Path | None
-) -> tuple[Tensor, Tensor, float]:
-    """Logits [n, classes], labels [n], and the seconds that the model alone took."""
+def _answers(path: Path, model: nn.Module, info: ModelInfo, options: Options) -> tuple[Tensor, Tensor, float]:
+    """Logits [n, classes], labels [n], and the seconds that the model from `path` alone took."""
     logits, labels, took_s = [], [], 0.0
     count, labelled = _labelled(info, options)
-    for images, own in track(
-        labelled, f"images through {told_as}", -(-count // BATCH), console=Console(stderr=True)
-    ):
+    told, batch_count = f"images through {path}", -(-count // BATCH)
+    for images, own in track(labelled, told, batch_count, console=Console(stderr=True)):
         check_labels(own, info, f"--data {options.data}")
         begin_s = time.perf_counter()
         logits.append(logits_of(model, [images]))
