@@ -72,7 +72,7 @@ class SessionProgress:
 
 def _figures(new: Sequence[StepRecord]) -> str:
     """Of what came in together: single steps of a parameter server pay for each other."""
-    last = new[-1]
     step_s = fmean(step.wall_s for step in new)
-    sent = "" if last.tcp_tx_bytes is None else f"{filesize.decimal(last.tcp_tx_bytes)}/step sent  "
-    return f"{step_s * 1000:,.0f} ms/step  {sent}loss {last.loss:.3f}"
+    counted = [step.tcp_tx_bytes for step in new if step.tcp_tx_bytes is not None]
+    sent = f"{filesize.decimal(round(fmean(counted)))}/step sent  " if counted else ""
+    return f"{step_s * 1000:,.0f} ms/step  {sent}loss {new[-1].loss:.3f}"
