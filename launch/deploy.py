@@ -17,7 +17,7 @@ from distsqz.cli import run_command
 from distsqz.errors import RequestError
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
-from distsqz.metering.wire import emulated_rates
+from distsqz.metering.wire import emulated_hosts
 from distsqz.orchestration.cluster import named_cluster
 from distsqz.orchestration.deployment import DeploymentOptions, describe, run_deployment
 from distsqz.orchestration.session import SessionOptions
@@ -89,7 +89,7 @@ def _lab(options: Options) -> LabOptions | None:
     network = NetworkOptions(network=links.network, rate=links.rate)
     lab = lab_for(network, SessionOptions(address=address), hosts=options.deployment.clients + 1)
     elsewhere = links.network in ("cluster", "loopback") or named_cluster(address)
-    if links.head_rate and elsewhere and emulated_rates() is None:
+    if links.head_rate and elsewhere and emulated_hosts() is None:
         raise RequestError(f"--head-rate {links.head_rate}: is for a lab; leave it out, or --network lab")
     return lab and replace(lab, rate=links.rate or CLIENT_RATE, head_rate=links.head_rate or HEAD_RATE)
 

@@ -14,7 +14,7 @@ from distsqz.lab.lab import LabOptions
 from distsqz.lab.privileges import become_root, what_is_missing
 from distsqz.lab.rate import parse_rate
 from distsqz.lab.ray_nodes import start_ray
-from distsqz.metering.wire import emulated_rates
+from distsqz.metering.wire import emulated_hosts
 from distsqz.orchestration.cluster import EMBEDDED, named_cluster
 from distsqz.orchestration.session import SessionOptions
 
@@ -55,7 +55,7 @@ def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None 
     Raises:
         RequestError: the options contradict each other.
     """
-    if emulated_rates() is not None:  # this process stands on a lab's host
+    if emulated_hosts() is not None:  # this process stands on a lab's host
         return None
     address = named_cluster(session.address)
     _check(options, session, address)

@@ -13,6 +13,7 @@ from typing import Any
 
 from distsqz.metering.clock import NS_PER_S, Clock
 from distsqz.metering.host import InterfaceMeter, SchedulerMeter
+from distsqz.metering.queue import QueueMeter, retransmitted_bytes
 from distsqz.metering.schema import PeerRecord, Record, StepRecord, TransferRecord
 from distsqz.metering.tcp import Peer, PeerMeter, TcpCounters, total
 from distsqz.metering.transfers import EPOCH_OFFSET_NS, Transfer, TransferLog
@@ -26,7 +27,11 @@ class Traffic:
     logical_tx_bytes: int
     logical_rx_bytes: int
     predicted_tx_bytes: int
+    """To other hosts; in a session of one host, to anyone."""
     predicted_rx_bytes: int
+    predicted_local_tx_bytes: int
+    """To processes on the same host."""
+    predicted_local_rx_bytes: int
 
 
 Account = Callable[[Transfer], Traffic]
@@ -42,6 +47,7 @@ class Instruments:
     peers: PeerMeter | None = None
     interface: InterfaceMeter | None = None
     wire: WireMeter | None = None
+    queue: QueueMeter | None = None
     scheduler: SchedulerMeter | None = None
 
 
@@ -124,7 +130,9 @@ class StepMeter:
         phases, exposed_comm_s = self._phases(log)
         peers = {peer: after.since(self._before.peers[peer]) for peer, after in self._after.peers.items()}
         meter = self._instruments.peers
-        tcp = total(passed for peer, passed in peers.items() if meter.counts(peer)) if meter else None
+        tcp = total(passed for peer, passed in peers.items() if not meter.is_local(peer)) if meter else None
+        local = total(passed for peer, passed in peers.items() if meter.is_local(peer)) if meter else None
+        dropped_packets = self._dropped_packets(tcp)
         nic = _difference(self._before.interface, self._after.interface)
         wire = self._after.wire.since(self._before.wire) if self._after.wire and self._before.wire else None
         traffic = [self._account(transfer) for transfer in launched]
@@ -156,9 +164,18 @@ class StepMeter:
                 logical_rx_bytes=sum(each.logical_rx_bytes for each in traffic) if log else None,
                 predicted_tx_bytes=sum(each.predicted_tx_bytes for each in traffic) if log else None,
                 predicted_rx_bytes=sum(each.predicted_rx_bytes for each in traffic) if log else None,
+                predicted_local_tx_bytes=sum(each.predicted_local_tx_bytes for each in traffic)
+                if log
+                else None,
+                predicted_local_rx_bytes=sum(each.predicted_local_rx_bytes for each in traffic)
+                if log
+                else None,
                 tcp_tx_bytes=tcp.tx_bytes if tcp else None,
                 tcp_rx_bytes=tcp.rx_bytes if tcp else None,
-                tcp_retrans_bytes=tcp.retrans_bytes if tcp else None,
+                tcp_local_tx_bytes=local.tx_bytes if local else None,
+                tcp_local_rx_bytes=local.rx_bytes if local else None,
+                tcp_retrans_bytes=retransmitted_bytes(tcp.repeated_bytes, dropped_packets) if tcp else None,
+                queue_dropped_packets=dropped_packets,
                 nic_tx_bytes=nic[0] if nic else None,
                 nic_rx_bytes=nic[1] if nic else None,
                 wire_tx_bytes=wire.tx_bytes if wire else None,
@@ -169,7 +186,9 @@ class StepMeter:
             )
         )
         self._records["transfers"].extend(self._transfer_record(transfer) for transfer in told)
-        self._records["peers"].extend(self._peer_record(peer, passed) for peer, passed in peers.items())
+        self._records["peers"].extend(
+            self._peer_record(peer, passed, dropped_packets) for peer, passed in peers.items()
+        )
 
     def take(self) -> dict[str, list[Record]]:
         """The records made since the last call, by table."""
@@ -185,6 +204,15 @@ class StepMeter:
             instruments.wire.read() if instruments.wire else None,
             instruments.scheduler.read() if instruments.scheduler else None,
         )
+
+    def _dropped_packets(self, tcp: TcpCounters | None) -> int | None:
+        """Packets that the host's queue dropped; it is asked only where TCP had to repeat something."""
+        queue = self._instruments.queue
+        if tcp is None:
+            return None
+        if tcp.repeated_bytes <= 0:
+            return 0
+        return queue.take_dropped_packets() if queue else None
 
     def _phases(self, log: TransferLog | None) -> tuple[dict[str, float], float | None]:
         """Seconds of each phase without its waits; the backward pass ends when gradients are ready."""
@@ -216,17 +244,20 @@ class StepMeter:
             t_done_ns=transfer.t_done_ns,
         )
 
-    def _peer_record(self, peer: Peer, passed: TcpCounters) -> PeerRecord:
+    def _peer_record(self, peer: Peer, passed: TcpCounters, dropped_packets: int | None) -> PeerRecord:
         assert self._instruments.peers is not None
+        same_host = self._instruments.peers.is_local(peer)
         return PeerRecord(
             cell=self._source.cell,
             rank=self._source.rank,
             step=self._step,
             peer=self._instruments.peers.address(peer) if isinstance(peer, int) else peer,
             peer_rank=peer if isinstance(peer, int) else None,
+            same_host=same_host,
             tx_bytes=passed.tx_bytes,
             rx_bytes=passed.rx_bytes,
-            retrans_bytes=passed.retrans_bytes,
+            # The queue of the interface has no part in what stays on the host.
+            retrans_bytes=retransmitted_bytes(passed.repeated_bytes, 0 if same_host else dropped_packets),
             rtt_us=passed.rtt_us,
         )
 

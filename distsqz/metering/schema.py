@@ -50,14 +50,27 @@ class StepRecord:
     """Payload handed to the communication layer."""
     logical_rx_bytes: int | None
     predicted_tx_bytes: int | None
-    """What `distsqz.theory` says that this rank must send for it."""
+    """What `distsqz.theory` says that this rank must send to other hosts for it. In a session of one host,
+    loopback stands for the network and everything counts."""
     predicted_rx_bytes: int | None
+    predicted_local_tx_bytes: int | None
+    """What must be sent to processes on the same host, which crosses no link; 0 in a session of one host."""
+    predicted_local_rx_bytes: int | None
     tcp_tx_bytes: int | None
-    """Payload written to the sockets shared with other ranks, or with the shards of a parameter server,
-    retransmissions apart. What stays on a host is left out in a session of several hosts."""
+    """Payload written to the sockets shared with ranks, or shards of a parameter server, on other hosts: each
+    byte once, however often TCP sent it. In a session of one host everything counts."""
     tcp_rx_bytes: int | None
-    """Payload that the kernel has received; a peer that is ahead may have sent some of its next step."""
+    """Payload that the kernel has received on them; a peer that is ahead may have sent some of its next
+    step."""
+    tcp_local_tx_bytes: int | None
+    """Payload written to the sockets shared with processes on the same host; 0 in a session of one host."""
+    tcp_local_rx_bytes: int | None
     tcp_retrans_bytes: int | None
+    """Payload that was on the wire more than once. None where the host's own queue dropped packets meanwhile,
+    or cannot be read: TCP counts an attempt that never left the host in the same way."""
+    queue_dropped_packets: int | None
+    """Packets that the queue of the host's interface dropped before they were on the wire, of every process
+    on the host. Read where TCP had to repeat something, else 0."""
     nic_tx_bytes: int | None
     """Bytes through the interface, of everything on the host: ranks that share a host share this figure."""
     nic_rx_bytes: int | None
@@ -101,9 +114,12 @@ class PeerRecord:
     """The peer's address; of a shard, its name, such as `shard 0`."""
     peer_rank: int | None
     """None for a shard of a parameter server."""
+    same_host: bool | None
+    """True where the peer is on the same host in a session of several, so that its bytes cross no link."""
     tx_bytes: int
     rx_bytes: int
-    retrans_bytes: int
+    retrans_bytes: int | None
+    """Payload that was on the wire more than once; None as in `steps`."""
     rtt_us: int
     """The kernel's smoothed round-trip time, of the slowest connection."""
 
@@ -149,6 +165,8 @@ class UpdateRecord:
     """Of the shard."""
     rank: int
     """Of the worker."""
+    step: int | None
+    """The worker's step that the gradients are from."""
     version: int
     """Updates of the chunk that the worker knew of."""
     attempt: int
@@ -188,7 +206,8 @@ class ShipmentRecord:
     tcp_rx_bytes: int
     """Payload that the client's kernel received on its connections to the sender, its headers too."""
     tcp_retrans_bytes: int | None
-    """Payload that the sender's kernel sent more than once on them."""
+    """Payload that was on the wire more than once. None where the queue of the sender's interface dropped
+    packets meanwhile, or cannot be read."""
     wire_rx_bytes: int | None
     """Bytes of frames that came through the queue that shapes the link of the client's emulated host during
     the transfer, of everything on the host. None without such a queue, or where several clients share it."""

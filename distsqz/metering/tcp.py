@@ -1,27 +1,38 @@
 """TCP as the kernel counts it: TCP_INFO of this process's own sockets, without root.
 
-Source: struct tcp_info in linux/tcp.h; its fields only ever get appended, so their offsets are fixed.
+Every count of TCP bytes in distsqz is read here. Payload is what the peer has acknowledged plus what still
+waits in the socket (SIOCOUTQ). `tcpi_bytes_sent - tcpi_bytes_retrans` is not the payload: a segment that the
+sender's own queue drops counts as sent, and again when it is sent anew.
+
+Source: struct tcp_info in linux/tcp.h, whose fields only ever get appended, so that their offsets are fixed;
+tcp_ioctl() in net/ipv4/tcp.c for SIOCOUTQ.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 TCP_INFO_SIZE = 256
+SIOCOUTQ = 0x5411
 _RTT_US = struct.Struct("@I")
 _RTT_OFFSET = 68
-_BYTES_RECEIVED = struct.Struct("@Q")
-_BYTES_RECEIVED_OFFSET = 128
+_ACKED_AND_RECEIVED = struct.Struct("@QQ")
+_ACKED_OFFSET = 120
 _NOTSENT_BYTES = struct.Struct("@I")
 _NOTSENT_OFFSET = 144
-_SENT_AND_RETRANS = struct.Struct("@QQ")
+_SENT_BYTES = struct.Struct("@Q")
 _SENT_OFFSET = 200
+_QUEUED_BYTES = struct.Struct("@i")
+
+MOST_READS = 100
+"""How often a reading is repeated while acknowledgements come in between its two system calls."""
 
 Address = tuple[str, int]
 Exchange = Callable[[list[Address]], Sequence[list[Address]]]
@@ -30,13 +41,16 @@ Exchange = Callable[[list[Address]], Sequence[list[Address]]]
 
 @dataclass(frozen=True, slots=True)
 class TcpCounters:
-    """Payload bytes of a connection since it was opened, retransmissions apart, and its round-trip time."""
+    """Bytes of a connection and its round-trip time; only the difference of two readings counts bytes."""
 
     tx_bytes: int
-    """Written to the socket: what the kernel has sent plus what it still holds. A step's bytes are thus the
-    step's own, however slow the link is to take them."""
+    """Payload written to the socket, each byte once: acknowledged, on its way or still queued. A step's bytes
+    are thus the step's own, however slow the link is to take them."""
     rx_bytes: int
-    retrans_bytes: int
+    """Payload that the kernel has received, each byte once."""
+    repeated_bytes: int
+    """Payload that TCP handed to the host's queue beyond `tx_bytes`. What was lost on the way counts, and
+    what the queue itself dropped, which was never on the wire."""
     rtt_us: int
 
     def since(self, earlier: TcpCounters) -> TcpCounters:
@@ -44,7 +58,7 @@ class TcpCounters:
         return TcpCounters(
             self.tx_bytes - earlier.tx_bytes,
             self.rx_bytes - earlier.rx_bytes,
-            self.retrans_bytes - earlier.retrans_bytes,
+            self.repeated_bytes - earlier.repeated_bytes,
             self.rtt_us,
         )
 
@@ -55,9 +69,21 @@ def total(readings: Iterable[TcpCounters]) -> TcpCounters:
     return TcpCounters(
         sum(one.tx_bytes for one in every),
         sum(one.rx_bytes for one in every),
-        sum(one.retrans_bytes for one in every),
+        sum(one.repeated_bytes for one in every),
         max((one.rtt_us for one in every), default=0),
     )
+
+
+class _Info(NamedTuple):
+    """The fields of one TCP_INFO that are used here."""
+
+    acked_bytes: int
+    """One more than the payload once a SYN or a FIN of this end is acknowledged."""
+    received_bytes: int
+    notsent_bytes: int
+    sent_bytes: int
+    """Attempts, whether or not the host's queue took them."""
+    rtt_us: int
 
 
 class Connection:
@@ -69,15 +95,41 @@ class Connection:
         self.remote = _address(sock.getpeername())
 
     def read(self) -> TcpCounters:
-        """The counters now."""
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        sent, retrans = _SENT_AND_RETRANS.unpack_from(info, _SENT_OFFSET)
+        """The counters now.
+
+        Written bytes are the sum of two that the kernel tells in two calls. What is acknowledged in between
+        would be missed, so the reading is repeated until nothing was.
+        """
+        before = self._info()
+        for _ in range(MOST_READS):
+            queued_bytes = self._queued_bytes()
+            info = self._info()
+            if info[:-1] == before[:-1]:
+                break
+            before = info
+        tx_bytes = info.acked_bytes + queued_bytes
         return TcpCounters(
-            sent - retrans + _NOTSENT_BYTES.unpack_from(info, _NOTSENT_OFFSET)[0],
-            _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_OFFSET)[0],
-            retrans,
-            _RTT_US.unpack_from(info, _RTT_OFFSET)[0],
+            tx_bytes,
+            info.received_bytes,
+            max(0, info.sent_bytes - (tx_bytes - info.notsent_bytes)),  # SYN and FIN count as acknowledged
+            info.rtt_us,
         )
+
+    def _info(self) -> _Info:
+        raw = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        acked, received = _ACKED_AND_RECEIVED.unpack_from(raw, _ACKED_OFFSET)
+        return _Info(
+            acked,
+            received,
+            _NOTSENT_BYTES.unpack_from(raw, _NOTSENT_OFFSET)[0],
+            _SENT_BYTES.unpack_from(raw, _SENT_OFFSET)[0],
+            _RTT_US.unpack_from(raw, _RTT_OFFSET)[0],
+        )
+
+    def _queued_bytes(self) -> int:
+        """Bytes in the socket that the peer has not acknowledged, sent or not."""
+        raw = fcntl.ioctl(self._socket.fileno(), SIOCOUTQ, bytes(_QUEUED_BYTES.size))
+        return int(_QUEUED_BYTES.unpack(raw)[0])
 
     def expect_life(self, silence_s: int) -> None:
         """Lets the kernel break the connection once the other host has not answered for so long."""
@@ -153,22 +205,27 @@ Peer = int | str
 class PeerMeter:
     """The connections between this process and its peers."""
 
-    def __init__(self, by_peer: Mapping[Peer, Sequence[Connection]], aside: Collection[Peer] = ()) -> None:
+    def __init__(self, by_peer: Mapping[Peer, Sequence[Connection]], local: Collection[Peer] = ()) -> None:
         """Takes the connections over.
 
         Args:
             by_peer: this process's connections to each peer; none without any.
-            aside: peers that are read but not counted, because what goes to them stays on the host.
+            local: peers on this host, where what goes to them crosses no link.
         """
         self._by_peer = dict(by_peer)
-        self._aside = aside
+        self._local = frozenset(local)
 
     @classmethod
-    def of_ranks(cls, rank: int, exchange: Exchange) -> PeerMeter:
+    def of_ranks(cls, rank: int, exchange: Exchange, local: Collection[int] = ()) -> PeerMeter:
         """The connections between this rank and every other; all ranks call this together.
 
         They are told from the process's other sockets: one belongs to a rank if its remote end is the local
         end of a socket in that rank's process.
+
+        Args:
+            rank: this process's.
+            exchange: an all-gather of addresses over the ranks.
+            local: other ranks on this host, where what goes to them crosses no link.
         """
         found = own_connections()
         ends_by_rank = exchange([connection.local for connection in found])
@@ -179,16 +236,16 @@ class PeerMeter:
                 by_rank.setdefault(rank_of[connection.remote], []).append(connection)
             else:
                 connection.close()
-        return cls(by_rank)
+        return cls(by_rank, local)
 
     @property
     def available(self) -> bool:
         """Whether there is any connection to read."""
         return bool(self._by_peer)
 
-    def counts(self, peer: Peer) -> bool:
-        """Whether what goes to a peer crosses a link."""
-        return peer not in self._aside
+    def is_local(self, peer: Peer) -> bool:
+        """Whether a peer is on this host, so that what goes to it crosses no link."""
+        return peer in self._local
 
     def address(self, peer: Peer) -> str:
         """The address that a peer is reached at."""

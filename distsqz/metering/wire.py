@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 LAB_VARIABLE = "DISTSQZ_LAB"
 """Set on every host of a lab: the path of the lab's file, beside which stands the switch's namespace."""
@@ -68,13 +69,18 @@ class WireMeter:
 
     @classmethod
     def of_this_host(cls) -> Self | None:
-        """The meter of the emulated host that this process is on; None on none, or where it may not read."""
+        """The meter of the emulated host that this process is on; None on none, or where it may not read.
+
+        The host is told by its address: its name may have been changed.
+        """
         lab = os.environ.get(LAB_VARIABLE)
         if not lab:
             return None
+        own = {each.address for each in psutil.net_if_addrs().get(DEVICE, ())}
         try:
-            return cls(socket.gethostname(), str(Path(lab).parent / SWITCH_NAMESPACE))
-        except (OSError, LookupError, ImportError):
+            host = next(host["name"] for host in _hosts(lab) if host["address"] in own)
+            return cls(host, str(Path(lab).parent / SWITCH_NAMESPACE))
+        except (OSError, LookupError, ImportError, StopIteration):
             return None
 
     def read(self) -> WireCounters:
@@ -90,12 +96,27 @@ class WireMeter:
             end.close()
 
 
-def emulated_rates() -> dict[str, int] | None:
-    """The rates of all links of the lab that this host is in, by host, in bits a second; None in no lab."""
+@dataclass(frozen=True, slots=True)
+class EmulatedHost:
+    """A host of the lab that this process is in."""
+
+    name: str
+    address: str
+    rate_bits_per_s: int
+    """Rate of its link, in each direction."""
+
+
+def emulated_hosts() -> list[EmulatedHost] | None:
+    """The hosts of the lab that this process is in; None in no lab."""
     lab = os.environ.get(LAB_VARIABLE)
     if not lab:
         return None
-    return {host["name"]: host["rate_bits_per_s"] for host in json.loads(Path(lab).read_text())["hosts"]}
+    return [EmulatedHost(host["name"], host["address"], host["rate_bits_per_s"]) for host in _hosts(lab)]
+
+
+def _hosts(lab: str) -> list[dict[str, Any]]:
+    hosts: list[dict[str, Any]] = json.loads(Path(lab).read_text())["hosts"]
+    return hosts
 
 
 def open_netlink(namespace: str | None) -> Any:

@@ -10,7 +10,6 @@ import contextlib
 import io
 import os
 import secrets
-import socket
 import sys
 import threading
 import time
@@ -31,11 +30,13 @@ from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.cluster import node_addresses
 from distsqz.orchestration.collector import CollectorOutbox
 from distsqz.orchestration.failures import PARTING_S, Failure, Roll, explain, failure_of
+from distsqz.orchestration.hosts import emulated_rates_by_host, this_host
 from distsqz.orchestration.network import metered_interface
 from distsqz.orchestration.priority import come_forward, step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
 from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.sync.pair import SILENCE_S, StoreAddress, open_store
+from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
@@ -93,7 +94,7 @@ class WorkerActor:
         """Where it runs."""
         return _Place(
             node=ray.get_runtime_context().get_node_id(),
-            host=socket.gethostname(),
+            host=this_host(),
             address=ray.util.get_node_ip_address(),
             pid=os.getpid(),
         )
@@ -109,7 +110,7 @@ class WorkerActor:
             run_session(plan, _replica(task, servers), outbox, servers)
         except Exception as error:
             outbox.close()
-            return failure_of(error, task.rank)
+            return failure_of(error, task.rank, this_host())
         outbox.close()
         return None
 
@@ -131,19 +132,18 @@ def _replica(task: _Task, servers: RayServers) -> Replica:
     addresses = [place.address for place in task.places]
     pids = {place.pid for place in task.places if place.address == here.address}
     everywhere = [*addresses, *(place.store.host for place in servers.places)]
-    on_host = [rank for rank, address in enumerate(addresses) if address == here.address]
-    if LAB_VARIABLE in os.environ and task.rank == on_host[0]:
+    if LAB_VARIABLE in os.environ and task.rank == addresses.index(here.address):
         step_aside(psutil.process_iter(), pids | set(servers.pids))
     return Replica(
         rank=task.rank,
-        world_size=len(task.places),
-        local_world_size=len(on_host),
-        host=here.host,
+        placement=Placement(
+            workers=[place.host for place in task.places], shards=[place.host for place in servers.places]
+        ),
         cores=cores_of_this_host(),
         device="cpu",
         address=here.address,
         interface=metered_interface(here.address, everywhere),
-        spans_hosts=len(set(everywhere)) > 1,
+        emulated_rates_bits_per_s=emulated_rates_by_host(),
         timeout_s=task.timeout_s,
         attempt=task.attempt,
         joins=task.meeting is None,
@@ -256,7 +256,7 @@ class Supervisor:
             self._attempt,
         )
         store, meeting = open_store(ray.util.get_node_ip_address())
-        roll = Roll(node_addresses(by="NodeID"), SILENCE_S)
+        roll = Roll(node_addresses(), SILENCE_S)
         group = _Group(plan, workers, places, names, servers, store, roll)
         for rank, worker in enumerate(workers):
             group.running[worker.work.remote(self._task(group, rank, meeting, self._attempt))] = rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.errors import RunError
 from distsqz.metering.wire import WireCounters, WireMeter
+from distsqz.orchestration.hosts import this_host
 from distsqz.orchestration.priority import come_forward
 from distsqz.shipping.store import Arrival, Parcel, Store
 
@@ -31,7 +31,7 @@ class ClientActor:
 
     def host(self) -> str:
         """Where it runs."""
-        return socket.gethostname()
+        return this_host()
 
     def take(self, parcel: Parcel, patience_s: float) -> Arrival:
         """Fetches a parcel.

@@ -90,10 +90,10 @@ def _answer_of(address: str, timeout_s: float) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-def node_addresses(by: str) -> dict[str, tuple[str, int]]:
-    """Where each living node of Ray's listens, by its `NodeID` or its `NodeManagerHostname`."""
+def node_addresses() -> dict[str, tuple[str, int]]:
+    """An address and port that each living node of Ray listens on, by its id."""
     return {
-        node[by]: (node["NodeManagerAddress"], node["NodeManagerPort"])
+        node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"])
         for node in ray.nodes()
         if node["Alive"]
     }

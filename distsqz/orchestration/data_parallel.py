@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
 import time
 from typing import Any
 
@@ -21,10 +20,12 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
 from distsqz.orchestration.failures import PARTING_S, failure_of
+from distsqz.orchestration.hosts import emulated_rates_by_host, this_host
 from distsqz.orchestration.network import metered_interface
 from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
 from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
+from distsqz.theory.placement import Placement
 from distsqz.training.replica import Replica, cores_of_this_host
 from distsqz.training.session import SessionPlan, run_session
 
@@ -123,7 +124,7 @@ def _worker(config: dict[str, Any]) -> None:
                     if cell.server:
                         outbox.describe(cell.name, {"server_peak_rss_bytes": peaks})
     except Exception as error:
-        outbox.close(failure_of(error, ray.train.get_context().get_world_rank()))
+        outbox.close(failure_of(error, ray.train.get_context().get_world_rank(), this_host()))
         raise
     outbox.close()
 
@@ -157,22 +158,21 @@ def _replica(servers: RayServers | None, timeout_s: float) -> Replica:
 
     context = ray.train.get_context()
     address = ray.util.get_node_ip_address()
-    places = _all_gather((address, os.getpid()))
+    workers = _all_gather((address, os.getpid(), this_host()))
+    places = [(worker_address, pid) for worker_address, pid, _ in workers]
+    shards = servers.places if servers else []
     if servers:
-        shard_places = zip(servers.places, servers.pids, strict=True)
-        places += [(place.store.host, pid) for place, pid in shard_places]
+        places += [(shard.store.host, pid) for shard, pid in zip(shards, servers.pids, strict=True)]
     if LAB_VARIABLE in os.environ and context.get_local_rank() == 0:
         # An emulated host sees its own processes only, and shares the cores with those of all others.
         step_aside(psutil.process_iter(), {pid for place, pid in places if place == address})
     return Replica(
         rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        local_world_size=context.get_local_world_size(),
-        host=socket.gethostname(),
+        placement=Placement(workers=[host for *_, host in workers], shards=[shard.host for shard in shards]),
         cores=cores_of_this_host(),
         device=str(get_device()),
         address=address,
         interface=metered_interface(address, [place for place, _ in places]),
-        spans_hosts=len({place for place, _ in places}) > 1,
+        emulated_rates_bits_per_s=emulated_rates_by_host(),
         timeout_s=timeout_s,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,17 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import noted_interrupts
+from distsqz.metering.queue import QueueMeter, retransmitted_bytes
 from distsqz.metering.schema import ShipmentRecord
-from distsqz.metering.wire import WireMeter, emulated_rates
+from distsqz.metering.wire import WireMeter
 from distsqz.orchestration.clients import Client, start_clients
 from distsqz.orchestration.cluster import ray_cluster
+from distsqz.orchestration.hosts import emulated_rates_by_host, this_host
+from distsqz.orchestration.network import LOOPBACK, interface_of
 from distsqz.orchestration.session import Recorder
 from distsqz.shipping.cargo import Cargo
 from distsqz.shipping.protocol import Order
+from distsqz.shipping.receiver import Reception
 from distsqz.shipping.sender import Sender
 from distsqz.shipping.store import Arrival, Parcel
 
@@ -112,6 +115,8 @@ class _Shipment:
         self._sender = sender
         self._clients = clients
         self._patience_s = patience_s
+        self._dropped_packets: int | None = 0
+        """Packets that the head's queue has dropped so far; None where that is unknown."""
         self._parcel = Parcel(
             order=Order(address=sender.address, sha256=cargo.sha256, size_bytes=cargo.size_bytes),
             base_sha256=cargo.base_sha256,
@@ -121,9 +126,9 @@ class _Shipment:
     def run(self, recorder: Recorder, watch: Watch, interrupted: threading.Event) -> None:
         """Returns when every client has it, or at an interrupt."""
         cell = self._cargo.name
-        rates = emulated_rates()
+        rates = emulated_rates_by_host()
         facts = {
-            "head_host": socket.gethostname(),
+            "head_host": this_host(),
             "hosts": [client.host for client in self._clients],
             "emulated": rates is not None,
             "machine_cores": os.cpu_count(),  # which emulated hosts share
@@ -131,6 +136,7 @@ class _Shipment:
             "congestion_control": self._sender.congestion_control,
         }
         recorder.describe_cell(cell, facts)
+        queue = QueueMeter(self._interface())
         wire = WireMeter.of_this_host()
         wire_before = wire.read() if wire else None
         sent_before = self._sender.tx_bytes()
@@ -142,15 +148,34 @@ class _Shipment:
             done, _ = ray.wait(list(under_way), timeout=POLL_S)
             for reference in done:
                 client = under_way.pop(reference)
-                recorder.append("shipments", [self._record(client, _arrival(reference, client))])
+                arrival = _arrival(reference, client)
+                recorder.append("shipments", [self._record(client, arrival, queue)])
             recorder.flush()
             arrived = len(self._clients) - len(under_way)
             watch(cell, self._sender.tx_bytes() - sent_before, arrived)
+        queue.close()
         if wire and wire_before:
             recorder.describe_cell(cell, {"head_wire_tx_bytes": wire.read().since(wire_before).tx_bytes})
             wire.close()
 
-    def _record(self, client: Client, arrival: Arrival) -> ShipmentRecord:
+    def _interface(self) -> str:
+        """The interface of the head that copies leave through."""
+        if all(client.host == this_host() for client in self._clients):
+            return LOOPBACK
+        return interface_of(self._sender.address[0]) or LOOPBACK
+
+    def _retransmitted_bytes(self, reception: Reception, queue: QueueMeter) -> int | None:
+        repeated_bytes = self._sender.repeated_bytes(reception.own_ends)
+        dropped_packets = queue.take_dropped_packets()
+        if dropped_packets is None or self._dropped_packets is None:
+            self._dropped_packets = None
+        else:
+            self._dropped_packets += dropped_packets
+        if repeated_bytes is None:
+            return None
+        return retransmitted_bytes(repeated_bytes, self._dropped_packets)
+
+    def _record(self, client: Client, arrival: Arrival, queue: QueueMeter) -> ShipmentRecord:
         reception, wire = arrival.reception, arrival.wire
         return ShipmentRecord(
             cell=self._cargo.name,
@@ -164,7 +189,7 @@ class _Shipment:
             resumed=reception.resumed,
             resent=reception.resent,
             tcp_rx_bytes=reception.tcp_rx_bytes,
-            tcp_retrans_bytes=self._sender.retrans_bytes(reception.own_ends),
+            tcp_retrans_bytes=self._retransmitted_bytes(reception, queue),
             wire_rx_bytes=wire.rx_bytes if wire else None,
             wire_tx_bytes=wire.tx_bytes if wire else None,
             wire_rx_packets=wire.rx_packets if wire else None,

@@ -32,14 +32,14 @@ class Failure:
     """It only met another rank's end: its peers' connections broke."""
 
 
-def failure_of(error: Exception, rank: int) -> Failure:
-    """The last words of the worker of this rank, on this host, while it handles `error`."""
+def failure_of(error: Exception, rank: int, host: str) -> Failure:
+    """What the worker of a rank reports of `error`, while it handles it on a host."""
     known = error if isinstance(error, RunError) else None
     text = known.text if known else f"{type(error).__name__}: {error}"
     return Failure(
         text=text.splitlines()[0],
         cell=known.cell if known else None,
-        host=socket.gethostname(),
+        host=host,
         rank=rank,
         step=known.step if known else None,
         trace=traceback.format_exc(),

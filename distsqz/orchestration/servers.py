@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distsqz.errors import RequestError
 from distsqz.metering.schema import UpdateRecord
 from distsqz.orchestration.collector import SEND_EVERY_S, CollectorOutbox
+from distsqz.orchestration.hosts import this_host
 from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.options import Placement, ServerOptions
@@ -32,7 +32,7 @@ class ServerActor:
         self._sending = threading.Lock()
         self._records: list[UpdateRecord] = []
         address = ray.util.get_node_ip_address()
-        self._server = Server(plan, index, socket.gethostname(), address, self._records.append, attempt)
+        self._server = Server(plan, index, this_host(), address, self._records.append, attempt)
         threading.Thread(target=self._send_records, daemon=True).start()
 
     def introduce(self) -> tuple[ShardPlace, int]:

@@ -18,12 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distsqz.errors import RunError, require_at_least
 from distsqz.interrupts import noted_interrupts
 from distsqz.metering.schema import Record
-from distsqz.metering.wire import emulated_rates
+from distsqz.metering.wire import emulated_hosts
 from distsqz.orchestration.actors import train_through_servers
-from distsqz.orchestration.cluster import node_addresses, ray_cluster
+from distsqz.orchestration.cluster import ray_cluster
 from distsqz.orchestration.collector import Collector, Delivery
 from distsqz.orchestration.data_parallel import end_controller, train
 from distsqz.orchestration.failures import Failure, explain, hosts_without_answer
+from distsqz.orchestration.hosts import host_ports
 from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import check_servers_fit
 from distsqz.training.session import SessionPlan
@@ -66,7 +67,7 @@ Watch = Callable[[Delivery], None]
 
 def default_workers() -> int:
     """One a host of the lab that this process is in, else 2."""
-    return len(emulated_rates() or ()) or 2
+    return len(emulated_hosts() or ()) or 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +102,10 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         ray_cluster(options.address, options.workers, options.gpus) as embedded,
         recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
-        addresses = node_addresses(by="NodeManagerHostname")
+        addresses = host_ports()
         if plan.server:
-            nodes = len(node_addresses(by="NodeID"))
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            check_servers_fit(plan.server.placement, servers, options.workers, nodes, cpus)
+            check_servers_fit(plan.server.placement, servers, options.workers, len(addresses), cpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []

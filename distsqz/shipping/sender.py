@@ -81,11 +81,11 @@ class Sender:
             live = [counted.read().tx_bytes for _, counted in self._live.values()]
             return sum(live) + sum(ended.tx_bytes for ended in self._ended.values())
 
-    def retrans_bytes(self, receivers: list[Address], timeout_s: float = 1.0) -> int | None:
-        """What had to be sent again on the connections of these ends; None if one has not ended in time."""
+    def repeated_bytes(self, receivers: list[Address], timeout_s: float = 1.0) -> int | None:
+        """Payload that TCP repeated on the connections of these ends; None if one has not ended in time."""
         with self._changed:
             known = self._changed.wait_for(lambda: self._ended.keys() >= set(receivers), timeout_s)
-            return sum(self._ended[end].retrans_bytes for end in receivers) if known else None
+            return sum(self._ended[end].repeated_bytes for end in receivers) if known else None
 
     def close(self) -> None:
         """Breaks every connection and returns when nothing runs any more."""

@@ -63,12 +63,13 @@ class ServerClient:
         # Under ssp who is ahead waits for the slowest, however long that takes: only a lost connection tells.
         self._timeout = PATIENT if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
         self._parameters = trained(module)
-        self._rows = torch.zeros(layout.chunks, layout.chunk_elements)
+        self._dtype = self._parameters[0].dtype
+        self._rows = torch.zeros(layout.chunks, layout.chunk_elements, dtype=self._dtype)
         for parameter, place in zip(
             self._parameters, views(self._rows.view(-1), self._parameters), strict=True
         ):
             parameter.data = place.copy_(parameter.detach())
-        self._messages = [new_message(layout.chunk_elements) for _ in range(layout.chunks)]
+        self._messages = [new_message(layout.chunk_elements, self._dtype) for _ in range(layout.chunks)]
         self._versions = [version] * layout.chunks
         self._step = 0
         self._lr = 0.0
@@ -168,14 +169,14 @@ class ServerClient:
     def _push(self, chunk: int) -> None:
         if self._skips and self._versions[chunk] > self._step:
             return  # others have made this update without waiting, and its result is here already
-        PushHeader(chunk, self._versions[chunk], self._lr).write(self._messages[chunk])
+        PushHeader(chunk, self._versions[chunk], self._lr, self._step).write(self._messages[chunk])
         with self._changed:
             self._missing.add(chunk)
             self._unanswered[self._step] += 1
         shard = self._layout.shard_of(chunk)
         push = pull = None
         if self._transfers:
-            payload_bytes = 4 * self._layout.chunk_size(chunk)
+            payload_bytes = self._dtype.itemsize * self._layout.chunk_size(chunk)
             push = self._transfers.launch(PUSH, chunk, payload_bytes, shard_name(shard))
             pull = self._transfers.launch(PULL, chunk, payload_bytes, shard_name(shard))
         self._lanes[shard].push(_Exchange(chunk, self._step, push, pull))
@@ -322,8 +323,8 @@ class _Lane:
             elif exchange is None:
                 break
         self._expected.put(None)
-        farewell = new_message(client._layout.chunk_elements)
-        PushHeader(FAREWELL, 0, 0.0).write(farewell)
+        farewell = new_message(client._layout.chunk_elements, client._dtype)
+        PushHeader(FAREWELL, 0, 0.0, 0).write(farewell)
         wait(self._pair.push.send(farewell, PUSH_TAG), client._timeout)
 
     def _begin(self, exchange: _Exchange) -> None:

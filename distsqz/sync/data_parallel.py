@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
-from distsqz.theory.all_reduce import ring_tx_bytes
+from distsqz.theory.all_reduce import ring_crosses, ring_tx_bytes
+from distsqz.theory.placement import Placement
 
 
 class DataParallel:
@@ -32,6 +33,8 @@ class DataParallel:
         self,
         module: nn.Module,
         *,
+        rank: int,
+        placement: Placement,
         momentum: float,
         weight_decay: float,
         transfers: TransferLog | None = None,
@@ -42,6 +45,8 @@ class DataParallel:
 
         Args:
             module: the model.
+            rank: of this replica.
+            placement: hosts of the replicas.
             momentum: of SGD.
             weight_decay: of SGD.
             transfers: where each bucket is noted.
@@ -49,6 +54,8 @@ class DataParallel:
             state: of the optimizer, to go on from.
         """
         self.model = replicate(module, transfers, bucket_mb)
+        self._world_size = len(placement.workers)
+        self._sends, self._receives = ring_crosses(rank, placement)
         self._optimizer = torch.optim.SGD(
             module.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=True
         )
@@ -80,12 +87,14 @@ class DataParallel:
 
     def account(self, transfer: Transfer) -> Traffic:
         """What a rank of the default group must send and receive to all-reduce a payload."""
-        ring_bytes = ring_tx_bytes(transfer.payload_bytes, dist.get_world_size())
+        ring_bytes = ring_tx_bytes(transfer.payload_bytes, self._world_size)
         return Traffic(
             logical_tx_bytes=transfer.payload_bytes,
             logical_rx_bytes=transfer.payload_bytes,
-            predicted_tx_bytes=ring_bytes,
-            predicted_rx_bytes=ring_bytes,
+            predicted_tx_bytes=ring_bytes if self._sends else 0,
+            predicted_rx_bytes=ring_bytes if self._receives else 0,
+            predicted_local_tx_bytes=0 if self._sends else ring_bytes,
+            predicted_local_rx_bytes=0 if self._receives else ring_bytes,
         )
 
     def optimizer_state(self) -> dict[str, Any]:

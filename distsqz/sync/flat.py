@@ -21,16 +21,18 @@ def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
     """How a model's parameters are cut for so many shards and workers.
 
     Raises:
-        RequestError: there are more shards than elements, or parameters are not all float32.
+        RequestError: there are more shards than elements, or parameters are not all float32 or all float64.
     """
     parameters = trained(module)
-    odd = {str(parameter.dtype) for parameter in parameters} - {"torch.float32"}
-    if odd:
+    dtypes = {parameter.dtype for parameter in parameters}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        names = ", ".join(sorted(map(str, dtypes)))
         raise RequestError(
-            f"--model: has parameters of {', '.join(sorted(odd))}; a parameter server takes float32"
+            f"--model: has parameters of {names}; a parameter server takes all float32 or all float64"
         )
+    (dtype,) = dtypes
     elements = [parameter.numel() for parameter in parameters]
-    return plan_layout(elements, shards, chunk_bytes=chunk_bytes_for(workers))
+    return plan_layout(elements, shards, dtype.itemsize, chunk_bytes_for(workers))
 
 
 def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -50,7 +52,7 @@ def to_rows(tensors: Sequence[torch.Tensor], layout: Layout, chunks: Sequence[in
         layout: how they are cut.
         chunks: which to copy.
     """
-    rows = torch.zeros(len(chunks), layout.chunk_elements)
+    rows = torch.zeros(len(chunks), layout.chunk_elements, dtype=tensors[0].dtype)
     row_of = {chunk: row for row, chunk in enumerate(chunks)}
     for piece in layout.pieces:
         if piece.chunk in row_of:

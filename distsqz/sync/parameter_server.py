@@ -16,7 +16,7 @@ from distsqz.sync.client import PULL, PUSH, ServerClient
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import layout_of, trained, views
 from distsqz.sync.pair import WORKER_END, Pair, StoreAddress, shard_name
-from distsqz.theory.parameter_server import crossing_bytes
+from distsqz.theory.placement import Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +56,9 @@ class ParameterServer:
         *,
         cell: str,
         rank: int,
-        workers: int,
+        placement: Placement,
         attempt: int,
-        host: str,
         address: str,
-        spans_hosts: bool,
         consistency: Consistency,
         momentum: float,
         weight_decay: float,
@@ -75,11 +73,9 @@ class ParameterServer:
             servers: its shards.
             cell: what is trained.
             rank: this worker's.
-            workers: of the session.
+            placement: hosts of workers and shards.
             attempt: how often this rank was started before.
-            host: this worker's.
             address: of this host, where shards reach it.
-            spans_hosts: whether the session has more than one host: then what stays on one is not counted.
             consistency: what the shards promise.
             momentum: of SGD.
             weight_decay: of SGD.
@@ -90,20 +86,18 @@ class ParameterServer:
         self.model = module
         self._servers = servers
         self._cell = cell
-        self._host = host
-        self._hosts = {shard_name(index): place.host for index, place in enumerate(servers.places)}
-        self._spans_hosts = spans_hosts
+        self._local_shards = [shard_name(index) for index in placement.local_shards(rank)]
         self._consistency = consistency
         self._momentum = momentum
         self._weight_decay = weight_decay
-        self._layout = layout_of(module, len(servers.places), workers)
+        self._layout = layout_of(module, len(servers.places), len(placement.workers))
         name = f"{cell}/{rank}/{attempt}"
         servers.admit(cell, rank, name, step)
         stores = [place.store.connect() for place in servers.places]
         pairs = [Pair.connect(store, name, WORKER_END, address) for store in stores]
         self.peers: PeerMeter | None = PeerMeter(
             {shard_name(index): pair.connections for index, pair in enumerate(pairs)},
-            aside=[shard for shard, place in self._hosts.items() if spans_hosts and place == host],
+            local=self._local_shards,
         )
         self._client = ServerClient(module, self._layout, pairs, consistency, step, transfers, timeout_s)
 
@@ -130,16 +124,16 @@ class ParameterServer:
 
     def account(self, transfer: Transfer) -> Traffic:
         """A push sends its payload, a pull receives it."""
-        payload = transfer.payload_bytes
-        assert transfer.peer is not None
-        crossing = payload
-        if self._spans_hosts:
-            crossing = crossing_bytes(payload, self._host, self._hosts[transfer.peer])
+        pushed = transfer.payload_bytes if transfer.op == PUSH else 0
+        pulled = transfer.payload_bytes if transfer.op == PULL else 0
+        crosses = transfer.peer not in self._local_shards
         return Traffic(
-            logical_tx_bytes=payload if transfer.op == PUSH else 0,
-            logical_rx_bytes=payload if transfer.op == PULL else 0,
-            predicted_tx_bytes=crossing if transfer.op == PUSH else 0,
-            predicted_rx_bytes=crossing if transfer.op == PULL else 0,
+            logical_tx_bytes=pushed,
+            logical_rx_bytes=pulled,
+            predicted_tx_bytes=pushed if crosses else 0,
+            predicted_rx_bytes=pulled if crosses else 0,
+            predicted_local_tx_bytes=0 if crosses else pushed,
+            predicted_local_rx_bytes=0 if crosses else pulled,
         )
 
     def optimizer_state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A gradient chunk on its way to a shard: a row of float32 with a header behind it, in one message."""
+"""A gradient chunk on its way to a shard: a row of gradients with a header behind it, in one message."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-HEADER = struct.Struct("=iid")
-HEADER_ELEMENTS = HEADER.size // 4
+HEADER = struct.Struct("=iidq")
+"""24 bytes: a whole number of elements, whatever their size."""
 
 FAREWELL = -1
 """Instead of a chunk: the worker is done."""
@@ -22,21 +22,24 @@ class PushHeader:
     version: int
     """Of the parameters that they are for: updates made when the worker received them."""
     lr: float
+    step: int
+    """The worker's step that they are from."""
 
     def write(self, message: torch.Tensor) -> None:
         """Puts it at the end of a message."""
-        HEADER.pack_into(message.numpy().data, _place(message), self.chunk, self.version, self.lr)
+        HEADER.pack_into(*_place(message), self.chunk, self.version, self.lr, self.step)
 
     @classmethod
     def read(cls, message: torch.Tensor) -> PushHeader:
         """The header of a message."""
-        return cls(*HEADER.unpack_from(message.numpy().data, _place(message)))
+        return cls(*HEADER.unpack_from(*_place(message)))
 
 
-def new_message(chunk_elements: int) -> torch.Tensor:
+def new_message(chunk_elements: int, dtype: torch.dtype) -> torch.Tensor:
     """A place for one chunk and its header."""
-    return torch.zeros(chunk_elements + HEADER_ELEMENTS)
+    return torch.zeros(chunk_elements + HEADER.size // dtype.itemsize, dtype=dtype)
 
 
-def _place(message: torch.Tensor) -> int:
-    return (message.numel() - HEADER_ELEMENTS) * message.element_size()
+def _place(message: torch.Tensor) -> tuple[memoryview, int]:
+    """A message's bytes, and where its header begins."""
+    return message.view(torch.uint8).numpy().data, message.nbytes - HEADER.size

@@ -119,6 +119,7 @@ class Shard:
         self.index = index
         self.host = host
         self.lock = threading.Lock()
+        self.dtype = rows.dtype
         self._report = report
         owned = layout.owned_by(index)
         self._chunks = {
@@ -311,7 +312,7 @@ class Shard:
         push.port.post(push.message)
 
     def _message(self) -> torch.Tensor:
-        return self._spare.pop() if self._spare else new_message(self.layout.chunk_elements)
+        return self._spare.pop() if self._spare else new_message(self.layout.chunk_elements, self.dtype)
 
     def _tell(self, push: _Push, staleness: int, dropped: bool = False) -> None:
         if self._report:
@@ -321,6 +322,7 @@ class Shard:
                     shard=self.index,
                     host=self.host,
                     rank=push.port.rank,
+                    step=push.header.step,
                     version=push.header.version,
                     attempt=self.settings.attempt,
                     bucket=push.header.chunk,
@@ -359,7 +361,7 @@ class _Port:
     def start(self) -> None:
         """Begins to serve."""
         for _ in range(WINDOW):
-            self.post(new_message(self.shard.layout.chunk_elements))
+            self.post(new_message(self.shard.layout.chunk_elements, self.shard.dtype))
         for work in (self._receive, self._send):
             threading.Thread(target=work, name=f"port-{self.rank}", daemon=True).start()
 

@@ -6,6 +6,10 @@ section 3; the names of the bandwidths are nccl-tests' (doc/PERFORMANCE.md).
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+from distsqz.theory.placement import LinkLoad, Placement
+
 
 def ring_tx_bytes(payload_bytes: int, world_size: int) -> int:
     """Bytes that each rank sends, and receives: 2 (n - 1) / n of the payload, to the nearest byte.
@@ -15,6 +19,37 @@ def ring_tx_bytes(payload_bytes: int, world_size: int) -> int:
     return round(2 * (world_size - 1) * payload_bytes / world_size)
 
 
+def ring_successor(rank: int, world_size: int) -> int:
+    """The rank that a rank sends to; it receives from the one that it is the successor of.
+
+    Source: gloo/allreduce.cc, `ring`, which goes down the ranks. NCCL orders its rings by the machine's
+    topology; on ranks that are contiguous by host as many of its links leave each host.
+    """
+    return (rank - 1) % world_size
+
+
+def ring_crosses(rank: int, placement: Placement) -> tuple[bool, bool]:
+    """Whether what a rank sends, and what it receives, crosses a link between hosts."""
+    hosts = placement.workers
+    to, origin = ring_successor(rank, len(hosts)), (rank + 1) % len(hosts)
+    return placement.crosses(hosts[rank], hosts[to]), placement.crosses(hosts[origin], hosts[rank])
+
+
+def ring_load_by_host(payload_bytes: int, placement: Placement) -> dict[str, LinkLoad]:
+    """What each host's link carries in one all-reduce, in bytes of payload each way.
+
+    Args:
+        payload_bytes: what each rank hands in.
+        placement: where the ranks are.
+    """
+    each_way = ring_tx_bytes(payload_bytes, len(placement.workers))
+    loads: defaultdict[str, LinkLoad] = defaultdict(LinkLoad)
+    for rank, host in enumerate(placement.workers):
+        sends, receives = ring_crosses(rank, placement)
+        loads[host] += LinkLoad(each_way * sends, each_way * receives)
+    return dict(loads)
+
+
 def bus_bandwidth(payload_bytes: int, world_size: int, seconds: float) -> float:
-    """Bus bandwidth (busbw) in bytes a second: what each link carried one way, comparable to its rate."""
+    """Bus bandwidth (busbw) in bytes a second: what each link of the ring carried one way."""
     return ring_tx_bytes(payload_bytes, world_size) / seconds

@@ -6,8 +6,11 @@ the bounds follow from counting what crosses each host's link.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from distsqz.theory.links import link_bound_s
+from distsqz.theory.placement import LinkLoad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,19 +27,9 @@ class HostTraffic:
     """Parameters of shards elsewhere, to its workers."""
 
     @property
-    def tx_bytes(self) -> int:
-        """All that it sends."""
-        return self.push_tx_bytes + self.pull_tx_bytes
-
-    @property
-    def rx_bytes(self) -> int:
-        """All that it receives."""
-        return self.push_rx_bytes + self.pull_rx_bytes
-
-
-def crossing_bytes(payload_bytes: int, origin: str, destination: str) -> int:
-    """Bytes that a push or a pull puts on a link: the payload, or none where it stays on a host."""
-    return payload_bytes if origin != destination else 0
+    def load(self) -> LinkLoad:
+        """All that it sends and receives."""
+        return LinkLoad(self.push_tx_bytes + self.pull_tx_bytes, self.push_rx_bytes + self.pull_rx_bytes)
 
 
 def traffic_by_host(
@@ -67,15 +60,15 @@ def traffic_by_host(
     return traffic
 
 
-def full_duplex_s(traffic: dict[str, HostTraffic], bytes_per_s: float) -> float:
+def full_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> float:
     """Seconds of a step's communication at best: both directions of every link busy at once.
 
     Pulls then overlap pushes, chunk by chunk. For n workers and one dedicated shard of S bytes this is nS/B.
     """
-    return max(max(host.tx_bytes, host.rx_bytes) for host in traffic.values()) / bytes_per_s
+    return link_bound_s({host: each.load for host, each in traffic.items()}, lambda _: bytes_per_s)
 
 
-def half_duplex_s(traffic: dict[str, HostTraffic], bytes_per_s: float) -> float:
+def half_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> float:
     """Seconds of a step's communication where pulls wait until every push is in.
 
     For n workers and one dedicated shard of S bytes this is 2nS/B.

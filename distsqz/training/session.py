@@ -16,9 +16,10 @@ from distsqz.metering.clock import Clock, HostClock
 from distsqz.metering.host import InterfaceMeter, SchedulerMeter
 from distsqz.metering.link import measure_ring
 from distsqz.metering.meter import Instruments
+from distsqz.metering.queue import QueueMeter
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import TransferLog
-from distsqz.metering.wire import WireMeter, emulated_rates
+from distsqz.metering.wire import WireMeter
 from distsqz.sync.parameter_server import Servers
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
@@ -66,11 +67,12 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
     """
     threads = plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
     torch.set_num_threads(threads)
-    hosts = [] if replica.joins else _describe(plan, replica, outbox, threads, servers)
-    if plan.preflight_s and not replica.joins:
-        outbox.put(
-            {"links": measure_ring(replica.rank, hosts, replica.address, plan.preflight_s, _all_gather)}
-        )
+    if not replica.joins:
+        _describe(plan, replica, outbox, threads)
+        if plan.preflight_s:
+            hosts = replica.placement.workers
+            links = measure_ring(replica.rank, hosts, replica.address, plan.preflight_s, _all_gather)
+            outbox.put({"links": links})
     with ExitStack() as stack:
         instruments = _instruments(replica, stack)
         trainers = []
@@ -97,11 +99,13 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
 def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
     """All that this worker can be measured with, closed with the stack."""
     clock = _clock(replica.device)
-    peers = PeerMeter.of_ranks(replica.rank, exchange=_all_gather) if not replica.joins else None
+    local = replica.placement.local_ranks(replica.rank)
+    peers = PeerMeter.of_ranks(replica.rank, _all_gather, local) if not replica.joins else None
     interface = InterfaceMeter(replica.interface) if replica.interface else None
+    queue = QueueMeter(replica.interface) if replica.interface else None
     wire = WireMeter.of_this_host()
     scheduler = SchedulerMeter(threading.get_native_id())
-    for instrument in (peers, interface, wire, scheduler):
+    for instrument in (peers, interface, queue, wire, scheduler):
         if instrument:
             stack.callback(instrument.close)
     # NCCL may send through NVLink, shared memory or InfiniBand: its process's sockets do not tell its bytes.
@@ -112,6 +116,7 @@ def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
         peers=peers if counted else None,
         interface=interface,
         wire=wire,
+        queue=queue,
         scheduler=scheduler,
     )
 
@@ -124,17 +129,15 @@ def _clock(device: str) -> Clock[Any]:
     return CudaClock()
 
 
-def _describe(
-    plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int, servers: Servers | None
-) -> list[str]:
-    """Tells what the workers run on; gives their hosts by rank."""
+def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> None:
+    """Records what the workers run on; all ranks call this together."""
     replicas, threads_by_rank = zip(*_all_gather((replica, threads)), strict=True)
-    hosts = [each.host for each in replicas]
     if replica.rank != 0:
-        return hosts
-    rates = emulated_rates()
+        return
+    placement, rates = replica.placement, replica.emulated_rates_bits_per_s
     facts = {
-        "hosts": hosts,
+        "hosts": list(placement.workers),
+        "spans_hosts": placement.spans_hosts,
         "cores_by_host": {each.host: each.cores for each in replicas},
         "threads_per_worker": max(threads_by_rank),
         "interface": replica.interface,
@@ -144,11 +147,8 @@ def _describe(
         "emulated_rate_bits_per_s": rates,
     }
     for cell in plan.cells:
-        of_servers = (
-            {"server_hosts": [place.host for place in servers.places]} if servers and cell.server else {}
-        )
+        of_servers = {"server_hosts": list(placement.shards)} if cell.server else {}
         outbox.describe(cell.name, facts | of_servers)
-    return hosts
 
 
 def _all_gather(mine: Any) -> list[Any]:

@@ -117,6 +117,8 @@ class Trainer:
         if cell.server is None:
             return DataParallel(
                 self._module,
+                rank=replica.rank,
+                placement=replica.placement,
                 momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay,
                 transfers=transfers,
@@ -129,11 +131,9 @@ class Trainer:
             servers,
             cell=cell.name,
             rank=replica.rank,
-            workers=replica.world_size,
+            placement=replica.placement,
             attempt=replica.attempt,
-            host=replica.host,
             address=replica.address,
-            spans_hosts=replica.spans_hosts,
             consistency=cell.server.agreement,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
@@ -203,7 +203,7 @@ class Trainer:
     def _logits(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.cell.options.precision == "bf16"):
             logits: torch.Tensor = model(images)
-        return logits.float()
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     def _lr(self) -> float:
         rise = min(1.0, (self.step + 1) / (self.cell.options.lr_warmup_steps + 1))

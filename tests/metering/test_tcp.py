@@ -49,7 +49,7 @@ def test_counts_every_byte_sent_and_received(pair: tuple[socket.socket, socket.s
     passed = meter.read()[1].since(before)
     assert passed.tx_bytes == 5_000_000
     assert passed.rx_bytes == 123_456
-    assert passed.retrans_bytes >= 0  # a busy machine repeats some even on loopback; they are not in tx
+    assert passed.repeated_bytes >= 0  # a busy machine repeats some even on loopback; they are not in tx
     assert passed.rtt_us > 0
     meter.close()
 

@@ -12,7 +12,7 @@ from distsqz.metering.wire import (
     LAB_VARIABLE,
     WireCounters,
     WireMeter,
-    emulated_rates,
+    emulated_hosts,
     open_netlink,
 )
 
@@ -36,15 +36,21 @@ def test_counters_since_an_earlier_reading() -> None:
 def test_outside_a_lab_there_is_no_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(LAB_VARIABLE, raising=False)
     assert WireMeter.of_this_host() is None
-    assert emulated_rates() is None
+    assert emulated_hosts() is None
 
 
 def test_the_rates_of_a_lab_are_those_of_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "lab.json"
-    hosts = [{"name": "h1", "rate_bits_per_s": 10**9}, {"name": "h2", "rate_bits_per_s": 5 * 10**7}]
+    hosts = [
+        {"name": "h1", "address": "198.18.0.1", "rate_bits_per_s": 10**9},
+        {"name": "h2", "address": "198.18.0.2", "rate_bits_per_s": 5 * 10**7},
+    ]
     path.write_text(json.dumps({"hosts": hosts}))
     monkeypatch.setenv(LAB_VARIABLE, str(path))
-    assert emulated_rates() == {"h1": 10**9, "h2": 5 * 10**7}
+    assert [(host.name, host.rate_bits_per_s) for host in emulated_hosts() or ()] == [
+        ("h1", 10**9),
+        ("h2", 5 * 10**7),
+    ]
 
 
 @linux

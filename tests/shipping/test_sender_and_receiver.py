@@ -98,7 +98,7 @@ def test_a_file_arrives_whole_and_tcp_carries_little_besides(sender: Sender) -> 
     reception = receive(order(sender.address), into)
     assert into.getvalue() == CONTENT
     assert (reception.resumed, reception.resent) == (0, 0)
-    assert sender.retrans_bytes(reception.own_ends) == 0
+    assert sender.repeated_bytes(reception.own_ends) == 0
     for counted in (reception.tcp_rx_bytes, sender.tx_bytes()):
         assert SIZE + REPLY.size <= counted <= SIZE + REPLY.size + 1  # the kernel counts the end as a byte
 

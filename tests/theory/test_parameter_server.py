@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsqz.theory.parameter_server import full_duplex_s, half_duplex_s, traffic_by_host
+from distsqz.theory.placement import LinkLoad
 
 ALEXNET = 244_403_360
 HOSTS = st.sampled_from(["h1", "h2", "h3", "h4"])
@@ -31,7 +32,7 @@ def test_each_link_carries_what_crosses_it_when_every_message_is_sent(
                     received[receiver] += owned
     traffic = traffic_by_host([owned for owned, _ in shards], [host for _, host in shards], workers)
     for host, each in traffic.items():
-        assert (each.tx_bytes, each.rx_bytes) == (sent[host], received[host])
+        assert each.load == LinkLoad(sent[host], received[host])
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
@@ -46,10 +47,10 @@ def test_a_shard_beside_every_worker_costs_what_a_ring_costs() -> None:
     """Each host sends (n - 1)/n of the payload as a worker, and as much as a shard."""
     hosts = ["h1", "h2", "h3", "h4"]
     traffic = traffic_by_host([ALEXNET // 4] * 4, hosts, hosts)
-    assert {each.tx_bytes for each in traffic.values()} == {2 * 3 * ALEXNET // 4}
-    assert {each.rx_bytes for each in traffic.values()} == {2 * 3 * ALEXNET // 4}
+    assert {each.load.tx_bytes for each in traffic.values()} == {2 * 3 * ALEXNET // 4}
+    assert {each.load.rx_bytes for each in traffic.values()} == {2 * 3 * ALEXNET // 4}
 
 
 def test_a_server_and_its_only_worker_on_one_host_send_nothing() -> None:
     (each,) = traffic_by_host([ALEXNET], ["h1"], ["h1"]).values()
-    assert (each.tx_bytes, each.rx_bytes) == (0, 0)
+    assert each.load == LinkLoad(0, 0)

@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from local_servers import LocalServers, ask, serve
 
 from distsqz.metering.schema import Record, StepRecord
+from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.replica import Replica
 from distsqz.training.session import SessionPlan, run_session
@@ -74,9 +75,7 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
     box = Box()
     replica = Replica(
         rank=rank,
-        world_size=world_size,
-        local_world_size=world_size,
-        host=socket.gethostname(),
+        placement=Placement(workers=[socket.gethostname()] * world_size),
         cores=world_size,
         device="cpu",
         address="127.0.0.1",

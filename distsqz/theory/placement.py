@@ -1,0 +1,56 @@
+"""Which processes of a session share a host, and so which of their bytes cross a link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The host of every worker and of every shard of a parameter server.
+
+    Hosts are told apart by their labels, which must differ from host to host. Where all processes are on one
+    host, its loopback stands for the network and each process for a host of its own.
+    """
+
+    workers: Sequence[str]
+    """Host of each worker, by rank."""
+    shards: Sequence[str] = ()
+    """Host of each shard, by index."""
+
+    spans_hosts: bool | None = None
+    """Whether the session has processes on several hosts; by default, whether these are on several."""
+
+    def __post_init__(self) -> None:
+        """Finds out whether there is more than one host, unless it is given."""
+        if self.spans_hosts is None:
+            object.__setattr__(self, "spans_hosts", len({*self.workers, *self.shards}) > 1)
+
+    def crosses(self, origin: str, destination: str) -> bool:
+        """Whether what one process sends another crosses a link, given the hosts of both."""
+        return origin != destination or not self.spans_hosts
+
+    def local_ranks(self, rank: int) -> list[int]:
+        """Other ranks that a rank reaches without crossing a link."""
+        return [
+            other
+            for other, host in enumerate(self.workers)
+            if other != rank and not self.crosses(self.workers[rank], host)
+        ]
+
+    def local_shards(self, rank: int) -> list[int]:
+        """Shards that a rank reaches without crossing a link."""
+        return [index for index, host in enumerate(self.shards) if not self.crosses(self.workers[rank], host)]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """Payload that one host's link carries, in bytes each way."""
+
+    tx_bytes: int = 0
+    rx_bytes: int = 0
+
+    def __add__(self, other: LinkLoad) -> LinkLoad:
+        """The sum of two loads."""
+        return LinkLoad(self.tx_bytes + other.tx_bytes, self.rx_bytes + other.rx_bytes)
