@@ -64,6 +64,9 @@ class StepSource:
     attempt: int
 
 
+DRAIN_TIMEOUT_S = 10.0
+"""How long a peer may take to acknowledge what is under way as a block ends."""
+
 BETWEEN = "between"
 """The phase between two steps, where the second continues the first."""
 
@@ -89,14 +92,16 @@ class StepMeter:
         self._records: dict[str, list[Record]] = {"steps": [], "transfers": [], "peers": []}
         self._laps: list[tuple[str, Any, list[tuple[Any, Any]]]] = []
 
-    def begin(self, step: int, warmup: bool, *, continues: bool = False) -> None:
+    def begin(self, step: int, warmup: bool, *, follows: bool = False, continues: bool = False) -> None:
         """Reads the counters, then starts the clock.
 
         Args:
             step: which it is.
             warmup: whether it comes before measuring.
-            continues: the step before left transfers under way: neither their bytes nor their time may fall
-                between the two, so this step begins where that one ended.
+            follows: nothing was sent between the step before and this one, which therefore counts from that
+                one's last reading: bytes that were still queued, or came early, belong to one of the two.
+            continues: the step before left transfers under way: no time may fall between the two either, so
+                this step begins where that one ended.
         """
         self._step, self._warmup = step, warmup
         self._laps.clear()
@@ -106,7 +111,7 @@ class StepMeter:
             self._before, self._start_ns, self._start = self._after, self._end_ns, self._laps_end
             self.lap(BETWEEN)
         else:
-            self._before = self._read()
+            self._before = self._after if follows else self._read()
             self._start_ns = time.perf_counter_ns()
             self._start = self._clock.now()
 
@@ -115,11 +120,18 @@ class StepMeter:
         log = self._instruments.transfers
         self._laps.append((phase, self._clock.now(), log.take_waits() if log else []))
 
-    def end(self) -> None:
-        """Stops the clock, then reads the counters."""
+    def end(self, *, drains: bool = False) -> None:
+        """Stops the clock, then reads the counters.
+
+        Args:
+            drains: waits before that reading until the peers have acknowledged all that was written, so that
+                the wire's counters have seen it too. For the last of steps that follow one another.
+        """
         self._laps_end = self._clock.now()
         self._clock.settle()
         self._end_ns = time.perf_counter_ns()
+        if drains and self._instruments.peers:
+            self._instruments.peers.drain(DRAIN_TIMEOUT_S)
         self._after = self._read()
 
     def record(self, samples: int, loss: float) -> None:

@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ _SENT_BYTES = struct.Struct("@Q")
 _SENT_OFFSET = 200
 _QUEUED_BYTES = struct.Struct("@i")
 
+DRAIN_POLL_S = 1e-3
 MOST_READS = 100
 """How often a reading is repeated while acknowledgements come in between its two system calls."""
 
@@ -102,7 +104,7 @@ class Connection:
         """
         before = self._info()
         for _ in range(MOST_READS):
-            queued_bytes = self._queued_bytes()
+            queued_bytes = self.queued_bytes()
             info = self._info()
             if info[:-1] == before[:-1]:
                 break
@@ -126,7 +128,7 @@ class Connection:
             _RTT_US.unpack_from(raw, _RTT_OFFSET)[0],
         )
 
-    def _queued_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """Bytes in the socket that the peer has not acknowledged, sent or not."""
         raw = fcntl.ioctl(self._socket.fileno(), SIOCOUTQ, bytes(_QUEUED_BYTES.size))
         return int(_QUEUED_BYTES.unpack(raw)[0])
@@ -257,6 +259,16 @@ class PeerMeter:
             peer: total(connection.read() for connection in connections)
             for peer, connections in self._by_peer.items()
         }
+
+    def drain(self, timeout_s: float) -> bool:
+        """Waits until every peer has acknowledged all that was written; False if one has not in time."""
+        give_up_at = time.monotonic() + timeout_s
+        connections = [each for of_peer in self._by_peer.values() for each in of_peer]
+        while any(connection.queued_bytes() for connection in connections):
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(DRAIN_POLL_S)
+        return True
 
     def close(self) -> None:
         """Gives every descriptor back."""

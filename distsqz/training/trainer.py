@@ -99,6 +99,8 @@ class Trainer:
             instruments,
             self._sync.account,
         )
+        self._follows = False
+        """Whether nothing is sent between the last step and the next."""
         self._continues = False
         """Whether the last step left something under way."""
         self._unsettled: list[StepRecord] = []
@@ -149,9 +151,12 @@ class Trainer:
             RunError: a step failed; it names host, rank and step.
         """
         until = self.step + steps
+        self._follows = False
         while self.step < until:
             try:
-                self._train_step(settle=any(self._due(self.step + 1)) or self.step + 1 == until)
+                settle = any(self._due(self.step + 1)) or self.step + 1 == until
+                self._train_step(settle)
+                self._follows = not settle
                 done = self._sync.next_step(self.step)
                 evaluates, saves = self._due(done)
                 if evaluates:
@@ -174,7 +179,9 @@ class Trainer:
         meter, sync = self._meter, self._sync
         sync.begin(self.step, self._lr())
         self._seed_dropout()
-        meter.begin(self.step, warmup=self.step < self._measure_from, continues=self._continues)
+        meter.begin(
+            self.step, warmup=self.step < self._measure_from, follows=self._follows, continues=self._continues
+        )
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)
         meter.lap("data")
@@ -186,7 +193,7 @@ class Trainer:
         sync.update(settle=settle)
         meter.lap("optimizer")
         self._continues = sync.under_way
-        meter.end()
+        meter.end(drains=settle)
         meter.record(samples=len(labels), loss=loss.item())
         self._send_records()
         if not math.isfinite(loss.item()):
