@@ -113,7 +113,7 @@ def test_a_custom_operation_is_named_and_a_custom_function_of_known_operations_i
 
     class Square(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
+        def forward(_ctx: object, x: Tensor) -> Tensor:
             return x @ x
 
     assert work_of(double, (1, 8, 8), "cpu").not_understood == {"distsqz_test::double"}
