@@ -1,5 +1,8 @@
 """What a model is made of: cost by layer, totals, and the same against AlexNet.
 
+Multiply-accumulates are counted from the operations that run, whether modules or functions call them. A
+figure of a layer that is not understood is null, as are the totals that would need it; the layer is named.
+
 The csv format carries the table of layers alone; the others carry every table.
 """
 

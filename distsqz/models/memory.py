@@ -9,8 +9,8 @@ model is written:
   evaluating) takes nothing;
 - the parts of a concatenation of channels are written straight into its result, which then exists from the
   first of them on, unless something needs them afterwards;
-- what an element-wise operation, a pooling or a normalisation keeps to itself (the indices of a max pool, the
-  squares of a response normalisation) is not counted.
+- what an element-wise operation, padding, pooling or normalisation keeps to itself (the indices of a max
+  pool, the squares of a response normalisation) is not counted.
 
 A step that multiplies matrices more than once, such as attention or a recurrent layer, has intermediate
 results that depend on its implementation; what an unknown operation needs is unknown. Such a step is
