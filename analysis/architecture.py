@@ -1,5 +1,8 @@
 """What a model is made of: cost by layer, totals, and the same against AlexNet.
 
+Multiply-accumulates are counted from the operations that run, whether modules or functions call them. A
+figure of a layer that is not understood is null, as are the totals that would need it; the layer is named.
+
 The csv format carries the table of layers alone; the others carry every table.
 """
 
@@ -51,6 +54,9 @@ class Cost:
     bytes: int
     """Of the parameters."""
     macs: int | None
+    """Multiply-accumulates; None where some layer's are unknown, or where `image_size` is None."""
+    weight_macs: int | None
+    """The part of `macs` that multiplies by weights; the rest multiplies activations by each other."""
 
 
 def main(options: Options) -> None:
@@ -63,13 +69,31 @@ def main(options: Options) -> None:
     alexnets = [_alexnet_cost(name, options.image_size, num_classes) for name in ALEXNETS]
     print(
         f"{options.model}, {num_classes} classes; one image of {image_size}x{image_size}, forward; "
-        "MACs of convolutions and linear layers, without biases",
+        "MACs of convolutions and matrix products, without biases and element-wise arithmetic",
         file=sys.stderr,
     )
+    for line in remarks(cost, layers):
+        print(line, file=sys.stderr)
     if options.format == "json":
         print(to_json(summary(cost, alexnets, layers)))
     else:
         print("\n\n".join(tables(cost, alexnets, layers, options.format)))
+
+
+def remarks(cost: Cost, layers: list[Layer]) -> list[str]:
+    """A line for each thing that the figures alone would not tell: unknown layers, what a total holds."""
+    lines = [
+        f"{layer.name} ({layer.kind}): not understood, its figures and the totals are unknown: "
+        + ", ".join(layer.not_understood)
+        for layer in layers
+        if layer.not_understood
+    ]
+    if cost.macs != cost.weight_macs:
+        lines.append(
+            f"{cost.macs:,} MACs in all: {cost.weight_macs:,} multiply by weights (weight_macs), the others "
+            "multiply activations by each other, as attention does"
+        )
+    return lines
 
 
 def summary(cost: Cost, alexnets: list[Cost], layers: list[Layer]) -> dict[str, Any]:
@@ -81,6 +105,7 @@ def summary(cost: Cost, alexnets: list[Cost], layers: list[Layer]) -> dict[str, 
         "tensors": cost.tensors,
         "bytes": cost.bytes,
         "macs": cost.macs,
+        "weight_macs": cost.weight_macs,
         "layers": [asdict(layer) for layer in layers],
         "modules": [{"name": name} | asdict(sums) for name, sums in totals_by_module(layers).items()],
         "versus_alexnet": {other.model: _versus(cost, other) for other in alexnets},
@@ -97,7 +122,7 @@ def tables(cost: Cost, alexnets: list[Cost], layers: list[Layer], fmt: Format) -
     modules = totals_by_module(layers)
     if len(modules) < len(layers):
         rows = [{"module": name} | asdict(sums) for name, sums in modules.items()]
-        printed.append(render(pd.DataFrame(rows), fmt, f"{cost.model} by module"))
+        printed.append(render(pd.DataFrame(rows, dtype=object), fmt, f"{cost.model} by module"))
     versus = [asdict(cost), *({"model": other.model} | _versus(cost, other) for other in alexnets)]
     printed.append(render(pd.DataFrame(versus, dtype=object), fmt, f"{cost.model} against AlexNet"))
     printed.append(render(_fire_frame(fire_arithmetic()), fmt, "One 3x3 convolution against one Fire module"))
@@ -106,13 +131,15 @@ def tables(cost: Cost, alexnets: list[Cost], layers: list[Layer], fmt: Format) -
 
 def _cost(name: str, model: torch.nn.Module, image_size: int | None, layers: list[Layer]) -> Cost:
     parameters = list(model.parameters())
+    sums = totals(layers) if layers else None
     return Cost(
         model=name,
         image_size=image_size,
         params=sum(parameter.numel() for parameter in parameters),
         tensors=len(parameters),
         bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        macs=totals(layers).macs if layers else None,
+        macs=sums.macs if sums else None,
+        weight_macs=sums.weight_macs if sums else None,
     )
 
 
@@ -140,9 +167,13 @@ def _versus(cost: Cost, other: Cost) -> dict[str, Any]:
 def _layers_frame(layers: list[Layer]) -> pd.DataFrame:
     total: Mapping[str, Any] = {"name": "total", "kind": "", "output_shape": ()} | asdict(totals(layers))
     rows = [*(asdict(layer) for layer in layers), total]
-    return pd.DataFrame(
-        [{**row, "output_shape": "x".join(map(str, row["output_shape"]))} for row in rows]
-    ).rename(columns={"name": "layer", "output_shape": "output"})
+    # As objects, so that an integer beside a null stays one.
+    frame = pd.DataFrame([{**row, "output_shape": _shape(row["output_shape"])} for row in rows], dtype=object)
+    return frame.drop(columns="not_understood").rename(columns={"name": "layer", "output_shape": "output"})
+
+
+def _shape(shape: tuple[int, ...] | None) -> str | None:
+    return None if shape is None else "x".join(map(str, shape))
 
 
 def _fire_frame(fire: FireArithmetic) -> pd.DataFrame:

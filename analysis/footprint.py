@@ -1,11 +1,13 @@
 """What fits where: a model's weights, live tensors and workspace against the on-chip memory of real devices.
 
-How tensors are counted stands in `distsqz/models/memory.py`. A precision gives every weight and every
-activation 4, 2 or 1 bytes; int8 keeps biases in 32 bits, as integer kernels add them to 32-bit sums, and its
-scales are left out. A total is the weights and the most that live tensors and the workspace of the operation
-at hand need together. The workspace in it is im2col a row of the output at a time; what unfolding the whole
-input would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the
-codes of one layer at a time, a byte each, are decoded into memory (`decode_bytes`).
+`distsqz/models/memory.py` says how tensors are counted. Weights are parameters, buffers and constants. A
+precision gives every weight and every activation 4, 2 or 1 bytes; int8 keeps biases in 32 bits, as integer
+kernels add them to 32-bit sums, and its scales are left out; integers, such as tables of indices, keep
+their size. A total is the weights and the most that live tensors and the workspace of the operation at hand
+need together. The workspace in it is im2col a row of the output at a time; what unfolding the whole input
+would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the codes of
+one layer at a time, a byte each, are decoded into memory (`decode_bytes`). If a model has an operation that
+is not understood, the bytes of activations and workspace and the total are null.
 
 A device's memories on the chip count as one, whatever buses and banks divide them, and as empty: a verdict
 says what cannot fit, and what might. Of a Zynq only the memory of its programmable logic is listed.
@@ -16,20 +18,21 @@ The csv format carries the table of what fits alone; the others carry every tabl
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor
 
 from analysis.formats import Format, render, to_json
 from distsqz.cli import run_command
 from distsqz.compression.readers import outline, read_archive
 from distsqz.errors import RequestError
 from distsqz.models.layers import layer_table
-from distsqz.models.memory import Step, memory_steps
+from distsqz.models.memory import Step, memory_steps, stored_tensors
 from distsqz.models.registry import ModelOptions, build_model, image_size_of
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -69,23 +72,24 @@ class Footprint:
     """How they are kept: a precision, or `archive`."""
     image_size: int
     weights_bytes: int
-    activation_bytes: int
+    activation_bytes: int | None
     """The most that live tensors take at any step."""
-    activation_peak: str
+    activation_peak: str | None
     """The operation at which they do."""
-    im2col_bytes: int
+    im2col_bytes: int | None
     """Of the convolution that unfolds to the most, its whole input at once."""
-    row_im2col_bytes: int
+    row_im2col_bytes: int | None
     """Likewise, a row of the output at a time."""
     decode_bytes: int
-    total_bytes: int
+    total_bytes: int | None
+    not_understood: tuple[str, ...] = ()
+    """The operations for which activations, im2col and the total are None, each with the reason."""
 
 
 def main(options: Options) -> None:
     """Prints what the models need, what the devices have, and what fits."""
-    if not options.models or not options.precisions:
-        empty = "--precisions" if options.models else "--models"
-        raise RequestError(f"{empty}: none given; give at least one")
+    _refuse_none_or_twice("--models", options.models)
+    _refuse_none_or_twice("--precisions", options.precisions)
     found = [row for name in options.models for row in footprints(name, options)]
     if options.archive is not None:
         found.append(archive_footprint(options.archive, options))
@@ -95,6 +99,8 @@ def main(options: Options) -> None:
         "written into its result, ReLU in place where the model says so. Totals hold im2col a row at a time.",
         file=sys.stderr,
     )
+    for model, reasons in {row.model: row.not_understood for row in found if row.not_understood}.items():
+        print(f"{model}: activations and workspace are unknown; {'; '.join(reasons)}", file=sys.stderr)
     fits = fits_frame(found, budgets)
     if options.format == "json":
         print(
@@ -114,13 +120,14 @@ def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fm
     """What models need, what devices have, what fits; as csv what fits alone, a row for each pair."""
     if fmt == "csv":
         return [render(fits, fmt)]
-    needs = pd.DataFrame([asdict(row) for row in found])
+    # As objects, so that an integer beside a null stays one.
+    needs = pd.DataFrame([asdict(row) for row in found], dtype=object).drop(columns="not_understood")
     matrix = fits.pivot(index=["model", "weights"], columns="device", values="fits")
     rows = [(row.model, row.weights) for row in found]
     matrix = matrix.loc[rows, budgets["device"]].rename_axis(columns=None).reset_index()
     legend = (
         "What fits (all: in memory on the chip; flash: weights in flash on the chip, the rest in memory; "
-        "weights: they alone, in either; no)"
+        "weights: they alone, in either; no; a dash: unknown)"
     )
     return [
         render(needs, fmt, "What models need, for one image"),
@@ -136,8 +143,9 @@ def footprints(name: str, options: Options) -> list[Footprint]:
         model = build_model(asked, options.num_classes)
     image_size = image_size_of(asked)
     steps = memory_steps(model, image_size)
+    stored = stored_tensors(model, image_size)
     return [
-        _footprint(name, kept, image_size, steps, BYTES_A_VALUE[kept], weights_bytes(model, kept))
+        _footprint(name, kept, image_size, steps, BYTES_A_VALUE[kept], weights_bytes(stored, kept))
         for kept in options.precisions
     ]
 
@@ -159,12 +167,15 @@ def archive_footprint(archive: Path, options: Options) -> Footprint:
     return _footprint(info.name, "archive", image_size, steps, 1, size, largest_layer)
 
 
-def weights_bytes(model: nn.Module, precision: str) -> int:
-    """Of all parameters; those of one dimension are biases or scales, and as wide as a bias."""
-    return sum(
-        parameter.numel() * (BYTES_A_BIAS if parameter.dim() <= 1 else BYTES_A_VALUE)[precision]
-        for parameter in model.parameters()
-    )
+def weights_bytes(stored: Iterable[Tensor], precision: str) -> int:
+    """Of all tensors; those of one dimension are biases or scales, and as wide as a bias."""
+    return sum(tensor.numel() * _bytes_a_value(tensor, precision) for tensor in stored)
+
+
+def _bytes_a_value(tensor: Tensor, precision: str) -> int:
+    if not tensor.is_floating_point():
+        return tensor.element_size()
+    return (BYTES_A_BIAS if tensor.dim() <= 1 else BYTES_A_VALUE)[precision]
 
 
 def devices() -> pd.DataFrame:
@@ -188,18 +199,34 @@ def fits_frame(found: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
             }
             for device in budgets.to_dict("records")
             for row in found
-        ]
+        ],
+        dtype=object,
     )
 
 
-def verdict(need: Footprint, on_chip_bytes: int, flash_bytes: Any) -> str:
-    """The best of: all in its memory, weights in its flash and the rest in memory, weights alone, none."""
+def verdict(need: Footprint, on_chip_bytes: int, flash_bytes: Any) -> str | None:
+    """The best of: all in its memory, weights in its flash and the rest in memory, weights alone, none.
+
+    None where that hangs on what activations and workspace take, and this is unknown.
+    """
+    in_flash = not pd.isna(flash_bytes) and need.weights_bytes <= flash_bytes
+    weights_fit = in_flash or need.weights_bytes <= on_chip_bytes
+    if need.total_bytes is None:
+        return None if weights_fit else "no"
     if need.total_bytes <= on_chip_bytes:
         return "all"
-    in_flash = not pd.isna(flash_bytes) and need.weights_bytes <= flash_bytes
     if in_flash and need.total_bytes - need.weights_bytes <= on_chip_bytes:
         return "flash"
-    return "weights" if in_flash or need.weights_bytes <= on_chip_bytes else "no"
+    return "weights" if weights_fit else "no"
+
+
+def _refuse_none_or_twice(option: str, given: tuple[str, ...]) -> None:
+    """Refuses an option without a value, or with the same one twice, whose rows nobody could tell apart."""
+    if not given:
+        raise RequestError(f"{option}: none given; give at least one")
+    for value in given:
+        if given.count(value) > 1:
+            raise RequestError(f"{option} {value}: given twice; name each once")
 
 
 def _footprint(
@@ -211,6 +238,21 @@ def _footprint(
     weights: int,
     decode_bytes: int = 0,
 ) -> Footprint:
+    not_understood = tuple(f"{step.name} ({step.not_understood})" for step in steps if step.not_understood)
+    if not_understood:
+        return Footprint(
+            model=name,
+            weights=kept,
+            image_size=image_size,
+            weights_bytes=weights,
+            activation_bytes=None,
+            activation_peak=None,
+            im2col_bytes=None,
+            row_im2col_bytes=None,
+            decode_bytes=decode_bytes,
+            total_bytes=None,
+            not_understood=not_understood,
+        )
     peak = max(steps, key=lambda step: step.live_values)
     most_values = max(step.live_values + step.im2col_row_values for step in steps)
     return Footprint(

@@ -1,4 +1,4 @@
-"""What a forward pass needs of memory besides the weights: the tensors alive at each step, room to unfold.
+"""What a forward pass needs of memory: stored tensors, the tensors alive at each step, room to unfold.
 
 Counted is what a runtime that plans its memory needs for one image, the operations taking their turns as the
 model is written:
@@ -9,21 +9,34 @@ model is written:
   evaluating) takes nothing;
 - the parts of a concatenation of channels are written straight into its result, which then exists from the
   first of them on, unless something needs them afterwards;
-- what a layer keeps to itself (the indices of a max pool, the squares of a response normalisation) is not
-  counted.
+- what an element-wise operation, padding, pooling or normalisation keeps to itself (the indices of a max
+  pool, the squares of a response normalisation) is not counted.
+
+A step that multiplies matrices more than once, such as attention or a recurrent layer, has intermediate
+results that depend on its implementation; what an unknown operation needs is unknown. Such a step is
+`not_understood`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from distsqz.errors import RequestError
 from distsqz.models.layers import layer_names
+from distsqz.models.operations import (
+    OperationCounter,
+    Work,
+    count_operations,
+    storage_of,
+    storages_of,
+    tensors_in,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +48,13 @@ class Step:
     live_values: int
     """Of all tensors that exist while the operation runs, its output included."""
     im2col_values: int
-    """Of the matrix into which im2col unfolds the whole input of a convolution; 0 where that is its input."""
+    """Of the matrix into which im2col unfolds the whole input of a convolution; 0 where that is its input.
+    For a transposed convolution, of the matrix that col2im folds into its output."""
     im2col_row_values: int
-    """Of the part of that matrix that makes one row of the output."""
+    """Of the part of that matrix that makes one row of the output; for a transposed convolution, of the
+    part that one row of the input makes."""
+    not_understood: str | None = None
+    """Why the step may need more than these figures say; None if it does not."""
 
 
 def memory_steps(model: nn.Module, image_size: int) -> list[Step]:
@@ -57,20 +74,39 @@ def memory_steps(model: nn.Module, image_size: int) -> list[Step]:
         Step(
             name=names.get(str(node.target), str(node.target)) if node.op == "call_module" else node.name,
             live_values=sum(buffer.values for buffer in buffers if buffer.first <= index <= buffer.last),
-            im2col_values=_im2col_rows(trace, node) * _im2col_row_values(trace, node),
-            im2col_row_values=_im2col_row_values(trace, node),
+            im2col_values=_im2col_values(trace.work[node]),
+            im2col_row_values=_im2col_row_values(trace.work[node]),
+            not_understood=_not_understood(trace.work[node]),
         )
         for index, node in enumerate(nodes)
         if node.op.startswith("call_")
     ]
 
 
+def stored_tensors(model: nn.Module, image_size: int) -> list[Tensor]:
+    """What must be stored of a model: its parameters, and all other tensors that a forward pass reads.
+
+    The others are buffers (the statistics of batch norm, but not the number of batches that it keeps for
+    training) and constants (tensors that are plain attributes, or created in the forward pass).
+
+    Raises:
+        RequestError: torch.fx cannot trace the model.
+    """
+    trace = _run(model, image_size)
+    read = {storage for work in trace.work.values() for storage in work.storages_read}
+    # torch.fx makes constants buffers of the traced model.
+    others = dict.fromkeys([*model.buffers(), *trace.module.buffers()])
+    return [*model.parameters(), *(tensor for tensor in others if storages_of(tensor) & read)]
+
+
 def _run(model: nn.Module, image_size: int) -> _Trace:
     image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     was_training = model.training
     try:
-        trace = _Trace(model.eval())
-        trace.run(image)
+        with image.device:  # for tensors that the forward pass creates
+            trace = _Trace(model.eval())
+            with count_operations(image) as trace.counter:
+                trace.run(image)
     finally:
         model.train(was_training)
     return trace
@@ -87,9 +123,6 @@ def _traced(model: nn.Module) -> fx.GraphModule:
         ) from error
 
 
-_Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-
 @dataclass
 class _Buffer:
     """Memory that one or more tensors share, and the first and last step that touch it."""
@@ -100,51 +133,33 @@ class _Buffer:
 
 
 class _Trace(fx.Interpreter):
-    """Runs a traced model and notes which memory every operation reads and writes."""
+    """Runs a traced model and notes what every operation does and which memory it reads and writes."""
+
+    counter: OperationCounter
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(_traced(model))
-        self.modules_by_path = dict(model.named_modules())
-        self.results: dict[fx.Node, Any] = {}  # kept, so that no storage is freed and its address used again
+        self.results: dict[fx.Node, Any] = {}  # kept, so that all tensors are told apart by their memory
         self.touched: dict[fx.Node, list[Tensor]] = {}
-        self._weights = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self.work: dict[fx.Node, Work] = {}
+        self._stored = storages_of([*model.parameters(), *model.buffers(), *self.module.buffers()])
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs one operation."""
-        with torch.no_grad():
-            result = super().run_node(n)
+        self.counter.work = self.work[n] = Work()
+        result = super().run_node(n)
         self.results[n] = result
         held = [result, *(self.results[read] for read in n.all_input_nodes)]
-        self.touched[n] = [
-            tensor for value in held for tensor in _tensors(value) if _storage(tensor) not in self._weights
-        ]
+        self.touched[n] = [tensor for tensor in tensors_in(held) if not storages_of(tensor) <= self._stored]
         return result
-
-    def convolution(self, node: fx.Node) -> _Convolution | None:
-        """The layer that the operation is, if it is a convolution."""
-        module = self.modules_by_path.get(str(node.target)) if node.op == "call_module" else None
-        return module if isinstance(module, _Convolution) else None
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _storage(tensor: Tensor) -> int:
-    """What tells a tensor's memory from another's; on the meta device there are no addresses."""
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _buffers(nodes: list[fx.Node], trace: _Trace) -> list[_Buffer]:
-    buffers: dict[int, _Buffer] = {}
+    buffers: dict[StorageWeakRef, _Buffer] = {}
     for index, node in enumerate(nodes):
         for tensor in trace.touched[node]:
             whole = tensor.untyped_storage().nbytes() // tensor.element_size()
-            buffers.setdefault(_storage(tensor), _Buffer(whole, index, index)).last = index
+            buffers.setdefault(storage_of(tensor), _Buffer(whole, index, index)).last = index
     for index, node in enumerate(nodes):
         if _joins_channels(node):
             _write_parts_in_place(index, node, trace, buffers)
@@ -157,15 +172,17 @@ def _joins_channels(node: fx.Node) -> bool:
     return bool((node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) == 1)
 
 
-def _write_parts_in_place(index: int, node: fx.Node, trace: _Trace, buffers: dict[int, _Buffer]) -> None:
+def _write_parts_in_place(
+    index: int, node: fx.Node, trace: _Trace, buffers: dict[StorageWeakRef, _Buffer]
+) -> None:
     """Gives parts that nothing needs afterwards a place in the result, which exists from the first on.
 
     With one image, a part is a stretch of the result.
     """
-    whole = buffers[_storage(trace.results[node])]
+    whole = buffers[storage_of(trace.results[node])]
     parts = node.args[0] if node.args else node.kwargs["tensors"]
     assert isinstance(parts, list | tuple)
-    places = [_storage(trace.results[part]) for part in parts if isinstance(part, fx.Node)]
+    places = [storage_of(trace.results[part]) for part in parts if isinstance(part, fx.Node)]
     for place in set(places) & buffers.keys():
         part = buffers[place]
         if part.last == index and part.first > 0 and places.count(place) == 1:
@@ -173,24 +190,16 @@ def _write_parts_in_place(index: int, node: fx.Node, trace: _Trace, buffers: dic
             del buffers[place]
 
 
-def _im2col_row_values(trace: _Trace, node: fx.Node) -> int:
-    """As many values as a filter has weights, for each position of a row."""
-    module = trace.convolution(node)
-    if module is None or _is_pointwise(module):
-        return 0
-    return int(module.weight[0].numel()) * int(trace.results[node].shape[-1])
+def _im2col_values(work: Work) -> int:
+    return max((prod(matrix.columns) * matrix.column_values for matrix in work.unfoldings), default=0)
 
 
-def _im2col_rows(trace: _Trace, node: fx.Node) -> int:
-    if trace.convolution(node) is None:
-        return 0
-    return int(trace.results[node].shape[2:-1].numel())
+def _im2col_row_values(work: Work) -> int:
+    return max((matrix.columns[-1] * matrix.column_values for matrix in work.unfoldings), default=0)
 
 
-def _is_pointwise(module: _Convolution) -> bool:
-    """Whether the input itself is the matrix to multiply by."""
-    return (
-        all(size == 1 for size in module.kernel_size)
-        and all(stride == 1 for stride in module.stride)
-        and all(pad == 0 for pad in module.padding)
-    )
+def _not_understood(work: Work) -> str | None:
+    if work.not_understood:
+        return ", ".join(sorted(work.not_understood))
+    products = len(work.result_bytes)
+    return f"multiplies matrices {products} times" if products > 1 else None

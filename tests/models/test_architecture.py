@@ -48,9 +48,9 @@ def test_tables_hold_layers_totals_and_the_comparison(
 def test_csv_is_the_table_of_layers_alone(capsys: pytest.CaptureFixture[str]) -> None:
     main(Options(format="csv"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "layer,kind,params,tensors,macs,output,activation_bytes,gradient_bytes"
+    assert lines[0] == "layer,kind,params,tensors,macs,weight_macs,output,activation_bytes,gradient_bytes"
     assert len(lines) == 1 + 30 + 1
-    assert lines[-1].startswith("total,,1248424,52,818924576,")
+    assert lines[-1].startswith("total,,1248424,52,818924576,818924576,")
 
 
 def test_macs_compare_at_one_image_size_and_not_where_alexnet_cannot_take_it(
@@ -62,3 +62,26 @@ def test_macs_compare_at_one_image_size_and_not_where_alexnet_cannot_take_it(
     assert versus["alexnet_bvlc"]["macs_ratio"] > 0
     assert (versus["alexnet"]["image_size"], versus["alexnet"]["macs"]) == (None, None)
     assert versus["alexnet"]["params"] == 61_100_840
+
+
+def test_a_total_says_which_macs_multiply_activations(capsys: pytest.CaptureFixture[str]) -> None:
+    main(Options(model="tests.models.unusual_models:Attention", num_classes=10, image_size=64, format="json"))
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["macs"], result["weight_macs"]) == (1_081_984, 1_049_216)
+    assert "1,081,984 MACs in all: 1,049,216 multiply by weights" in printed.err
+
+
+@pytest.mark.parametrize("fmt", ["json", "csv", "table", "markdown", "latex"])
+def test_an_unknown_layer_is_named_and_never_zero(fmt: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    main(Options(model="tests.models.unusual_models:Bilinear", num_classes=10, image_size=64, format=fmt))
+    printed = capsys.readouterr()
+    assert "pair (Bilinear): not understood" in printed.err
+    assert "aten::_trilinear" in printed.err
+    if fmt == "json":
+        result = json.loads(printed.out)
+        assert result["layers"][0]["not_understood"] == ["aten::_trilinear"]
+        assert result["macs"] is result["layers"][0]["macs"] is result["modules"][0]["macs"] is None
+        assert result["versus_alexnet"]["alexnet"]["macs_ratio"] is None
+    if fmt == "csv":
+        assert printed.out.splitlines()[1:] == ["pair,Bilinear,100,2,,,10,40,400", "total,,100,2,,,,40,400"]

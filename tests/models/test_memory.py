@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 
 from distsqz.errors import RequestError
 from distsqz.models.fire import Fire
-from distsqz.models.memory import Step, memory_steps
+from distsqz.models.memory import Step, memory_steps, stored_tensors
 from distsqz.models.registry import ModelOptions, build_model
+from tests.models.unusual_models import Attention, Bilinear, Functional, Normalised, WithTable
 
 
 def on_paper(name: str) -> nn.Module:
@@ -106,6 +107,57 @@ def test_im2col_has_a_column_a_position_and_a_pointwise_convolution_needs_none()
 def test_a_grouped_convolution_unfolds_one_group_at_a_time() -> None:
     conv2 = next(step for step in memory_steps(on_paper("alexnet_bvlc"), 227) if step.name == "conv2")
     assert conv2.im2col_values == 48 * 5 * 5 * 27 * 27
+
+
+def test_a_functional_convolution_unfolds_as_its_module_does() -> None:
+    steps = {step.name: step for step in memory_steps(Functional(), 64)}
+    assert (steps["conv2d"].im2col_row_values, steps["conv2d"].im2col_values) == (27 * 32, 27 * 32 * 32)
+    assert steps["linear"].im2col_values == 0
+
+
+def test_a_transposed_convolution_has_a_column_for_each_position_of_its_input() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 4, 2, stride=2), nn.ConvTranspose2d(4, 4, 2, groups=2))
+    first, second = memory_steps(model, 5)
+    # Folded, these columns are the output of a convolution without bias.
+    columns = torch.zeros(first.im2col_values // 25, 25)
+    assert nn.functional.fold(columns, output_size=10, kernel_size=2, stride=2).shape == (4, 10, 10)
+    assert first.im2col_row_values * 5 == first.im2col_values
+    assert second.im2col_values == 2 * 2 * 2 * 10 * 10
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "reason"),
+    [
+        (Attention(), "attention", "multiplies matrices 4 times"),
+        (nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(2), nn.GRU(16, 2)), "2", "multiplies matrices 2 times"),
+        (Bilinear(), "pair", "aten::_trilinear"),
+    ],
+)
+def test_a_step_whose_inside_is_unknown_says_so(model: nn.Module, name: str, reason: str) -> None:
+    steps = memory_steps(model.to("meta"), 16 if isinstance(model, Attention) else 4)
+    assert {step.name: step.not_understood for step in steps if step.not_understood} == {name: reason}
+
+
+def test_stored_are_parameters_and_what_else_the_forward_pass_reads() -> None:
+    def values(model: nn.Module) -> int:
+        return sum(tensor.numel() for tensor in stored_tensors(model, 64))
+
+    assert values(Normalised()) == 64 * 27 + 4 * 64 + 650  # weights, batch norm's four vectors, classifier
+    assert values(WithTable()) == values(WithTable(is_buffer=False)) == 314 + 8 * 64 * 64
+
+
+def test_constants_that_the_forward_pass_makes_are_stored_and_not_alive() -> None:
+    class Ramp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) + torch.linspace(0, 1, 4)
+
+    model = Ramp().to("meta")
+    assert sum(tensor.numel() for tensor in stored_tensors(model, 4)) == 9 + 4
+    assert memory_steps(model, 4)[-1].live_values == 2 * 3 * 16
 
 
 def test_a_model_is_left_as_it_was_and_dropout_takes_nothing() -> None:
