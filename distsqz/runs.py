@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
+from distsqz.metering.cores import cores_of_this_host, cpu_quota
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
@@ -272,7 +273,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores_of_this_host(),
+        "cpu_quota": cpu_quota(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "versions": {name: metadata.version(name) for name in ("torch", "ray", "numpy", "pandas", "pyarrow")},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 
@@ -31,8 +30,3 @@ class Replica:
     """How often this rank was started before."""
     joins: bool = False
     """It takes the place of one that is gone, while the others are at work: there is no group to meet in."""
-
-
-def cores_of_this_host() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
