@@ -23,7 +23,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -266,8 +266,26 @@ def git_commit() -> str | None:
     return output.stdout.strip() or None
 
 
-def environment() -> dict[str, Any]:
-    """The machine that drives the run, and the versions that a reader would need to run it again."""
+class Environment(TypedDict):
+    """The machine that drives a run, and the versions that a reader would need to run it again."""
+
+    host: str
+    platform: str
+    """Kernel and C library."""
+    python: str
+    cpu: str | None
+    """The model of the CPU; None where it cannot be read."""
+    cores: int
+    """Whole cores that CPU affinity and quota leave; at least 1."""
+    cpu_quota: float | None
+    """CPU quota of the driver's control groups, in cores; None where there is none."""
+    memory_bytes: int
+    versions: dict[str, str]
+    """By package."""
+
+
+def environment() -> Environment:
+    """The environment of this process."""
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),

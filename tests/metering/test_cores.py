@@ -1,4 +1,4 @@
-"""Cores that a process may use: control groups written by hand, and a real one where the machine allows it."""
+"""Cores that a process may use: by control groups written by hand, and by a real one."""
 
 from __future__ import annotations
 
