@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
@@ -69,31 +69,40 @@ GOODPUT_TOLERANCE = 0.05
 """Links whose measured goodput differs by no more than this share of the larger count as alike."""
 
 
-@dataclass(frozen=True)
-class _Unlikeness:
-    """How two cells differ, apart from what they are compared for."""
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """Two cells, and how they differ apart from what they are compared for."""
 
+    base: CellTable
+    other: CellTable
+    across_runs: bool
+    """Whether they are of different runs, and so perhaps of different machines."""
     differences: dict[str, tuple[Any, Any]]
-    """By name of a setting: its value in the one and in the other."""
+    """By name of a setting: its value in `base` and in `other`."""
     not_recorded: list[str]
     """Settings that a run does not tell, each with the run's id: they may differ."""
-    same_bytes: bool
-    """Whether none of the differences changes what a rank sends."""
+
+    @property
+    def same_bytes(self) -> bool:
+        """Whether none of the differences changes what a rank sends."""
+        names = self.differences.keys()
+        if not names.isdisjoint(HOSTS) and _arrangement(self.base) != _arrangement(self.other):
+            return False
+        return names.isdisjoint(OF_BYTES)
 
     def told(self) -> list[str]:
         """A line for each difference."""
-        return [
-            f"{name} {_shown(one)} and {_shown(other)}" for name, (one, other) in self.differences.items()
-        ]
+        return [f"{name} {_shown(one)} and {_shown(two)}" for name, (one, two) in self.differences.items()]
 
 
 def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
     """Comparisons of models within each run, then those across runs that hold a single cell each."""
     within = chain(*(compare_models(of_run) for of_run in cells))
-    return [*within, *compare_models(of_run[0] for of_run in cells if len(of_run) == 1)]
+    alone = [of_run[0] for of_run in cells if len(of_run) == 1]
+    return [*within, *compare_models(alone, across_runs=True)]
 
 
-def compare_models(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
+def compare_models(cells: Iterable[CellTable], across_runs: bool = False) -> list[dict[str, Any]]:
     """Each cell against the smallest model under the same strategy with as many workers.
 
     Among the cells of smaller models it is held against one that is alike but for the model if there is one,
@@ -104,6 +113,10 @@ def compare_models(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
     step ratio is the geometric mean over pairs of blocks (`paired`); else the ratio of the medians. Where
     `differences` lists any, `step_ratio` is None, and `bytes_ratio` too if they change what a rank sends.
     `not_recorded` lists settings that a run does not tell.
+
+    Args:
+        cells: all of one run, or each of a run of its own.
+        across_runs: whether each is of a run of its own.
     """
     groups = defaultdict(list)
     for cell in cells:
@@ -114,8 +127,8 @@ def compare_models(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
         ordered = sorted(group, key=lambda cell: int(cell.row["payload_bytes"]))
         for large in ordered:
             smaller = [cell for cell in ordered if cell.row["payload_bytes"] < large.row["payload_bytes"]]
-            if smaller:
-                rows.append(_comparison(*_closest(smaller, large, _unlike_but_for_the_model)))
+            pairs = [_pair(small, large, MODEL, across_runs) for small in smaller]
+            rows += [_comparison(_closest(pairs))] if pairs else []
     return rows
 
 
@@ -133,50 +146,41 @@ def compare_strategies(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
         bases = [cell for cell in group if cell.row["strategy"] == "ddp"]
         others = [cell for cell in group if cell.row["strategy"] != "ddp"]
         if bases:
-            rows += [_against(*_closest(bases, other, _unlike_but_for_the_strategy)) for other in others]
+            rows += [
+                _against(_closest([_pair_of_strategies(base, other) for base in bases])) for other in others
+            ]
     return rows
 
 
-def _closest(
-    candidates: Iterable[CellTable],
-    cell: CellTable,
-    unlike: Callable[[CellTable, CellTable], _Unlikeness],
-) -> tuple[CellTable, CellTable, _Unlikeness]:
-    """The first of the candidates that differ least from a cell, the cell, and how they differ."""
-    pairs = [(candidate, cell, unlike(candidate, cell)) for candidate in candidates]
-    return min(pairs, key=lambda pair: len(pair[2].differences))
+def _closest(pairs: Sequence[_Pair]) -> _Pair:
+    """The first of the pairs with the fewest differences."""
+    return min(pairs, key=lambda pair: len(pair.differences))
 
 
-def _unlike_but_for_the_model(one: CellTable, other: CellTable) -> _Unlikeness:
-    return _unlikeness(one, other, MODEL)
-
-
-def _unlike_but_for_the_strategy(one: CellTable, other: CellTable) -> _Unlikeness:
+def _pair_of_strategies(base: CellTable, other: CellTable) -> _Pair:
     """Settings that only one of two cells of a run has are its strategy's own."""
-    own = one.entry.keys() ^ other.entry.keys()
-    return _unlikeness(one, other, {"strategy", *own})
+    own = base.entry.keys() ^ other.entry.keys()
+    return _pair(base, other, {"strategy", *own}, across_runs=False)
 
 
-def _unlikeness(one: CellTable, other: CellTable, compared: Collection[str]) -> _Unlikeness:
-    across = one.run_id != other.run_id
-    ignored = NOT_SETTINGS.union(compared, BLOCKS if across else ())
-    settings, others = (_settings(cell, ignored, across) for cell in (one, other))
-    differences = {
-        name: (value, others[name])
-        for name, value in settings.items()
-        if name in others and not _alike(name, value, others[name])
-    }
-    expected = {*settings, *others, *(ENVIRONMENT if across else ())}
-    not_recorded = [
-        f"{name} in {cell.run_id}"
-        for cell, known in ((one, settings), (other, others))
-        for name in sorted(expected - known.keys())
-    ]
-    return _Unlikeness(
-        differences=differences,
-        not_recorded=not_recorded,
-        same_bytes=differences.keys().isdisjoint(OF_BYTES)
-        and (differences.keys().isdisjoint(HOSTS) or _arrangement(one) == _arrangement(other)),
+def _pair(base: CellTable, other: CellTable, compared: Collection[str], across_runs: bool) -> _Pair:
+    ignored = NOT_SETTINGS.union(compared, BLOCKS if across_runs else ())
+    settings, others = (_settings(cell, ignored, across_runs) for cell in (base, other))
+    expected = {*settings, *others, *(ENVIRONMENT if across_runs else ())}
+    return _Pair(
+        base=base,
+        other=other,
+        across_runs=across_runs,
+        differences={
+            name: (value, others[name])
+            for name, value in settings.items()
+            if name in others and not _alike(name, value, others[name])
+        },
+        not_recorded=[
+            f"{name} in {cell.run_id}"
+            for cell, known in ((base, settings), (other, others))
+            for name in sorted(expected - known.keys())
+        ],
     )
 
 
@@ -187,7 +191,7 @@ def _settings(cell: CellTable, ignored: Collection[str], across_runs: bool) -> d
         rates = settings["emulated_rate_bits_per_s"]
         settings["emulated_rate_bits_per_s"] = {host: rates[host] for host in _hosts(cell) if host in rates}
     if across_runs:
-        environment = {**cell.environment, **cell.environment.get("versions", {})}
+        environment = {**cell.environment, **(cell.environment.get("versions") or {})}
         if environment.get("cpu") is None:  # it could not be read; a quota of None is none
             environment.pop("cpu", None)
         settings |= {name: value for name, value in environment.items() if name not in NOT_OF_THE_MACHINE}
@@ -225,8 +229,8 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _against(base: CellTable, other: CellTable, unlike: _Unlikeness) -> dict[str, Any]:
-    compared = _comparison(base, other, unlike)
+def _against(pair: _Pair) -> dict[str, Any]:
+    base, other, compared = pair.base, pair.other, _comparison(pair)
     sent, base_sent = _all_tx_bytes(other.row), _all_tx_bytes(base.row)
     return {
         "model": base.row["model"],
@@ -238,7 +242,7 @@ def _against(base: CellTable, other: CellTable, unlike: _Unlikeness) -> dict[str
         "over": base.row["strategy"],
         "cell": other.row["cell"],
         "over_cell": base.row["cell"],
-        "bytes_ratio": sent / base_sent if unlike.same_bytes and sent is not None and base_sent else None,
+        "bytes_ratio": sent / base_sent if pair.same_bytes and sent is not None and base_sent else None,
         **{
             key: compared[key]
             for key in ("step_ratio", "step_ratio_ci95", "paired", "pairs", "differences", "not_recorded")
@@ -255,8 +259,9 @@ def _all_tx_bytes(row: dict[str, Any]) -> float | None:
     return float(row["world_size"] * (sent + received))
 
 
-def _comparison(small: CellTable, large: CellTable, unlike: _Unlikeness) -> dict[str, Any]:
-    bytes_ratio, bytes_source = _bytes_ratio(small.row, large.row) if unlike.same_bytes else (None, None)
+def _comparison(pair: _Pair) -> dict[str, Any]:
+    small, large = pair.base, pair.other
+    bytes_ratio, bytes_source = _bytes_ratio(small.row, large.row) if pair.same_bytes else (None, None)
     return {
         "strategy": small.row["strategy"],
         "world_size": small.row["world_size"],
@@ -268,9 +273,9 @@ def _comparison(small: CellTable, large: CellTable, unlike: _Unlikeness) -> dict
         "large_run_id": large.run_id,
         "bytes_ratio": bytes_ratio,
         "bytes_source": bytes_source,
-        **(_no_step_ratio() if unlike.differences else _step_ratio(small, large)),
-        "differences": unlike.told(),
-        "not_recorded": unlike.not_recorded,
+        **(_no_step_ratio() if pair.differences else _step_ratio(small, large, pair.across_runs)),
+        "differences": pair.told(),
+        "not_recorded": pair.not_recorded,
     }
 
 
@@ -287,8 +292,8 @@ def _no_step_ratio() -> dict[str, Any]:
     return {"step_ratio": None, "step_ratio_ci95": None, "paired": False, "pairs": None}
 
 
-def _step_ratio(small: CellTable, large: CellTable) -> dict[str, Any]:
-    paired = small.run_id == large.run_id and small.block_means_s() is not None
+def _step_ratio(small: CellTable, large: CellTable, across_runs: bool) -> dict[str, Any]:
+    paired = not across_runs and small.block_means_s() is not None
     numerators, denominators = _paired_blocks(small, large) if paired else _all_steps(small, large)
     known = len(numerators) > 0 and len(denominators) > 0
     step_ratio, interval = (

@@ -407,7 +407,7 @@ def _how_times_are_compared(comparisons: list[dict[str, Any]]) -> str:
     ways = {True: "paired, geometric means over blocks", False: "unpaired, ratios of medians"}
     compared = {comparison["paired"] for comparison in comparisons if comparison["step_ratio"] is not None}
     told = ", or ".join(way for paired, way in ways.items() if paired in compared)
-    return f"step times: {told}" if told else "no step times to compare"
+    return f"step times: {told}" if told else "no step times compared"
 
 
 def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
