@@ -12,15 +12,12 @@ from typing import Annotated, Any
 import pandas as pd
 import tyro
 
+from analysis.comparisons import compare_all, compare_strategies
 from analysis.formats import Format, prose, ratio, render, to_json
 from analysis.shipments import is_deployment, shipments_report
 from analysis.tables import (
-    SAME_ACROSS_RUNS,
-    SAME_IN_A_RUN,
     VIEWS,
     CellTable,
-    compare,
-    compare_strategies,
     hosts_by_rate,
     read_cells,
     read_links,
@@ -74,6 +71,7 @@ STRATEGY_COLUMNS = [
     "bytes_ratio",
     "step_ratio",
     "step_ratio_ci95",
+    "paired",
     "pairs",
 ]
 COMPARISON_COLUMNS = [
@@ -85,6 +83,7 @@ COMPARISON_COLUMNS = [
     "bytes_source",
     "step_ratio",
     "step_ratio_ci95",
+    "paired",
     "pairs",
 ]
 LINK_COLUMNS = ["host", "peer_host", "goodput_bytes_per_s", "goodput_bits_per_s", "rtt_us"]
@@ -168,15 +167,17 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
         return to_json(
             {"runs": entries, "cells": rows, "comparisons": comparisons, "strategy_comparisons": strategies}
         )
-    said = prose([*findings(comparisons, rows), *_hottest(shards), *remarks(runs, cells)], fmt)
+    said = prose(
+        [
+            *findings(comparisons, rows),
+            *strategy_findings(strategies),
+            *_hottest(shards),
+            *remarks(runs, cells),
+        ],
+        fmt,
+    )
     told = [*tables(rows, comparisons, links, fmt), *server_tables(strategies, shards, stale, fmt)]
     return "\n\n".join(part for part in (*told, said) if part)
-
-
-def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
-    """Comparisons within each run, then those across runs that hold a single cell each."""
-    within = chain(*(compare(of_run, SAME_IN_A_RUN) for of_run in cells))
-    return [*within, *compare((of_run[0] for of_run in cells if len(of_run) == 1), SAME_ACROSS_RUNS)]
 
 
 def tables(
@@ -211,7 +212,7 @@ def tables(
         ),
         (links_title, shown_links, [*several, *LINK_COLUMNS]),
         (
-            "Larger model over smaller (paired step times: geometric mean over blocks)",
+            f"Larger model over smaller ({_how_times_are_compared(comparisons)})",
             comparisons,
             [*COMPARISON_COLUMNS, *compared],
         ),
@@ -234,7 +235,8 @@ def server_tables(
     several = ["run_id"] if len(shards) > 1 else []
     wanted = [
         (
-            "Parameter server over all-reduce, the same model (bytes: of all processes, servers too)",
+            "Parameter server over all-reduce, the same model (bytes: of all processes, servers too; "
+            f"{_how_times_are_compared(strategies)})",
             strategies,
             STRATEGY_COLUMNS,
         ),
@@ -297,6 +299,16 @@ def findings(comparisons: list[dict[str, Any]], rows: list[dict[str, Any]]) -> l
             by_cell[comparison["large_run_id"], comparison["large_cell"]],
         )
         for comparison in comparisons
+    ]
+
+
+def strategy_findings(strategies: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each comparison of strategies whose step times may not be compared, and why."""
+    return [
+        f"With {_workers(compared)}, for {compared['model']} under {compared['over']} and "
+        f"{compared['strategy']}, {'; '.join(doubts)}."
+        for compared in strategies
+        if (doubts := _doubts(compared))
     ]
 
 
@@ -363,10 +375,39 @@ def _find_run(name: str, root: Path) -> Path:
 
 
 def _finding(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
+    where = f"With {_workers(comparison)} under {comparison['strategy']}"
+    if not comparison["differences"]:
+        claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]
+    elif comparison["bytes_ratio"] is not None:
+        claims = [_bytes_claim(comparison, small, large)]
+    else:
+        where, claims = f"{where}, for {small['model']} and {large['model']}", []
+    return f"{where}, {'; '.join([*claims, *_doubts(comparison)])}."
+
+
+def _workers(comparison: dict[str, Any]) -> str:
     workers = comparison["world_size"]
-    where = f"With {workers} worker{'s' if workers > 1 else ''} under {comparison['strategy']}"
-    claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]
-    return f"{where}, {'; '.join(claim for claim in claims if claim)}."
+    return f"{workers} worker{'s' if workers > 1 else ''}"
+
+
+def _doubts(comparison: dict[str, Any]) -> list[str]:
+    """Why times, or bytes too, are not compared, and what may differ without being recorded."""
+    differences, not_recorded = comparison["differences"], comparison["not_recorded"]
+    doubts = []
+    if differences:
+        left_out = "step times" if comparison["bytes_ratio"] is not None else "bytes and step times"
+        doubts.append(f"{left_out} are not compared, as these differ: {', '.join(differences)}")
+    if not_recorded:
+        doubts.append(f"not recorded, and possibly different: {', '.join(not_recorded)}")
+    return doubts
+
+
+def _how_times_are_compared(comparisons: list[dict[str, Any]]) -> str:
+    """What the step ratios of a table are."""
+    ways = {True: "paired, geometric means over blocks", False: "unpaired, ratios of medians"}
+    compared = {comparison["paired"] for comparison in comparisons if comparison["step_ratio"] is not None}
+    told = ", or ".join(way for paired, way in ways.items() if paired in compared)
+    return f"step times: {told}" if told else "no step times compared"
 
 
 def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
@@ -390,7 +431,9 @@ def _time_claim(comparison: dict[str, Any]) -> str:
     if comparison["step_ratio_ci95"] is None:
         return f"{small}'s step takes {time} (too few steps to say how sure that is)"
     low, high = (1 / end for end in reversed(comparison["step_ratio_ci95"]))
-    how = "paired blocks" if comparison["paired"] else "separate runs, unpaired"
+    how = "paired blocks" if comparison["paired"] else "unpaired"
+    if comparison["small_run_id"] != comparison["large_run_id"]:
+        how = f"separate runs, {how}"
     sureness = f"[{ratio(low)}, {ratio(high)}], 95% bootstrap interval, {how}"
     if low <= 1 <= high:
         return f"their step times cannot be told apart: {small}'s step takes {time} ({sureness})"

@@ -1,4 +1,4 @@
-"""Runs as tables: what each cell measured, and what its model costs against the smallest beside it.
+"""Runs as tables: what each cell measured.
 
 Warm-up is left out. A step counts once every rank has reported it, so a run may be read while it goes on, and
 of a step that was done again after a restart only the last attempt counts. Unknown is None throughout.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import Floats, median_interval, paired_ratio, unpaired_ratio
+from analysis.bootstrap import Floats, median_interval
 from distsqz.runs import Run
 from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
 from distsqz.theory.parameter_server import full_duplex_s, traffic_by_host
@@ -32,28 +31,6 @@ RECEIVED = ["predicted_rx_bytes", "tcp_rx_bytes"]
 SCHED_WAIT_LIMIT = 0.05
 """A larger share of a step spent waiting for a core says that cores were oversubscribed."""
 
-SAME_IN_A_RUN = [
-    "strategy",
-    "world_size",
-    "batch_size",
-    "image_size",
-    "num_classes",
-    "precision",
-    "data",
-    "threads_per_worker",
-    "device",
-    "channels_last",
-    "bucket_mb",
-    "metered",
-    "servers",
-    "placement",
-    "consistency",
-    "staleness",
-    "backup_workers",
-]
-SAME_ACROSS_RUNS = [*SAME_IN_A_RUN, "hosts", "interface", "emulated", "emulated_rate_bits_per_s"]
-"""Cells are compared where all of these are alike, so that the model alone makes the difference."""
-
 
 @dataclass(frozen=True)
 class CellTable:
@@ -66,6 +43,10 @@ class CellTable:
     """By step: the wall time of the slowest rank, or their mean where they do not make steps together."""
     parts_s: pd.Series[float]
     """By part of `PARTS`: its mean over steps and ranks."""
+    entry: dict[str, Any]
+    """The cell's entry in run.json: its options, and what it ran on."""
+    environment: dict[str, Any]
+    """The machine that drove the run, and versions, as run.json tells them."""
 
     def block_means_s(self) -> pd.Series[float] | None:
         """Mean step time of each block of consecutive steps; None where the cell ran in no known blocks."""
@@ -87,6 +68,7 @@ def read_cells(run: Run) -> list[CellTable]:
     return [
         _read_cell(
             run.run_id,
+            run.meta.get("environment") or {},
             cell,
             links,
             *(table[table["cell"] == cell["cell"]] for table in (steps, transfers, evaluations, updates)),
@@ -163,72 +145,6 @@ def makes_steps_together(cell: dict[str, Any]) -> bool:
     return cell.get("consistency", "sync") == "sync" and not cell.get("backup_workers")
 
 
-def compare(cells: Iterable[CellTable], alike: Sequence[str]) -> list[dict[str, Any]]:
-    """Each cell against the one of least payload among those whose `alike` keys are equal.
-
-    A row has `bytes_ratio` (of what a rank sends a step; `bytes_source` says by which view) and `step_ratio`
-    (of step times), both the larger model's over the smaller's. Within a run that took turns in blocks the
-    step ratio is the geometric mean over pairs of blocks (`paired`); else the ratio of the medians.
-    """
-    groups = defaultdict(list)
-    for cell in cells:
-        if cell.row.get("payload_bytes") is not None:
-            groups[tuple(repr(cell.row.get(key)) for key in alike)].append(cell)
-    rows = []
-    for group in groups.values():
-        small, *others = sorted(group, key=lambda cell: int(cell.row["payload_bytes"]))
-        larger = [cell for cell in others if cell.row["payload_bytes"] > small.row["payload_bytes"]]
-        rows += [_comparison(small, large) for large in larger]
-    return rows
-
-
-STRATEGY = {"strategy", "servers", "placement", "consistency", "staleness", "backup_workers"}
-
-
-def compare_strategies(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
-    """For each model, every other strategy against all-reduce; cells that are alike but for that.
-
-    A row has `bytes_ratio` (of what all processes send a step, servers too) and `step_ratio` (of step times),
-    both over all-reduce's; above 1, all-reduce is cheaper.
-    """
-    alike = [key for key in SAME_IN_A_RUN if key not in STRATEGY]
-    groups = defaultdict(list)
-    for cell in cells:
-        groups[tuple(repr(cell.row.get(key)) for key in ("model", *alike))].append(cell)
-    rows = []
-    for group in groups.values():
-        base = next((cell for cell in group if cell.row["strategy"] == "ddp"), None)
-        if base is not None:
-            rows += [_against(base, other) for other in group if other.row["strategy"] != "ddp"]
-    return rows
-
-
-def _against(base: CellTable, other: CellTable) -> dict[str, Any]:
-    compared = _comparison(base, other)
-    return {
-        "model": base.row["model"],
-        "world_size": base.row["world_size"],
-        "strategy": other.row["strategy"],
-        "servers": other.row.get("servers"),
-        "placement": other.row.get("placement"),
-        "consistency": other.row.get("consistency"),
-        "over": base.row["strategy"],
-        "cell": other.row["cell"],
-        "over_cell": base.row["cell"],
-        "bytes_ratio": _quotient(_all_tx_bytes(other.row), _all_tx_bytes(base.row)),
-        **{key: compared[key] for key in ("step_ratio", "step_ratio_ci95", "paired", "pairs")},
-    }
-
-
-def _all_tx_bytes(row: dict[str, Any]) -> float | None:
-    """What all processes together send a step: a server sends what the workers receive."""
-    sent = row["tcp_tx_bytes"] if row["tcp_tx_bytes"] is not None else row["predicted_tx_bytes"]
-    if sent is None:
-        return None
-    received = 0.0 if row["strategy"] == "ddp" else row["predicted_rx_bytes"] or 0.0
-    return float(row["world_size"] * (sent + received))
-
-
 def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
     """A cell's hosts by the rate of their emulated links, in bits a second; empty where none is known."""
     rates = row.get("emulated_rate_bits_per_s") or {}
@@ -241,6 +157,7 @@ def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
 
 def _read_cell(
     run_id: str,
+    environment: dict[str, Any],
     cell: dict[str, Any],
     links: pd.DataFrame,
     steps: pd.DataFrame,
@@ -293,7 +210,7 @@ def _read_cell(
         "dropped_share": _number(updates["dropped"].mean()),
         "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
     }
-    return CellTable(run_id, row, step_s, steps[PARTS].mean())
+    return CellTable(run_id, row, step_s, steps[PARTS].mean(), cell, environment)
 
 
 def _wire_vs_tcp(cell: dict[str, Any], means: dict[str, float | None]) -> float | None:
@@ -375,49 +292,6 @@ def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> boo
     if sched_wait_share is not None:
         signs.append(sched_wait_share > SCHED_WAIT_LIMIT)
     return any(signs) if signs else None
-
-
-def _comparison(small: CellTable, large: CellTable) -> dict[str, Any]:
-    bytes_ratio, bytes_source = _bytes_ratio(small.row, large.row)
-    paired = small.run_id == large.run_id and small.block_means_s() is not None
-    numerators, denominators = _paired_blocks(small, large) if paired else _all_steps(small, large)
-    known = len(numerators) > 0 and len(denominators) > 0
-    ratio = paired_ratio if paired else unpaired_ratio
-    step_ratio, interval = ratio(numerators, denominators) if known else (None, None)
-    return {
-        "strategy": small.row["strategy"],
-        "world_size": small.row["world_size"],
-        "small": small.row["model"],
-        "large": large.row["model"],
-        "small_cell": small.row["cell"],
-        "large_cell": large.row["cell"],
-        "small_run_id": small.run_id,
-        "large_run_id": large.run_id,
-        "bytes_ratio": bytes_ratio,
-        "bytes_source": bytes_source,
-        "step_ratio": step_ratio,
-        "step_ratio_ci95": _interval(interval),
-        "paired": paired,
-        "pairs": len(numerators) if paired else None,
-    }
-
-
-def _bytes_ratio(small: dict[str, Any], large: dict[str, Any]) -> tuple[float | None, str | None]:
-    """TCP's count where both have one, else the prediction."""
-    for source in ("tcp", "predicted"):
-        ratio = _quotient(large[f"{source}_tx_bytes"], small[f"{source}_tx_bytes"])
-        if ratio is not None:
-            return ratio, source
-    return None, None
-
-
-def _paired_blocks(small: CellTable, large: CellTable) -> tuple[Floats, Floats]:
-    pairs = pd.concat([large.block_means_s(), small.block_means_s()], axis=1, join="inner")
-    return _floats(pairs.iloc[:, 0]), _floats(pairs.iloc[:, 1])
-
-
-def _all_steps(small: CellTable, large: CellTable) -> tuple[Floats, Floats]:
-    return _floats(large.step_s), _floats(small.step_s)
 
 
 def _share_of_wall(steps: pd.DataFrame, column: str) -> float | None:

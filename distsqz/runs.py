@@ -23,13 +23,14 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
+from distsqz.metering.cores import cores_of_this_host, cpu_quota
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
@@ -265,14 +266,33 @@ def git_commit() -> str | None:
     return output.stdout.strip() or None
 
 
-def environment() -> dict[str, Any]:
-    """The machine that drives the run, and the versions that a reader would need to run it again."""
+class Environment(TypedDict):
+    """The machine that drives a run, and the versions that a reader would need to run it again."""
+
+    host: str
+    platform: str
+    """Kernel and C library."""
+    python: str
+    cpu: str | None
+    """The model of the CPU; None where it cannot be read."""
+    cores: int
+    """Whole cores that CPU affinity and quota leave; at least 1."""
+    cpu_quota: float | None
+    """CPU quota of the driver's control groups, in cores; None where there is none."""
+    memory_bytes: int
+    versions: dict[str, str]
+    """By package."""
+
+
+def environment() -> Environment:
+    """The environment of this process."""
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores_of_this_host(),
+        "cpu_quota": cpu_quota(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "versions": {name: metadata.version(name) for name in ("torch", "ray", "numpy", "pandas", "pyarrow")},
     }

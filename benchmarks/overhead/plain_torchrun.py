@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from distsqz.data import open_data, train_batches
+from distsqz.metering.cores import cores_of_this_host
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
 
 
@@ -24,7 +25,7 @@ def main(name: str, image_size: int, batch_size: int, output: Path) -> None:
     """Trains and writes step times."""
     dist.init_process_group("gloo")
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world_size))
+    torch.set_num_threads(max(1, cores_of_this_host() // world_size))
     torch.manual_seed(0)
     model = build_model(ModelOptions(model=name, image_size=image_size), num_classes=1000)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

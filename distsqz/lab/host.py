@@ -23,7 +23,8 @@ from distsqz.lab.ssh import SSHD
 from distsqz.lab.state import Host, LabState, load
 from distsqz.metering.wire import SWITCH_NAMESPACE
 
-MS_BIND = 4096
+MS_BIND, MS_REC = 4096, 16384
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 PRIVATE = (Path("/dev/shm"), Path("/tmp/ray"))
 
 
@@ -35,7 +36,7 @@ def main(lab_file: Path, name: str) -> None:
         switch = namespace(holders(state.directory)[SWITCH])
         _mount(switch, state.directory / SWITCH_NAMESPACE, None, MS_BIND)
     _mount("proc", Path("/proc"), "proc")
-    _mount("sysfs", Path("/sys"), "sysfs")  # /sys/class/net is that of the network namespace
+    _mount_sysfs()
     for setting in ("all", "default"):
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
             Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
@@ -49,6 +50,18 @@ def main(lab_file: Path, name: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     threading.Thread(target=_end_with_owner, args=(state, name), daemon=True).start()
     _collect(state, host, sshd)
+
+
+def _mount_sysfs() -> None:
+    """Mounts /sys anew, so that /sys/class/net is that of the network namespace; control groups stay."""
+    with contextlib.ExitStack() as stack:
+        groups = None
+        with contextlib.suppress(FileNotFoundError):
+            groups = os.open(CONTROL_GROUPS, os.O_PATH | os.O_DIRECTORY)
+            stack.callback(os.close, groups)
+        _mount("sysfs", Path("/sys"), "sysfs")
+        if groups is not None:  # they tell the CPU quota that emulated hosts share
+            _mount(f"/proc/self/fd/{groups}", CONTROL_GROUPS, None, MS_BIND | MS_REC)
 
 
 def _make_host(state: LabState, host: Host) -> None:

@@ -30,6 +30,7 @@ from distsqz.lab.state import (
     free_subnet,
     load,
 )
+from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import SWITCH_NAMESPACE
 
 LEAST_MEMORY = 256 << 20
@@ -191,9 +192,9 @@ def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -
     if not 1 <= options.hosts <= MAX_HOSTS:
         raise RequestError(f"--hosts {options.hosts}: 1 to {MAX_HOSTS}")
     for option, cpus in (("--cpus-per-host", options.cpus_per_host), ("--head-cpus", options.head_cpus)):
-        most = len(os.sched_getaffinity(0))
+        most = cores_of_this_host()
         if cpus is not None and not 1 <= cpus <= most:
-            raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine")
+            raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine that may be used")
     rate = parse_rate(options.rate)
     head_rate = parse_rate(options.head_rate, "--head-rate") if options.head_rate else rate
     memory = _memory_a_host(options)

@@ -26,6 +26,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch.distributed.distributed_c10d import PrefixStore
 
 from distsqz.errors import RunError
+from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.cluster import node_addresses
 from distsqz.orchestration.collector import CollectorOutbox
@@ -38,7 +39,7 @@ from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interfa
 from distsqz.sync.pair import SILENCE_S, StoreAddress, open_store
 from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
-from distsqz.training.replica import Replica, cores_of_this_host
+from distsqz.training.replica import Replica
 from distsqz.training.session import SessionPlan, run_session
 
 START_TIMEOUT_S = 120.0

@@ -27,7 +27,7 @@ from ray.exceptions import AuthenticationError, RayError
 
 from distsqz.errors import RequestError
 from distsqz.interrupts import ignored_interrupts, noted_interrupts
-from distsqz.training.replica import cores_of_this_host
+from distsqz.metering.cores import cores_of_this_host
 
 LENT_PER_CORE = 4
 """An embedded Ray lends each core this often: more workers than cores still show bytes, if not times."""

@@ -17,6 +17,7 @@ from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.orchestration.collector import CollectorOutbox
 from distsqz.orchestration.failures import PARTING_S, failure_of
@@ -26,7 +27,7 @@ from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
 from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.theory.placement import Placement
-from distsqz.training.replica import Replica, cores_of_this_host
+from distsqz.training.replica import Replica
 from distsqz.training.session import SessionPlan, run_session
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import noted_interrupts
+from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.queue import QueueMeter, retransmitted_bytes
 from distsqz.metering.schema import ShipmentRecord
 from distsqz.metering.wire import WireMeter
@@ -131,7 +131,7 @@ class _Shipment:
             "head_host": this_host(),
             "hosts": [client.host for client in self._clients],
             "emulated": rates is not None,
-            "machine_cores": os.cpu_count(),  # which emulated hosts share
+            "machine_cores": cores_of_this_machine(),  # which emulated hosts share
             "emulated_rate_bits_per_s": rates,
             "congestion_control": self._sender.congestion_control,
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,8 +46,3 @@ class Replica:
     def local_world_size(self) -> int:
         """Workers on this host."""
         return list(self.placement.workers).count(self.host)
-
-
-def cores_of_this_host() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

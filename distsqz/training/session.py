@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from distsqz.metering.clock import Clock, HostClock
+from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.host import InterfaceMeter, SchedulerMeter
 from distsqz.metering.link import measure_ring
 from distsqz.metering.meter import Instruments
@@ -143,7 +143,7 @@ def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int)
         "interface": replica.interface,
         "device": replica.device,
         "emulated": rates is not None,
-        "machine_cores": os.cpu_count(),  # which emulated hosts share
+        "machine_cores": cores_of_this_machine(),  # which emulated hosts share
         "emulated_rate_bits_per_s": rates,
     }
     for cell in plan.cells:

@@ -211,11 +211,65 @@ def test_a_run_killed_before_its_first_step_is_reported(
     assert (tmp_path / "empty.svg").stat().st_size > 0
 
 
-def test_runs_of_one_cell_each_are_compared_across(
+def test_runs_of_one_cell_each_are_compared_across_and_called_unpaired(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [write_run(tmp_path, [of], steps(of, [1.0] * 4)) for of in PAIR]
-    assert "separate runs, unpaired" in printed(capsys, *paths)
+    text = printed(capsys, *paths, fmt="markdown")
+    assert "separate runs, unpaired" in text
+    assert "### Larger model over smaller (step times: unpaired, ratios of medians)\n" in text
+    assert "paired, geometric means" not in text
+
+
+def test_step_times_in_turns_are_called_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, write_pair(tmp_path), fmt="markdown")
+    assert "### Larger model over smaller (step times: paired, geometric means over blocks)\n" in text
+    assert " yes |" in text.split("### Larger model")[1]
+
+
+def test_what_keeps_runs_from_being_compared_is_named_and_no_ratio_of_times_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [cell("squeezenet", lr=0.1), cell("alexnet", lr=0.2)]
+    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 4)) for of in cells]
+    text = printed(capsys, *paths, fmt="markdown")
+    assert "48.9x fewer; step times are not compared, as these differ: lr 0.1 and 0.2." in text
+    assert "(no step times compared)" in text
+    assert "the time of" not in text
+    (row,) = json.loads(printed(capsys, *paths, fmt="json"))["comparisons"]
+    assert (row["step_ratio"], row["differences"]) == (None, ["lr 0.1 and 0.2"])
+
+
+def test_bytes_are_not_compared_where_what_differs_changes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [cell("squeezenet", num_classes=10), cell("alexnet", num_classes=1000)]
+    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 4)) for of in cells]
+    assert (
+        "With 2 workers under ddp, for squeezenet and alexnet, bytes and step times are not compared, "
+        "as these differ: num_classes 10 and 1,000."
+    ) in printed(capsys, *paths)
+
+
+def test_what_keeps_strategies_from_being_compared_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [cell(seed=0), cell(cell="squeezenet-ps-w2", strategy="ps", servers=2, seed=1)]
+    path = write_run(tmp_path, cells, [record for of in cells for record in steps(of, [1.0] * 4)])
+    assert (
+        "With 2 workers, for squeezenet under ddp and ps, step times are not compared, as these differ: "
+        "seed 0 and 1."
+    ) in printed(capsys, path)
+
+
+def test_what_an_older_run_does_not_tell_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 4)) for of in PAIR]
+    meta = json.loads((paths[0] / "run.json").read_text())
+    del meta["environment"]["cpu_quota"]
+    (paths[0] / "run.json").write_text(json.dumps(meta))
+    assert (
+        f"separate runs, unpaired); not recorded, and possibly different: cpu_quota in {paths[0].name}."
+    ) in printed(capsys, *paths)
 
 
 def test_the_newest_run_is_reported_by_default_and_a_run_may_be_named_by_its_id(

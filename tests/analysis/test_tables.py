@@ -1,4 +1,4 @@
-"""Cells and comparisons: figures that were worked out by hand."""
+"""Cells: figures that were worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from handmade_runs import (
-    ALEXNET_BYTES,
     SQUEEZENET_BYTES,
     cell,
     evaluation,
@@ -20,10 +19,6 @@ from handmade_runs import (
 )
 
 from analysis.tables import (
-    SAME_ACROSS_RUNS,
-    SAME_IN_A_RUN,
-    CellTable,
-    compare,
     hosts_by_rate,
     read_cells,
     read_links,
@@ -39,10 +34,6 @@ def read(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list
 def read_one(root: Path, of: dict[str, Any], records: list[Record]) -> dict[str, Any]:
     (row,) = read(root, [of], records)
     return row
-
-
-def compared(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
-    return compare(read_cells(Run(write_run(root, cells, records))), SAME_IN_A_RUN)
 
 
 def test_a_step_takes_as_long_as_its_slowest_rank_and_warm_up_is_left_out(tmp_path: Path) -> None:
@@ -211,7 +202,6 @@ def test_a_cell_known_by_little_more_than_its_name_is_read(tmp_path: Path) -> No
     row = read_one(tmp_path, bare, [])
     assert row["payload_bytes"] is None
     assert row["oversubscribed"] is None
-    assert compared(tmp_path, [bare], []) == []
 
 
 def test_accuracy_is_that_of_the_last_evaluation(tmp_path: Path) -> None:
@@ -244,92 +234,6 @@ def test_cores_are_oversubscribed_by_plan_or_by_what_the_scheduler_saw(
 ) -> None:
     of = cell(**entries)
     assert read_one(tmp_path, of, steps(of, [1.0], sched_wait_s=wait_share))["oversubscribed"] is expected
-
-
-def test_the_smallest_model_is_compared_with_each_larger_under_the_same_strategy_and_workers(
-    tmp_path: Path,
-) -> None:
-    small, large = cell("squeezenet"), cell("alexnet")
-    middle = small | {"cell": "complex", "model": "squeezenet-complex", "payload_bytes": 6_358_688}
-    alone = cell("alexnet", world_size=1)
-    cells = [large, small, alone, middle]
-    rows = compared(tmp_path, cells, [record for of in cells for record in steps(of, [1.0] * 3)])
-    assert [(row["world_size"], row["small"], row["large"]) for row in rows] == [
-        (2, "squeezenet", "squeezenet-complex"),
-        (2, "squeezenet", "alexnet"),
-    ]
-
-
-def test_bytes_ratio_is_of_measured_tcp_bytes(tmp_path: Path) -> None:
-    small, large = cell("squeezenet"), cell("alexnet")
-    (row,) = compared(tmp_path, [small, large], [*steps(small, [1.0]), *steps(large, [1.0])])
-    assert row["bytes_ratio"] == pytest.approx((ALEXNET_BYTES + 500) / (SQUEEZENET_BYTES + 500))
-    assert row["bytes_source"] == "tcp"
-
-
-def test_bytes_ratio_falls_back_to_the_prediction_and_says_so(tmp_path: Path) -> None:
-    small, large = cell("squeezenet"), cell("alexnet")
-    records = [*steps(small, [1.0], tcp_tx_bytes=None), *steps(large, [1.0])]
-    (row,) = compared(tmp_path, [small, large], records)
-    assert row["bytes_ratio"] == pytest.approx(ALEXNET_BYTES / SQUEEZENET_BYTES)
-    assert row["bytes_source"] == "predicted"
-
-
-def test_step_ratio_pairs_the_blocks_so_that_a_drifting_machine_cancels_out(tmp_path: Path) -> None:
-    small, large = cell("squeezenet", block_steps=2), cell("alexnet", block_steps=2)
-    drift = [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
-    records = [*steps(small, drift), *steps(large, [3 * wall for wall in drift])]
-    (row,) = compared(tmp_path, [small, large], records)
-    assert row["pairs"] == 3
-    assert row["paired"] is True
-    assert [row["step_ratio"], *row["step_ratio_ci95"]] == pytest.approx([3.0] * 3)
-
-
-def test_step_ratio_is_of_the_means_of_blocks_counted_from_the_first_measured_step(tmp_path: Path) -> None:
-    small, large = cell("squeezenet", block_steps=2), cell("alexnet", block_steps=2)
-    records = [*steps(small, [1.0, 3.0, 1.0, 1.0]), *steps(large, [1.0, 7.0, 4.0, 4.0])]
-    (row,) = compared(tmp_path, [small, large], records)
-    assert row["step_ratio"] == pytest.approx((2.0 * 4.0) ** 0.5)
-    assert row["step_ratio_ci95"] is None
-
-
-def test_blocks_that_only_one_model_has_reached_are_not_paired(tmp_path: Path) -> None:
-    small, large = cell("squeezenet"), cell("alexnet")
-    (row,) = compared(tmp_path, [small, large], [*steps(small, [1.0] * 9), *steps(large, [2.0] * 4)])
-    assert row["pairs"] == 4
-
-
-def test_models_without_steps_are_compared_to_nulls(tmp_path: Path) -> None:
-    (row,) = compared(tmp_path, [cell("squeezenet"), cell("alexnet")], [])
-    assert (row["bytes_ratio"], row["bytes_source"], row["step_ratio"], row["step_ratio_ci95"]) == (None,) * 4
-
-
-def test_runs_of_one_cell_each_are_compared_unpaired_where_their_hosts_are_alike(tmp_path: Path) -> None:
-    small, large, elsewhere = cell("squeezenet"), cell("alexnet"), cell("alexnet", hosts=["c", "d"])
-    tables = [
-        read_cells(Run(write_run(tmp_path, [of], steps(of, walls))))[0]
-        for of, walls in ((small, [1.0] * 5), (large, [3.0] * 4), (elsewhere, [9.0] * 4))
-    ]
-    (row,) = compare(tables, SAME_ACROSS_RUNS)
-    assert row["paired"] is False
-    assert row["pairs"] is None
-    assert [row["step_ratio"], *row["step_ratio_ci95"]] == [3.0, 3.0, 3.0]
-    assert (row["small_run_id"], row["large_run_id"]) == (tables[0].run_id, tables[1].run_id)
-
-
-def test_runs_over_links_of_different_rates_are_not_compared(tmp_path: Path) -> None:
-    def read_alone(model: str, rate: int) -> CellTable:
-        of = cell(model, emulated=True, emulated_rate_bits_per_s={"a": rate, "b": rate})
-        (table,) = read_cells(Run(write_run(tmp_path, [of], steps(of, [1.0] * 3))))
-        return table
-
-    small, large, slower = (
-        read_alone("squeezenet", 10**9),
-        read_alone("alexnet", 10**9),
-        read_alone("alexnet", 10**8),
-    )
-    (row,) = compare([small, large, slower], SAME_ACROSS_RUNS)
-    assert row["large_run_id"] == large.run_id
 
 
 def test_rates_are_those_of_the_hosts_that_took_part() -> None:

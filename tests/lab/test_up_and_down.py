@@ -73,6 +73,11 @@ def test_a_host_has_namespaces_of_its_own(four: Commands) -> None:
         assert mine[kind] not in inodes
 
 
+def test_a_host_sees_the_control_groups_that_hold_its_cpu_quota(four: Commands) -> None:
+    groups = Path("/sys/fs/cgroup")
+    assert sorted(four.on("h2", "ls", groups).split()) == sorted(path.name for path in groups.iterdir())
+
+
 def test_a_host_sees_its_own_processes_only(four: Commands) -> None:
     seen = four.on("h2", "sh", "-c", "cd /proc; for each in [0-9]*; do cat $each/cmdline; echo; done")
     assert "distsqz.lab.host" in seen.splitlines()[0]
