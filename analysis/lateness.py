@@ -64,6 +64,13 @@ class Waiting:
         return parts.sum() / self.step_s.sum()
 
 
+def slowest_rank_s(steps: pd.DataFrame, block_steps: int) -> pd.Series[float]:
+    """By step: the wall time of the rank whose mean step is the longest in a block of `block_steps` steps."""
+    wall_s = _by_rank(steps, steps["wall_s"])
+    mean_s = wall_s.groupby(_unit(wall_s, block_steps)).transform("mean")
+    return wall_s.where(mean_s.eq(mean_s.max(axis=1), axis=0)).max(axis=1)
+
+
 def split_waiting(steps: pd.DataFrame, block_steps: int) -> Waiting | None:
     """Splits the exposed communication of ranks that make their steps together.
 
@@ -82,10 +89,10 @@ def split_waiting(steps: pd.DataFrame, block_steps: int) -> Waiting | None:
     exposed_s = _by_rank(steps, steps["exposed_comm_s"])
     if exposed_s.shape[1] < 2 or exposed_s.isna().any(axis=None):
         return None
-    unit = (exposed_s.index - exposed_s.index.min()) // block_steps
+    unit = _unit(exposed_s, block_steps)
     transfer_s = exposed_s.min(axis=1).groupby(unit).mean()
     wall_s = _by_rank(steps, steps["wall_s"]).groupby(unit).mean()
-    step_s = wall_s.max(axis=1)
+    step_s = slowest_rank_s(steps, block_steps).groupby(unit).mean()
     work_s = wall_s - exposed_s.groupby(unit).mean()
     return Waiting(
         step_s=step_s,
@@ -144,6 +151,12 @@ def lateness_remarks(row: dict[str, Any]) -> list[str]:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:,.{1 if seconds < 0.01 else 0}f} ms"
+
+
+def _unit(by_step: pd.DataFrame, block_steps: int) -> pd.Index[int]:
+    """The number of each step's block, counted from the first step."""
+    unit: pd.Index[int] = (by_step.index - by_step.index.min()) // block_steps
+    return unit
 
 
 def _by_rank(steps: pd.DataFrame, values: pd.Series[float]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Floats, median_interval, paired_ratio, unpaired_ratio
-from analysis.lateness import Waiting, late_ranks, split_waiting
+from analysis.lateness import Waiting, late_ranks, slowest_rank_s, split_waiting
 from distsqz.runs import Run
 from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
 from distsqz.theory.parameter_server import full_duplex_s, traffic_by_host
@@ -64,7 +64,8 @@ class CellTable:
     row: dict[str, Any]
     """Every key of the cell in run.json, and what was measured."""
     step_s: pd.Series[float]
-    """By step: the wall time of the slowest rank, or their mean where they do not make steps together."""
+    """By step: the wall time of the slowest rank, or the mean of ranks that do not make steps together.
+    With a parameter server the rank that is the slowest in a block stands for all of its steps."""
     shares: pd.Series[float]
     """By part of `PARTS`: its share of the time of all ranks and steps; NaN where it is unknown."""
 
@@ -251,9 +252,11 @@ def _read_cell(
 ) -> CellTable:
     by_step = steps.groupby("step")
     together = makes_steps_together(cell)
-    step_s = by_step["wall_s"].max() if together else by_step["wall_s"].mean()
+    # With a parameter server a rank's waits may fall into another step than the other ranks' do.
+    block_steps = (cell.get("block_steps") or 1) if cell.get("servers") else 1
+    step_s = slowest_rank_s(steps, block_steps) if together else by_step["wall_s"].mean()
     compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
-    waiting = _waiting(cell, steps) if together else None
+    waiting = split_waiting(steps, block_steps) if together else None
     shares = _shares(steps, waiting)
     exposed_comm_s = by_step["exposed_comm_s"].mean()
     typical_s = step_s
@@ -300,11 +303,6 @@ def _read_cell(
         "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
     }
     return CellTable(run_id, row, step_s, shares)
-
-
-def _waiting(cell: dict[str, Any], steps: pd.DataFrame) -> Waiting | None:
-    """Communication and waiting apart, by step or, with a parameter server, by block."""
-    return split_waiting(steps, (cell.get("block_steps") or 1) if cell.get("servers") else 1)
 
 
 def _shares(steps: pd.DataFrame, waiting: Waiting | None) -> pd.Series[float]:

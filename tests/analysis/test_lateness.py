@@ -124,6 +124,15 @@ def test_through_a_synchronous_parameter_server_a_delay_is_waiting_too(tmp_path:
     assert named(on_time) == []
 
 
+def test_a_step_through_a_parameter_server_takes_its_share_of_the_block(tmp_path: Path) -> None:
+    of = parameter_server(world_size=3, block_steps=4, warmup_steps=0)
+    planned = work(of)
+    planned["forward"][:, 1] += 0.1
+    row = read(tmp_path, of, served(of, planned)).row
+    own_s = sum(USUAL_S.values()) + 0.1
+    assert own_s < row["step_s"] < own_s + TRANSFER_S
+
+
 def test_two_ranks_of_which_one_sleeps_in_forward(tmp_path: Path) -> None:
     of = cell(warmup_steps=0)
     records: list[Record] = []
