@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-OWN_WORK = ["data_s", "forward_s", "backward_s", "optimizer_s"]
-"""The phases in which a rank waits for nobody."""
+COMPUTE = ["data_s", "forward_s", "backward_s", "optimizer_s"]
+"""The phases of a rank's own work, in which it waits for nobody."""
 
 PHASES = {
-    "data": "loading data",
-    "forward": "the forward pass",
-    "backward": "the backward pass",
-    "optimizer": "the optimizer",
+    "data": "data loading",
+    "forward": "forward pass",
+    "backward": "backward pass",
+    "optimizer": "optimizer",
 }
 """What a sentence calls them."""
 
@@ -98,7 +98,7 @@ def split_waiting(steps: pd.DataFrame, block_steps: int) -> Waiting | None:
         step_s=step_s,
         transfer_s=transfer_s,
         by_rank_s=(-work_s).add(step_s - transfer_s, axis=0),
-        own_s=steps.groupby("step")[[*OWN_WORK, "other_s"]].mean().groupby(unit).mean(),
+        own_s=steps.groupby("step")[[*COMPUTE, "other_s"]].mean().groupby(unit).mean(),
     )
 
 
@@ -116,11 +116,9 @@ def late_ranks(steps: pd.DataFrame, waiting: Waiting) -> list[dict[str, Any]]:
     if steps["step"].nunique() < FEWEST_STEPS:
         return []
     least_s = max(LEAST_LATE_S, LEAST_LATE_SHARE * float(waiting.step_s.median()))
-    work_s = steps[OWN_WORK].sum(axis=1)
-    excess_s = [
-        _excess(_by_rank(steps, values)) for values in (*(steps[phase] for phase in OWN_WORK), work_s)
-    ]
-    typical_s = pd.DataFrame([each.median() for each in excess_s], index=[*OWN_WORK, "work_s"])
+    work_s = steps[COMPUTE].sum(axis=1)
+    excess_s = [_excess(_by_rank(steps, values)) for values in (*(steps[phase] for phase in COMPUTE), work_s)]
+    typical_s = pd.DataFrame([each.median() for each in excess_s], index=[*COMPUTE, "work_s"])
     in_most_steps_s = pd.DataFrame([each.quantile(1 - MOST_STEPS) for each in excess_s]).max()
     waited_for_s = -_excess(waiting.by_rank_s).median()
     stands_out = (in_most_steps_s > least_s) & (waited_for_s > typical_s.max() / 2)
@@ -130,8 +128,8 @@ def late_ranks(steps: pd.DataFrame, waiting: Waiting) -> list[dict[str, Any]]:
             "rank": int(rank),
             "host": hosts[rank],
             "late_s": float(typical_s.loc["work_s", rank]),
-            "phase": str(typical_s.loc[OWN_WORK, rank].idxmax()).removesuffix("_s"),
-            "phase_late_s": float(typical_s.loc[OWN_WORK, rank].max()),
+            "phase": str(typical_s.loc[COMPUTE, rank].idxmax()).removesuffix("_s"),
+            "phase_late_s": float(typical_s.loc[COMPUTE, rank].max()),
         }
         for rank in stands_out.index[stands_out]
     ]
@@ -142,8 +140,8 @@ def lateness_remarks(row: dict[str, Any]) -> list[str]:
     """A sentence for each late rank of a cell's row: where it is late, and what that costs the others."""
     return [
         f"Rank {late['rank']} (host {late['host']}) is late in {row['cell']}: its own work takes "
-        f"{_ms(late['late_s'])} a step longer than the other ranks', {_ms(late['phase_late_s'])} of it in "
-        f"{PHASES[late['phase']]}. The other ranks wait {_ms(row['wait_s'])} a step for it; exposed "
+        f"{_ms(late['late_s'])} a step longer than the other ranks' ({PHASES[late['phase']]}: "
+        f"{_ms(late['phase_late_s'])}). The other ranks wait {_ms(row['wait_s'])} a step for it; exposed "
         f"communication is {_ms(row['exposed_comm_s'])}."
         for late in row["late_ranks"] or []
     ]

@@ -16,12 +16,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Floats, median_interval, paired_ratio, unpaired_ratio
-from analysis.lateness import Waiting, late_ranks, slowest_rank_s, split_waiting
+from analysis.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
 from distsqz.runs import Run
 from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
 from distsqz.theory.parameter_server import full_duplex_s, traffic_by_host
 
-COMPUTE = ["data_s", "forward_s", "backward_s", "optimizer_s"]
 PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimizer_s", "other_s"]
 """What a step's time is made of, in the order of the step."""
 

@@ -205,7 +205,7 @@ def test_the_report_names_the_late_rank_beside_what_communication_takes(
     report.main(report.Options(run=(str(late),)))
     assert (
         "Rank 1 (host b) is late in squeezenet-ddp-w2: its own work takes 100 ms a step longer than the "
-        "other ranks', 100 ms of it in the forward pass. The other ranks wait 100 ms a step for it; exposed "
+        "other ranks' (forward pass: 100 ms). The other ranks wait 100 ms a step for it; exposed "
         "communication is 4.0 ms."
     ) in capsys.readouterr().out
     report.main(report.Options(run=(str(on_time),)))
