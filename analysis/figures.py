@@ -1,4 +1,7 @@
-"""The report's figure: for each cell, the bytes that a rank sends a step and where the step's time goes."""
+"""The report's figure: for each cell, the bytes that a rank sends a step and where the step's time goes.
+
+It shows the numbers of the report's table: the same bytes, step times and intervals.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,17 @@ PART_COLOURS = {
     "data_s": "#b9c4cf",
     "forward_s": "#7fa8d1",
     "backward_s": "#2f6ca8",
+    "wait_s": "#f4cf73",
     "exposed_comm_s": "#e8743b",
     "optimizer_s": "#5b4a8a",
     "other_s": "#dedede",
 }
-"""Computation in blues, so that communication stands out."""
+"""Computation in blues, so that communication and waiting stand out."""
 
-PART_NAMES = {part: part.removesuffix("_s") for part in PARTS} | {"exposed_comm_s": "exposed communication"}
+PART_NAMES = {part: part.removesuffix("_s") for part in PARTS} | {
+    "wait_s": "waiting for the last rank",
+    "exposed_comm_s": "exposed communication",
+}
 
 TCP_COLOUR, PREDICTED_COLOUR = "#e8743b", "#f6c9b3"
 INK, GRID = "#24292f", "#d9dee3"
@@ -55,19 +62,23 @@ def draw(cells: Sequence[CellTable], path: Path) -> None:
         RequestError: `path` cannot be written.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 1.9 + 0.62 * len(cells)), facecolor="white", layout="constrained")
-        sizes, times = figure.subplots(1, 2, sharey=True, width_ratios=[2, 3])
-        rows = range(len(cells))
-        sizes.set_yticks(rows, [_label(cell) for cell in cells])
-        sizes.invert_yaxis()
-        _draw_bytes(sizes, cells)
-        _draw_times(times, cells)
         try:
-            figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure(cells).savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
             raise RequestError(
                 f"--figure {path}: cannot be written ({error.strerror}); name a file in an existing directory"
             ) from error
+
+
+def figure(cells: Sequence[CellTable]) -> Figure:
+    """The figure: a row a cell, bytes in the left axes, step times in the right ones."""
+    drawn = Figure(figsize=(11, 1.9 + 0.62 * len(cells)), facecolor="white", layout="constrained")
+    sizes, times = drawn.subplots(1, 2, sharey=True, width_ratios=[2, 3])
+    sizes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
+    sizes.invert_yaxis()
+    _draw_bytes(sizes, cells)
+    _draw_times(times, cells)
+    return drawn
 
 
 def _label(cell: CellTable) -> str:
@@ -101,17 +112,30 @@ def _draw_bytes(axes: Any, cells: Sequence[CellTable]) -> None:
 
 
 def _draw_times(axes: Any, cells: Sequence[CellTable]) -> None:
-    longest = max((cell.parts_s.sum() for cell in cells), default=0.0)
+    """The table's step time of each cell with its interval, cut in proportion to what each part takes."""
+    steps_ms = [(cell.row["step_s"] or 0.0) * 1e3 for cell in cells]
     left = [0.0] * len(cells)
     for part in PARTS:
-        widths = [float(cell.parts_s.fillna(0.0)[part]) * 1e3 for cell in cells]
+        widths = [
+            step_ms * float(cell.shares.fillna(0.0)[part])
+            for step_ms, cell in zip(steps_ms, cells, strict=True)
+        ]
         axes.barh(range(len(cells)), widths, left=left, height=0.55, color=PART_COLOURS[part])
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    for row, total in enumerate(left):
-        text = f"{total:,.0f} ms" if total >= 100 else f"{total:.1f} ms"
-        _note(axes, text if total else UNKNOWN, total, row)
-    axes.set_xlim(0, longest * 1e3 * 1.14 or 1)
-    axes.set_title("Step time by part, ms (mean over steps and ranks)", loc="left", fontsize=11)
+    longest = 0.0
+    for row, (step_ms, cell) in enumerate(zip(steps_ms, cells, strict=True)):
+        end = step_ms
+        if cell.row["step_s_ci95"]:
+            low, end = (each * 1e3 for each in cell.row["step_s_ci95"])
+            interval = [[step_ms - low], [end - step_ms]]
+            axes.errorbar(step_ms, row, xerr=interval, color=INK, capsize=3, linewidth=1)
+        text = f"{step_ms:,.0f} ms" if step_ms >= 100 else f"{step_ms:.1f} ms"
+        _note(axes, text if step_ms else UNKNOWN, end, row)
+        longest = max(longest, end)
+    axes.set_xlim(0, longest * 1.14 or 1)
+    axes.set_title(
+        "Step time with its 95% interval, ms, and each part's share of it", loc="left", fontsize=11
+    )
     axes.grid(axis="x")
     axes.tick_params(labelleft=False)
     handles = [Patch(color=PART_COLOURS[part], label=PART_NAMES[part]) for part in PARTS]

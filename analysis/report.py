@@ -14,6 +14,7 @@ import tyro
 
 from analysis.comparisons import compare_all, compare_strategies
 from analysis.formats import Format, prose, ratio, render, to_json
+from analysis.lateness import lateness_remarks
 from analysis.shipments import is_deployment, shipments_report
 from analysis.tables import (
     VIEWS,
@@ -46,6 +47,8 @@ CELL_COLUMNS = [
     "compute_s",
     "exposed_comm_s",
     "comm_share",
+    "wait_s",
+    "wait_share",
     "samples_per_s",
     "busbw_bytes_per_s",
 ]
@@ -327,6 +330,7 @@ def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
     ending = _ending(run, rows)
     lines = [ending] if ending else []
     lines += dict.fromkeys(_setting(row) for row in rows)
+    lines += chain.from_iterable(map(lateness_remarks, rows))
     if any(row.get("interface") == "lo" for row in rows):
         lines.append(
             "The network was loopback: byte counts are real, but step times show this machine "

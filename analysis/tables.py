@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Floats, median_interval
+from analysis.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
 from distsqz.runs import Run
 from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
 from distsqz.theory.parameter_server import full_duplex_s, traffic_by_host
 
-COMPUTE = ["data_s", "forward_s", "backward_s", "optimizer_s"]
-PARTS = ["data_s", "forward_s", "backward_s", "exposed_comm_s", "optimizer_s", "other_s"]
-"""What a step's wall time is made of, in the order of the step."""
+PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimizer_s", "other_s"]
+"""What a step's time is made of, in the order of the step."""
 
 VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes", "wire_tx_bytes"]
 """The five views of the bytes that a rank sends; the last is for emulated hosts only."""
@@ -40,9 +40,10 @@ class CellTable:
     row: dict[str, Any]
     """Every key of the cell in run.json, and what was measured."""
     step_s: pd.Series[float]
-    """By step: the wall time of the slowest rank, or their mean where they do not make steps together."""
-    parts_s: pd.Series[float]
-    """By part of `PARTS`: its mean over steps and ranks."""
+    """By step: the wall time of the slowest rank, or the mean of ranks that do not make steps together.
+    With a parameter server the rank that is the slowest in a block stands for all of its steps."""
+    shares: pd.Series[float]
+    """By part of `PARTS`: its share of the time of all ranks and steps; NaN where it is unknown."""
     entry: dict[str, Any]
     """The cell's entry in run.json: its options, and what it ran on."""
     environment: dict[str, Any]
@@ -167,8 +168,12 @@ def _read_cell(
 ) -> CellTable:
     by_step = steps.groupby("step")
     together = makes_steps_together(cell)
-    step_s = by_step["wall_s"].max() if together else by_step["wall_s"].mean()
+    # With a parameter server a rank's waits may fall into another step than the other ranks' do.
+    block_steps = (cell.get("block_steps") or 1) if cell.get("servers") else 1
+    step_s = slowest_rank_s(steps, block_steps) if together else by_step["wall_s"].mean()
     compute_s = steps[COMPUTE].sum(axis=1).groupby(steps["step"]).mean()
+    waiting = split_waiting(steps, block_steps) if together else None
+    shares = _shares(steps, waiting)
     exposed_comm_s = by_step["exposed_comm_s"].mean()
     typical_s = step_s
     if cell.get("servers"):
@@ -193,8 +198,11 @@ def _read_cell(
         "step_s": _number(typical_s.median()),
         "step_s_ci95": _interval(median_interval(_floats(typical_s))),
         "compute_s": _number(compute_s.median()),
-        "exposed_comm_s": _number(exposed_comm_s.median()),
-        "comm_share": _share_of_wall(steps, "exposed_comm_s"),
+        "exposed_comm_s": _number((waiting.transfer_s if waiting else exposed_comm_s).median()),
+        "comm_share": _number(shares["exposed_comm_s"]),
+        "wait_s": _number(waiting.others_s.median()) if waiting else None,
+        "wait_share": _number(shares["wait_s"]),
+        "late_ranks": late_ranks(steps, waiting) if waiting else None,
         "samples_per_s": _samples_per_s(steps, step_s, together),
         "comm_s": comm_s,
         "bound_s": bound_s,
@@ -210,7 +218,15 @@ def _read_cell(
         "dropped_share": _number(updates["dropped"].mean()),
         "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
     }
-    return CellTable(run_id, row, step_s, steps[PARTS].mean(), cell, environment)
+    return CellTable(run_id, row, step_s, shares, cell, environment)
+
+
+def _shares(steps: pd.DataFrame, waiting: Waiting | None) -> pd.Series[float]:
+    """By part of `PARTS`: its share of the ranks' time; waiting within communication if not told apart."""
+    if waiting:
+        return waiting.shares.reindex(PARTS)
+    shares = {part: _share_of_wall(steps, part) for part in PARTS if part in steps}
+    return pd.Series(shares, dtype=float).reindex(PARTS)
 
 
 def _wire_vs_tcp(cell: dict[str, Any], means: dict[str, float | None]) -> float | None:

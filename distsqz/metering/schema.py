@@ -36,7 +36,7 @@ class StepRecord:
     """From the start of the backward pass until this rank's own gradients are ready."""
     exposed_comm_s: float | None
     """From there until the synchronised gradients are back; with a parameter server, waits for parameters, in
-    the forward pass and at the end of a block."""
+    the forward pass and at the end of a block. Waiting for ranks that are late is in it."""
     optimizer_s: float
     other_s: float
     """What is left of wall_s: next to nothing; with a parameter server, what was done between two steps while

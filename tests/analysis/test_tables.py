@@ -49,18 +49,19 @@ def test_a_step_takes_as_long_as_its_slowest_rank_and_warm_up_is_left_out(tmp_pa
     assert row["step_s"] == 2.0
     assert row["step_s_ci95"] == [2.0, 5.0]
     assert row["compute_s"] == pytest.approx(0.5 * 1.5)
-    assert row["exposed_comm_s"] == pytest.approx(0.4 * 1.5)
+    assert row["exposed_comm_s"] == pytest.approx(0.4 * 1.0)
     assert row["samples_per_s"] == pytest.approx(3 * 2 * 16 / 9.0)
 
 
-def test_shares_are_of_the_summed_wall_time(tmp_path: Path) -> None:
+def test_shares_are_of_the_slowest_rank_s_time(tmp_path: Path) -> None:
     of = cell()
     records = [
         step(of, 0, 1, 1.0, exposed_comm_s=0.5, sched_wait_s=0.2),
         step(of, 1, 1, 3.0, exposed_comm_s=0.5, sched_wait_s=0.0),
     ]
     row = read_one(tmp_path, of, records)
-    assert row["comm_share"] == pytest.approx(1 / 4)
+    assert row["comm_share"] == pytest.approx(0.5 / 3)
+    assert row["wait_share"] == pytest.approx((2 + 0) / 2 / 3)
     assert row["sched_wait_share"] == pytest.approx(0.2 / 4)
 
 
@@ -117,7 +118,15 @@ def test_what_could_not_be_read_is_none_and_not_zero(tmp_path: Path) -> None:
     columns = ["tcp_tx_bytes", "predicted_tx_bytes", "nic_tx_bytes", "sched_wait_s", "exposed_comm_s"]
     row = read_one(tmp_path, of, steps(of, [1.0] * 4, **dict.fromkeys(columns)))
     names = ["tcp_tx_bytes", "predicted_tx_bytes", "tcp_vs_predicted", "nic_tx_bytes", "exposed_comm_s"]
-    names += ["comm_share", "sched_wait_share", "busbw_bytes_per_s", "accuracy"]
+    names += [
+        "comm_share",
+        "wait_s",
+        "wait_share",
+        "late_ranks",
+        "sched_wait_share",
+        "busbw_bytes_per_s",
+        "accuracy",
+    ]
     names += ["wire_tx_bytes", "wire_vs_tcp", "goodput_bytes_per_s", "busbw_vs_goodput", "rtt_us"]
     assert {name: row[name] for name in names} == dict.fromkeys(names)
     assert row["step_s"] == 1.0
@@ -193,7 +202,16 @@ def test_a_cell_without_steps_keeps_its_description_and_has_no_figures(tmp_path:
         "step_s_ci95",
         "compute_s",
     ]
-    measured += ["exposed_comm_s", "comm_share", "samples_per_s", "busbw_bytes_per_s", "sched_wait_share"]
+    measured += [
+        "exposed_comm_s",
+        "comm_share",
+        "wait_s",
+        "wait_share",
+        "late_ranks",
+        "samples_per_s",
+        "busbw_bytes_per_s",
+        "sched_wait_share",
+    ]
     assert {name: row[name] for name in measured} == dict.fromkeys(measured)
 
 
