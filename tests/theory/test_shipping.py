@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsqz.theory.shipping import ClientLink, shipping_bound, wire_bytes
@@ -102,6 +102,7 @@ def acted_out(frames: list[int], head: TokenBucket, clients: list[ClientLink]) -
     )
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 600),
     st.integers(100, FRAME_BYTES),
