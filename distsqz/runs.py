@@ -33,6 +33,7 @@ from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
 from distsqz.run_entries import checked
+from distsqz.training.checkpoint_names import checkpoint_name
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
 
@@ -134,12 +135,12 @@ class RunWriter:
         self._write_meta()
 
     def save_checkpoint(self, cell: str, step: int, checkpoint: bytes) -> None:
-        """Keeps a checkpoint's content as `checkpoints/<cell>-step-<step>.pt`."""
+        """Keeps a checkpoint's content as `checkpoints/<cell>-step-<step>.pt`; a long cell is shortened."""
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
-        part = folder / f".{cell}.part"
+        part = folder / ".checkpoint.part"
         part.write_bytes(checkpoint)
-        part.replace(folder / f"{cell}-step-{step:08d}.pt")
+        part.replace(folder / checkpoint_name(cell, step))
 
     def append(self, table: str, records: Iterable[Record]) -> None:
         """Takes records for a table; they reach the disk with the next flush."""
