@@ -104,7 +104,7 @@ class Options:
     format: Format = "table"
     """json has everything, csv the cells only."""
     figure: Path | None = None
-    """Also draw bytes and step times into this .svg or .png file."""
+    """Also draw bytes and step times of runs that trained into this .svg or .png file."""
     debug: bool = False
     """Print tracebacks."""
 
@@ -369,6 +369,8 @@ def _find_run(name: str, root: Path) -> Path:
     for run in runs_under(root)[0]:
         if run.run_id == name:
             return run.path
+    if os.path.isdir(name):  # noqa: PTH112 - likewise
+        return Path(name)  # Run says why it is none
     raise RequestError(
         f"RUN {name}: neither a run directory nor the id of a run under --runs {root}; "
         "leave it out for the newest"

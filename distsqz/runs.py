@@ -310,14 +310,30 @@ def _reason(error: BaseException) -> str:
 
 
 def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
-    """Every run in a directory of `root`, also where a symlink leads to it, once; and why others are none."""
+    """Every run in a directory of `root`, also where a symlink leads to it, once; and why others are none.
+
+    Raises:
+        RequestError: `root` cannot be read.
+    """
+    try:
+        directories = sorted(root.iterdir()) if root.exists() else []
+    except OSError as error:
+        raise RequestError(f"{root}: cannot be read ({_reason(error)}); name a directory of runs") from error
     runs, others = [], []
-    for path in dict.fromkeys(file.parent.resolve() for file in sorted(root.glob("*/run.json"))):
+    for path in dict.fromkeys(path.resolve() for path in directories if _may_be_run(path)):
         try:
             runs.append(Run(path))
         except RequestError as error:
             others.append(error)
     return runs, others
+
+
+def _may_be_run(path: Path) -> bool:
+    """Whether a run.json is in a directory, or nobody may look."""
+    try:
+        return (path / "run.json").is_file()
+    except PermissionError:
+        return True
 
 
 def newest_run(root: Path) -> Path:

@@ -340,6 +340,9 @@ def test_the_figure_may_be_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "words"),
     [
         (["nowhere"], "RUN nowhere: neither a run directory nor the id of a run"),
+        (["x" * 5000], "neither a run directory nor the id of a run"),
+        (["/"], "/: not a run directory (No such file or directory)"),
+        (["--runs", "/dev/null"], "/dev/null: cannot be read (Not a directory)"),
         (["--figure", "figure.bmp"], "--figure figure.bmp: must end in .svg or .png"),
         (["--figure", "/nonexistent/figure.svg"], "--figure /nonexistent/figure.svg: cannot be written"),
         (["--format", "yaml"], "--format"),
@@ -347,7 +350,7 @@ def test_the_figure_may_be_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[s
 )
 def test_a_wrong_request_exits_with_2_and_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
     write_pair(tmp_path)
-    ended = command(*arguments, "--runs", tmp_path)
+    ended = command("--runs", tmp_path, *arguments)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert words in ended.stderr
