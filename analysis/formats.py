@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from textwrap import fill
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +37,8 @@ def render(frame: pd.DataFrame, fmt: Format, title: str | None = None) -> str:
         return _as_csv(frame)
     if fmt == "json":
         return to_json(frame.to_dict("records"))
-    return _PRINTERS[fmt](_humanise(frame), _alignments(frame), title)
+    text = _humanise(frame).map(_escaped, fmt=fmt).rename(columns=lambda name: _escaped(name, fmt))
+    return _PRINTERS[fmt](text, _alignments(frame), title)
 
 
 def to_json(value: Any) -> str:
@@ -46,8 +48,7 @@ def to_json(value: Any) -> str:
 
 def prose(lines: list[str], fmt: Format) -> str:
     """Paragraphs to stand beside tables of the same format."""
-    if fmt == "latex":
-        lines = [line.translate(_LATEX_ESCAPES) for line in lines]
+    lines = [_escaped(line, fmt) for line in lines]
     return ("\n" if fmt == "table" else "\n\n").join(lines)
 
 
@@ -69,11 +70,12 @@ def _is_null(value: Any) -> bool:
 
 def _as_csv(frame: pd.DataFrame) -> str:
     # Not frame.to_csv: on the way there, an integer beside a null would become a float.
-    page = io.StringIO()
-    writer = csv.writer(page, lineterminator="\n")
+    lines: list[str] = []
+    # The writer quotes the characters of its line terminator only, and a lone \r ends a line as \n does.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
     writer.writerow(frame.columns)
     writer.writerows([_flat(value) for value in row] for row in frame.itertuples(index=False, name=None))
-    return page.getvalue().rstrip("\n")
+    return "\n".join(line.removesuffix("\r\n") for line in lines)
 
 
 def _flat(value: Any) -> Any:
@@ -88,6 +90,16 @@ def _humanise(frame: pd.DataFrame) -> pd.DataFrame:
         header, show = _unit(str(name), values)
         columns[header] = [_show(value, show) for value in values]
     return pd.DataFrame(columns, dtype=str)
+
+
+def _escaped(text: str, fmt: Format) -> str:
+    """Text that the format shows as it is; a line break or another control character as Python writes it."""
+    printable = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+    if fmt == "latex" and printable.startswith(("[", "*")):  # would be an argument of the row's end before it
+        return "{}" + printable.translate(_LATEX_ESCAPES)
+    return printable.translate(_ESCAPES.get(fmt, {}))
 
 
 def _show(value: Any, show: Callable[[float], str]) -> str:
@@ -182,7 +194,10 @@ def _as_markdown(text: pd.DataFrame, alignments: list[Literal["left", "right"]],
 
 def _as_latex(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
     return text.to_latex(
-        index=False, escape=True, caption=title, column_format="".join(side[0] for side in alignments)
+        index=False,
+        escape=False,
+        caption=title and _escaped(title, "latex"),
+        column_format="".join(side[0] for side in alignments),
     ).rstrip("\n")
 
 
@@ -196,3 +211,7 @@ _LATEX_ESCAPES = str.maketrans(
         "^": r"\textasciicircum{}",
     }
 )
+_MARKDOWN_ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\|<*"})
+"""What would end a cell, begin a tag or be swallowed; an underscore within a word is shown as it is."""
+
+_ESCAPES = {"latex": _LATEX_ESCAPES, "markdown": _MARKDOWN_ESCAPES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from analysis.tables import (
 from distsqz.cli import run_command
 from distsqz.errors import RequestError
 from distsqz.lab.rate import format_rate
-from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, Run, newest_run
+from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, Run, newest_run, runs_under
 
 FIGURE_SUFFIXES = (".svg", ".png")
 
@@ -105,7 +106,7 @@ class Options:
     format: Format = "table"
     """json has everything, csv the cells only."""
     figure: Path | None = None
-    """Also draw bytes and step times into this .svg or .png file."""
+    """Also draw bytes and step times of runs that trained into this .svg or .png file."""
     debug: bool = False
     """Print tracebacks."""
 
@@ -118,6 +119,8 @@ def main(options: Options) -> None:
     if any(map(is_deployment, runs)):
         if not all(map(is_deployment, runs)):
             raise RequestError("RUN: some deployed and some trained; report on them apart")
+        if options.figure:
+            raise RequestError(f"--figure {options.figure}: draws runs that trained; leave it out for these")
         print(shipments_report(runs, options.format))
         return
     cells = [read_cells(run) for run in runs]
@@ -129,13 +132,18 @@ def main(options: Options) -> None:
 
 
 def find_runs(names: Sequence[str], root: Path) -> list[Run]:
-    """The runs named, each once, or the newest under `root`.
+    """The runs named, each once, or the newest under `root`; copies are left out, and named on stderr.
 
     Raises:
         RequestError: there is no such run.
     """
     paths = [_find_run(name, root) for name in names] or [newest_run(root)]
-    return [Run(path) for path in dict.fromkeys(path.resolve() for path in paths)]
+    by_id: dict[str, Run] = {}
+    for run in [Run(path) for path in dict.fromkeys(path.resolve() for path in paths)]:
+        first = by_id.setdefault(run.run_id, run)
+        if first is not run:
+            print(f"left out {run.path}: the same run as {first.path}", file=sys.stderr)
+    return list(by_id.values())
 
 
 def print_report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -> None:
@@ -161,11 +169,12 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
             {
                 "path": str(run.path),
                 **_without(run.meta, "cells"),
+                "warnings": _faults(run, [cell.row for cell in of_run]),
                 "links": links[run.run_id],
                 "shards": shards[run.run_id],
                 "staleness": stale[run.run_id],
             }
-            for run in runs
+            for run, of_run in zip(runs, cells, strict=True)
         ]
         return to_json(
             {"runs": entries, "cells": rows, "comparisons": comparisons, "strategy_comparisons": strategies}
@@ -328,7 +337,7 @@ def remarks(runs: Sequence[Run], cells: Sequence[list[CellTable]]) -> list[str]:
 def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
     rows = [cell.row for cell in cells]
     ending = _ending(run, rows)
-    lines = [ending] if ending else []
+    lines = [*([ending] if ending else []), *_faults(run, rows)]
     lines += dict.fromkeys(_setting(row) for row in rows)
     lines += chain.from_iterable(map(lateness_remarks, rows))
     if any(row.get("interface") == "lo" for row in rows):
@@ -369,9 +378,15 @@ def _setting(row: dict[str, Any]) -> str:
 
 
 def _find_run(name: str, root: Path) -> Path:
+    """A run's directory, by its path, by its name under `root`, or by the id of a run that was renamed."""
     for path in (Path(name), root / name):
-        if (path / "run.json").is_file():
+        if os.path.isfile(path / "run.json"):  # noqa: PTH113 - unlike Path's, does not raise for any name
             return path
+    for run in runs_under(root)[0]:
+        if run.run_id == name:
+            return run.path
+    if os.path.isdir(name):  # noqa: PTH112 - likewise
+        return Path(name)  # Run says why it is none
     raise RequestError(
         f"RUN {name}: neither a run directory nor the id of a run under --runs {root}; "
         "leave it out for the newest"
@@ -450,16 +465,24 @@ def _ending(run: Run, rows: list[dict[str, Any]]) -> str | None:
     planned = sum(row["planned_steps"] or 0 for row in rows)
     progress = f"{done:,} of {planned:,} measured steps" if planned else f"{done:,} measured steps"
     endings = {
-        FAILED: f"The run failed after {progress}: {_error_line(run.meta.get('error'))}",
+        FAILED: f"The run failed after {progress}: {run.error_text or 'no reason was written'}",
         INTERRUPTED: f"The run was interrupted after {progress}.",
         RUNNING: f"The run has done {progress}; it is still going, or was killed.",
     }
     return None if status == COMPLETE else endings.get(status, f"The run ended as {status!r}.")
 
 
-def _error_line(error: Any) -> str:
-    text = error["text"] if isinstance(error, dict) else error
-    return str(text or "no reason was written").splitlines()[0]
+def _faults(run: Run, rows: list[dict[str, Any]]) -> list[str]:
+    """What is missing of a run, although it may have completed."""
+    lines = run.faults()
+    if run.meta["status"] == COMPLETE:
+        lines += [
+            f"Warning: the run completed, but {row['cell']} has {row['steps']:,} of {row['planned_steps']:,} "
+            "measured steps."
+            for row in rows
+            if row["planned_steps"] is not None and row["steps"] < row["planned_steps"]
+        ]
+    return lines
 
 
 def _oversubscription(rows: list[dict[str, Any]]) -> str:

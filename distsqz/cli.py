@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol, TextIO, TypeVar
 
 import tyro
 
@@ -35,8 +36,10 @@ Options = TypeVar("Options", bound=HasDebug)
 def run_command(main: Callable[[Options], None], options_type: type[Options], description: str) -> None:
     """Parses the command line into `options_type`, calls `main` and exits with the right status.
 
-    SIGTERM is treated as Ctrl-C: both reach `main` as KeyboardInterrupt.
+    SIGTERM is treated as Ctrl-C: both reach `main` as KeyboardInterrupt. Output that nobody reads is no
+    error: stdout may be closed, or its reader may leave early (`| head`).
     """
+    _replace_closed_streams()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its jobs in the background ignore SIGINT
         signal.signal(number, _interrupt)
     options = None
@@ -44,9 +47,9 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
         options = parse(options_type, description)
         main(options)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output went away, which is its right; Python would complain at exit without this.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # --help, or the status of a command that this one has run
+        _flush(sys.stdout)
+        raise
     except KeyboardInterrupt:
         _say("interrupted", options)
         _leave(INTERRUPTED)
@@ -57,21 +60,51 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
         _say(f"error: {error}", options)
         _leave(RUN_FAILED)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left(sys.stdout):
+            _flush(sys.stdout)
+            return
         reason = (str(error).splitlines() or [""])[0]
         _say(f"error: {type(error).__name__}: {reason} (--debug shows where)", options)
         _leave(RUN_FAILED)
 
 
 def _leave(status: int) -> None:
-    """Exits; at once where Ray was at work: what it was cut short in can crash a Python that winds up.
+    """Exits with a status; at once if Ray was loaded, whose interrupted threads can crash Python's shutdown.
 
-    All that is to last has been written by now, and Ray was shut down.
+    All results are on disk by now, and Ray has been shut down.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
     if "ray" in sys.modules:
         os._exit(status)
     sys.exit(status)
+
+
+def _replace_closed_streams() -> None:
+    """Puts /dev/null where a standard stream was closed (`>&-`), so that no other file gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
+
+
+def _flush(stream: TextIO) -> None:
+    """Writes out what is left in a stream, or discards it: at exit, Python would complain of a failure."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _reader_has_left(stream: TextIO) -> bool:
+    """Whether a stream is a pipe, a socket or a terminal whose other end is closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def parse(options_type: type[Options], description: str) -> Options:
@@ -109,9 +142,11 @@ def _first_section(box: str) -> str:
 
 
 def _say(line: str, options: HasDebug | None) -> None:
-    if options is not None and options.debug:
-        traceback.print_exc()
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # there is no one to tell
+        if options is not None and options.debug:
+            traceback.print_exc()
+        print(line, file=sys.stderr)
+    _flush(sys.stderr)
 
 
 def _interrupt(_signum: int, _frame: object) -> None:

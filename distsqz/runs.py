@@ -15,10 +15,11 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import typing
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,12 +33,17 @@ from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
 from distsqz.metering.cores import cores_of_this_host, cpu_quota
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
+from distsqz.run_entries import checked
+from distsqz.training.checkpoint_names import checkpoint_name
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
 
 # Rewriting a table costs time that grows with the run. Waiting this many times the last write's duration
 # before the next one keeps writing at one percent of the writer's time, however long the run.
 WRITE_SPACING = 100
+
+RUN_ID = b"run_id"
+"""Key of a table's metadata that holds the id of the run it belongs to."""
 
 
 @functools.cache
@@ -65,9 +71,9 @@ class RunWriter:
         self._pending: dict[str, list[Record]] = defaultdict(list)
         self._unsaved: set[str] = set()
         self._next_flush = 0.0
-        self._write_meta()
         for name in TABLES:
             self._write_table(name)
+        self._write_meta()  # with which the directory is a run, and so last
 
     @classmethod
     def create(
@@ -130,12 +136,12 @@ class RunWriter:
         self._write_meta()
 
     def save_checkpoint(self, cell: str, step: int, checkpoint: bytes) -> None:
-        """Keeps a checkpoint's content as `checkpoints/<cell>-step-<step>.pt`."""
+        """Keeps a checkpoint's content as `checkpoints/<cell>-step-<step>.pt`; a long cell is shortened."""
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
-        part = folder / f".{cell}.part"
+        part = folder / ".checkpoint.part"
         part.write_bytes(checkpoint)
-        part.replace(folder / f"{cell}-step-{step:08d}.pt")
+        part.replace(folder / checkpoint_name(cell, step))
 
     def append(self, table: str, records: Iterable[Record]) -> None:
         """Takes records for a table; they reach the disk with the next flush."""
@@ -152,6 +158,7 @@ class RunWriter:
         with ignored_interrupts():
             try:
                 self._flush_now()
+                self._meta["rows"] = {name: table.num_rows for name, table in self._written.items()}
             finally:
                 self._write_meta()
 
@@ -177,7 +184,7 @@ class RunWriter:
 
     def _write_table(self, name: str) -> None:
         part = self.path / f".{name}.parquet.part"
-        pq.write_table(self._written[name], part)
+        pq.write_table(self._written[name].replace_schema_metadata({RUN_ID: self._meta["run_id"]}), part)
         part.replace(self.path / f"{name}.parquet")
 
     def _write_meta(self) -> None:
@@ -193,54 +200,160 @@ class Run:
         """Opens `path`.
 
         Raises:
-            RequestError: there is no run at `path`, or it was written by a newer distsqz.
+            RequestError: there is no run at `path`, its run.json is damaged, or a newer distsqz wrote it.
         """
         self.path = path
         try:
             self.meta: dict[str, Any] = json.loads((path / "run.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RequestError(
-                f"{path}: not a run directory ({error}); name one that holds a run.json"
+                f"{path}: not a run directory ({_reason(error)}); name one that holds a run.json"
             ) from error
         version = self.meta.get("schema_version") if isinstance(self.meta, dict) else None
         if version != SCHEMA_VERSION:
             raise RequestError(f"{path}: schema_version {version}, this distsqz reads {SCHEMA_VERSION}")
+        try:
+            self._entry = checked(self.meta)
+        except ValueError as error:
+            raise RequestError(f"{path}: run.json is damaged ({error})") from error
 
     @property
     def run_id(self) -> str:
         """The run's name: the time it started, its command, a random tail."""
-        return str(self.meta["run_id"])
+        return self._entry.run_id
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run started, with its time zone."""
+        return self._entry.started_at
 
     @property
     def cells(self) -> list[dict[str, Any]]:
         """What was measured: one entry a cell, as the session described it."""
         return list(self.meta["cells"])
 
+    @property
+    def error_text(self) -> str | None:
+        """Why the run failed, in one line; None if no reason was written."""
+        error = self._entry.error
+        text = error.get("text") if isinstance(error, dict) else error
+        return str(text).splitlines()[0] if text else None
+
     def table(self, name: str) -> pa.Table:
-        """One of the tables of `distsqz.metering.schema`; empty if nothing was written to it.
+        """One of the tables of `distsqz.metering.schema`; empty if it is missing (`faults` names it then).
 
         A run may be older than a nullable column or a table: nothing is known of what it would hold.
+
+        Raises:
+            RequestError: the table is damaged, or belongs to another run.
         """
-        path, schema = self.path / f"{name}.parquet", arrow_schema(name)
-        if not path.exists():
+        schema = arrow_schema(name)
+        table = self._read(name, pq.ParquetFile.read)
+        if table is None:
             return schema.empty_table()
-        table = pq.read_table(path)
         for column in schema:
-            if column.nullable and column.name not in table.column_names:
+            if column.name not in table.column_names and column.nullable:
                 table = table.append_column(column, pa.nulls(table.num_rows, column.type))
-        return table.select(schema.names)
+            self._check_column(name, table, column)
+        return table.select(schema.names).replace_schema_metadata(None)
+
+    def faults(self) -> list[str]:
+        """What is missing of the run's tables, in sentences; none for a run that is whole.
+
+        Raises:
+            RequestError: a table is damaged, or belongs to another run.
+        """
+        rows = {name: self._read(name, lambda file: file.metadata.num_rows) for name in TABLES}
+        missing = [f"{name}.parquet" for name, found in rows.items() if found is None]
+        lines = [
+            f"Warning: {name}.parquet has {rows[name]:,} of the {wanted:,} rows that the run wrote."
+            for name, wanted in self._entry.rows.items()
+            if rows.get(name) not in (None, wanted)
+        ]
+        if missing:
+            lines.append(f"Warning: the run has no {', no '.join(missing)}; what it held is unknown.")
+        return lines
+
+    def _read(self, name: str, read: Callable[[pq.ParquetFile], Any]) -> Any:
+        """What `read` takes from a table's file; None if there is no file."""
+        path = self.path / f"{name}.parquet"
+        try:
+            with path.open("rb") as content, pq.ParquetFile(content) as file:
+                owner = (file.schema_arrow.metadata or {}).get(RUN_ID, self.run_id.encode()).decode()
+                if owner != self.run_id:
+                    raise RequestError(f"{path}: belongs to run {owner}; put that of {self.run_id} back")
+                return read(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise RequestError(
+                f"{path}: cannot be read ({_reason(error)}); put the run's own file back, or remove this one"
+            ) from error
+
+    def _check_column(self, name: str, table: pa.Table, column: pa.Field) -> None:
+        fault = None
+        if column.name not in table.column_names:
+            fault = f"has no column {column.name}"
+        elif table.column_names.count(column.name) > 1:
+            fault = f"has {column.name} twice"
+        elif table[column.name].type != column.type:
+            fault = f"has {column.name} as {table[column.name].type}, not {column.type}"
+        elif table[column.name].null_count and not column.nullable:
+            fault = f"has no value in some rows of {column.name}"
+        if fault:
+            raise RequestError(f"{self.path / name}.parquet: {fault}; it is no table of this program")
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
+
+
+def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
+    """Every run in a directory of `root`, also where a symlink leads to it, once; and why others are none.
+
+    Raises:
+        RequestError: `root` cannot be read.
+    """
+    try:
+        directories = sorted(root.iterdir()) if root.exists() else []
+    except OSError as error:
+        raise RequestError(f"{root}: cannot be read ({_reason(error)}); name a directory of runs") from error
+    runs, others = [], []
+    for path in dict.fromkeys(path.resolve() for path in directories if _may_be_run(path)):
+        try:
+            runs.append(Run(path))
+        except RequestError as error:
+            others.append(error)
+    return runs, others
+
+
+def _may_be_run(path: Path) -> bool:
+    """Whether a run.json is in a directory, or nobody may look."""
+    try:
+        return (path / "run.json").is_file()
+    except PermissionError:
+        return True
 
 
 def newest_run(root: Path) -> Path:
-    """The run under `root` that was started last.
+    """The run under `root` that was started last; what is no run is skipped, and named on stderr.
 
     Raises:
         RequestError: there is none.
     """
-    runs = sorted(path.parent for path in root.glob("*/run.json"))
+    runs, others = runs_under(root)
+    reasons = "; ".join(map(str, others))
     if not runs:
-        raise RequestError(f"{root}: no run there yet; make one with launch/ddp.py or launch/compare.py")
-    return runs[-1]
+        raise RequestError(
+            f"{root}: no run there yet; make one with launch/ddp.py or launch/compare.py"
+            + (f" (skipped: {reasons})" if others else "")
+        )
+    if others:
+        print(f"skipped: {reasons}", file=sys.stderr)
+    # Of a run and its copies, the one that has its own name.
+    return max(runs, key=lambda run: (run.started_at, run.path.name == run.run_id)).path
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

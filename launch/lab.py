@@ -107,6 +107,8 @@ Command = (
 
 def main(command: Command, words: list[str]) -> None:
     """Does what was asked; `words` stood after `--`."""
+    if words and not isinstance(command, Run | Ssh):
+        raise RequestError(f"-- {' '.join(words)}: only run and ssh take a command; leave it out")
     become_root(command.name)
     match command:
         case Up():

@@ -1,16 +1,46 @@
-"""The run directory, whatever becomes of a write."""
+"""The run directory, whatever becomes of a write, and whatever is found in it when it is read."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distsqz.metering.schema import EvaluationRecord
-from distsqz.runs import INTERRUPTED, Run, RunWriter
+from distsqz.errors import RequestError
+from distsqz.metering.schema import TABLES, EvaluationRecord
+from distsqz.runs import COMPLETE, INTERRUPTED, Run, RunWriter, newest_run
 
 RECORD = EvaluationRecord(cell="c", step=1, samples_seen=8, bytes_so_far=None, accuracy=0.5, loss=1.0)
+TRAINED = {"cell": "c", "model": "m", "strategy": "ddp", "world_size": 2}
+SHIPPED = {"cell": "c", "kind": "shipment", "model": "m", "file_bytes": 8, "clients": 2}
+
+
+def whole_run(root: Path, cell: dict[str, Any] = TRAINED, records: int = 2) -> Run:
+    """A run that completed, with so many evaluations."""
+    writer = RunWriter.create(root, "test", [], {}, [cell])
+    writer.append("evaluations", [RECORD] * records)
+    writer.finish(COMPLETE)
+    return Run(writer.path)
+
+
+def edited(run: Run, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """The directory of a run whose run.json was changed."""
+    meta = json.loads((run.path / "run.json").read_text())
+    edit(meta)
+    (run.path / "run.json").write_text(json.dumps(meta))
+    return run.path
+
+
+def started(run: Run, when: str) -> Path:
+    """The directory of a run that claims to have started then."""
+    return edited(run, lambda meta: meta.update(started_at=when))
 
 
 @pytest.mark.parametrize("cut_short_by", [KeyboardInterrupt, OSError])
@@ -30,3 +60,211 @@ def test_what_a_flush_could_not_write_is_written_by_the_next(
     writer.append("evaluations", [RECORD])
     writer.finish(INTERRUPTED)
     assert Run(writer.path).table("evaluations").num_rows == 2
+
+
+def test_a_whole_run_has_no_faults(tmp_path: Path) -> None:
+    assert whole_run(tmp_path).faults() == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_missing_table_is_named_and_read_as_empty(tmp_path: Path, table: str) -> None:
+    run = whole_run(tmp_path)
+    (run.path / f"{table}.parquet").unlink()
+    assert run.faults() == [f"Warning: the run has no {table}.parquet; what it held is unknown."]
+    assert run.table(table).num_rows == 0
+
+
+def test_a_table_of_other_length_than_when_the_run_ended_is_named(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "test", [], {}, [TRAINED])
+    writer.append("evaluations", [RECORD])
+    writer.flush()
+    older = (writer.path / "evaluations.parquet").read_bytes()
+    writer.append("evaluations", [RECORD])
+    writer.finish(COMPLETE)
+    (writer.path / "evaluations.parquet").write_bytes(older)
+    assert Run(writer.path).faults() == [
+        "Warning: evaluations.parquet has 1 of the 2 rows that the run wrote."
+    ]
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def cut_in_half(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def garbled(file: Path) -> None:
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+
+
+def zeroed_inside(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(len(content) - 12) + content[-8:])
+
+
+def a_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("spoil", [empty, truncated, cut_in_half, garbled, zeroed_inside, a_directory])
+def test_a_table_that_cannot_be_read_is_named_in_one_line(
+    tmp_path: Path, table: str, spoil: Callable[[Path], None]
+) -> None:
+    run = whole_run(tmp_path)
+    spoil(run.path / f"{table}.parquet")
+    for read in (lambda: run.table(table), run.faults):
+        with pytest.raises(RequestError, match=rf"^{run.path}/{table}.parquet: cannot be read \(") as refused:
+            read()
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize(("name", "told"), [("steps.parquet", "cannot be read"), ("run.json", "not a run")])
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, name: str, told: str) -> None:
+    run = whole_run(tmp_path)
+    (run.path / name).chmod(0)
+    with pytest.raises(RequestError, match=f"{told} .*Permission denied"):
+        Run(run.path).table("steps")
+
+
+def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
+    run, other = whole_run(tmp_path), whole_run(tmp_path)
+    shutil.copy(other.path / "evaluations.parquet", run.path)
+    for read in (lambda: run.table("evaluations"), run.faults):
+        with pytest.raises(RequestError, match=f"belongs to run {other.run_id}; put that of {run.run_id}"):
+            read()
+
+
+def without_loss(table: pa.Table) -> pa.Table:
+    return table.drop_columns(["loss"])
+
+
+def loss_as_text(table: pa.Table) -> pa.Table:
+    return table.set_column(
+        table.column_names.index("loss"), "loss", pa.array(["much"] * table.num_rows, pa.string())
+    )
+
+
+def loss_unknown(table: pa.Table) -> pa.Table:
+    return table.set_column(table.column_names.index("loss"), "loss", pa.nulls(table.num_rows, pa.float64()))
+
+
+def loss_twice(table: pa.Table) -> pa.Table:
+    return table.append_column("loss", table["loss"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_loss, "has no column loss"),
+        (loss_as_text, "has loss as string, not double"),
+        (loss_unknown, "has no value in some rows of loss"),
+        (loss_twice, "has loss twice"),
+    ],
+)
+def test_a_table_of_other_columns_is_refused(
+    tmp_path: Path, change: Callable[[pa.Table], pa.Table], told: str
+) -> None:
+    run = whole_run(tmp_path)
+    path = run.path / "evaluations.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(RequestError, match=f"^{path}: {told}; it is no table of this program$"):
+        run.table("evaluations")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", "\xff\xfe", "[" * 100_000, "{}"])
+def test_a_run_json_that_is_none_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    run = whole_run(tmp_path)
+    (run.path / "run.json").write_text(content, encoding="latin-1")
+    with pytest.raises(RequestError, match=f"^{run.path}: ") as refused:
+        Run(run.path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["run_id", "status", "started_at", "cells"])
+@pytest.mark.parametrize("value", [None, 7, {"a": 1}, [3]])
+def test_a_key_of_run_json_of_another_type_is_named(tmp_path: Path, key: str, value: object) -> None:
+    path = edited(whole_run(tmp_path), lambda meta: meta.update({key: value}))
+    with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \({key}"):
+        Run(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "key"),
+    [
+        *((TRAINED, key) for key in ("cell", "model", "strategy", "world_size")),
+        *((SHIPPED, key) for key in ("cell", "model", "file_bytes", "clients")),
+    ],
+)
+def test_a_key_that_a_cell_lacks_is_named(tmp_path: Path, cell: dict[str, Any], key: str) -> None:
+    path = edited(whole_run(tmp_path, cell), lambda meta: meta["cells"][0].pop(key))
+    with pytest.raises(
+        RequestError, match=rf"^{path}: run\.json is damaged \(cells\.0\.{key}: Field required"
+    ):
+        Run(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("world_size", "two"),
+        ("world_size", 0),
+        ("hosts", "h1"),
+        ("hosts", [{}]),
+        ("steps", 2.5),
+        ("emulated_rate_bits_per_s", {"h1": "fast"}),
+    ],
+)
+def test_a_key_of_a_cell_of_another_type_is_named(tmp_path: Path, key: str, value: object) -> None:
+    path = edited(whole_run(tmp_path), lambda meta: meta["cells"][0].update({key: value}))
+    with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \(cells\.0\.{key}"):
+        Run(path)
+
+
+def test_the_newest_run_is_the_one_that_started_last_whatever_its_name_and_time_zone(tmp_path: Path) -> None:
+    oldest, newest, older = (whole_run(tmp_path) for _ in range(3))
+    started(oldest, "2026-01-01T12:00:00+00:00").rename(tmp_path / "zz-baseline-old")
+    started(older, "2026-01-01T13:30:00+00:00")
+    started(newest, "2026-01-01T12:00:00-02:00").rename(tmp_path / "a")
+    assert newest_run(tmp_path) == tmp_path / "a"
+
+
+def test_a_link_to_a_run_and_a_copy_of_it_are_that_run(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    (tmp_path / "latest-good").symlink_to(run.path)
+    shutil.copytree(run.path, tmp_path / "a-copy")
+    shutil.copytree(run.path, tmp_path / "zz-copy")
+    assert newest_run(tmp_path) == run.path
+
+
+def test_what_is_no_run_is_skipped_and_named_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = whole_run(tmp_path)
+    for name, content in (("zz", '{"distance_km": 5}'), ("broken", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert newest_run(tmp_path) == run.path
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("skipped: ")
+    assert f"{tmp_path / 'zz'}: schema_version None" in line
+    assert f"{tmp_path / 'broken'}: not a run directory" in line
+    assert "notes" not in line
+
+
+def test_where_nothing_is_a_run_the_reasons_are_in_the_error(tmp_path: Path) -> None:
+    (tmp_path / "zz").mkdir()
+    (tmp_path / "zz" / "run.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"no run there yet.*\(skipped: .*zz: schema_version None"):
+        newest_run(tmp_path)

@@ -85,7 +85,7 @@ class Lab:
         """Changes the rate of every link, or of one host's, for connections under way too."""
         with self._changing():
             hosts = [self.state.host(only)] if only else self.hosts
-            pids = [self.pid_of(host) for host in hosts]  # all live, or nothing changes
+            pids = [self._pid_with_link(host) for host in hosts]  # all of them, or nothing changes
             for host, pid in zip(hosts, pids, strict=True):
                 host.rate_bits_per_s = rate_bits_per_s
                 links.shape(host, self._holders[SWITCH], pid)
@@ -94,9 +94,15 @@ class Lab:
         """Pulls a host's cable, or plugs it in again."""
         with self._changing():
             host = self.state.host(name)
-            self.pid_of(host)
+            self._pid_with_link(host)
             links.set_cut(host, self._holders[SWITCH], cut)
             host.is_cut = cut
+
+    def _pid_with_link(self, host: Host) -> int:
+        pid = self.pid_of(host)
+        if not links.is_connected(host, self._holders[SWITCH], pid):
+            raise RequestError(f"host {host.name}: has lost its link; `launch/lab.py up` brings it back")
+        return pid
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
@@ -110,17 +116,23 @@ class Lab:
             now.save()
 
     def status(self) -> list[dict[str, Any]]:
-        """A row a host: what it is, and what has passed its link."""
+        """A row for each host: what it is, and what has passed its link.
+
+        `link` is up, cut, dead (the host's process has ended), missing (an end of the link was removed) or
+        unshaped (something else replaced the queue that shapes it). Counters that cannot be read are None,
+        and so is the rate of a link that is not shaped.
+        """
         return [self._status(host) for host in self.hosts]
 
     def _status(self, host: Host) -> dict[str, Any]:
         pid = self._holders.get(host.name)
         queues = links.read_queues(host, self._holders[SWITCH], pid) if pid else None
+        link = self._link_state(host, pid, shaped=queues is not None)
         return {
             "host": host.name,
             "address": host.address,
-            "link": "dead" if pid is None else "cut" if host.is_cut else "up",
-            "rate": format_rate(host.rate_bits_per_s),
+            "link": link,
+            "rate": None if link in ("missing", "unshaped") else format_rate(host.rate_bits_per_s),
             "cores": len(host.cores),
             "wire_tx_bytes": queues.tx_bytes if queues else None,
             "wire_rx_bytes": queues.rx_bytes if queues else None,
@@ -128,6 +140,15 @@ class Lab:
             "wire_rx_packets": queues.rx_packets if queues else None,
             "pid": pid,
         }
+
+    def _link_state(self, host: Host, pid: int | None, shaped: bool) -> str:
+        if pid is None:
+            return "dead"
+        if not links.is_connected(host, self._holders[SWITCH], pid):
+            return "missing"
+        if not shaped:
+            return "unshaped"
+        return "cut" if host.is_cut else "up"
 
 
 def up(
@@ -148,8 +169,8 @@ def up(
     if wants_ssh:
         ssh.check_sshd()
     with _locked(directory_of(name)):
-        wanted = _plan(name, options, wants_ssh, subnet)
-        found = load(wanted.path)
+        found = load(directory_of(name) / "lab.json")
+        wanted = _plan(name, options, wants_ssh, subnet, found)
         if found:
             _check_same(wanted, found)
         elif is_true_root() and links.has_link(links.uplink_name(name)):
@@ -188,7 +209,10 @@ def down(name: str) -> bool:
     return there
 
 
-def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -> LabState:
+def _plan(
+    name: str, options: LabOptions, wants_ssh: bool, subnet: str | None, found: LabState | None
+) -> LabState:
+    """The lab that is asked for; where nothing is said of memory, with that of the lab `found`, if any."""
     if not 1 <= options.hosts <= MAX_HOSTS:
         raise RequestError(f"--hosts {options.hosts}: 1 to {MAX_HOSTS}")
     for option, cpus in (("--cpus-per-host", options.cpus_per_host), ("--head-cpus", options.head_cpus)):
@@ -197,7 +221,7 @@ def _plan(name: str, options: LabOptions, wants_ssh: bool, subnet: str | None) -
             raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine that may be used")
     rate = parse_rate(options.rate)
     head_rate = parse_rate(options.head_rate, "--head-rate") if options.head_rate else rate
-    memory = _memory_a_host(options)
+    memory = _memory_asked_for(options, found) if found else _free_memory_a_host(options)
     network = _subnet(name, subnet, wants_ssh)
     cpus_by_host = [options.head_cpus or options.cpus_per_host]
     cpus_by_host += [options.cpus_per_host] * (options.hosts - 1)
@@ -225,7 +249,12 @@ def _deal_cores(cpus_by_host: list[int]) -> list[list[int]]:
     return dealt
 
 
-def _memory_a_host(options: LabOptions) -> int:
+def _memory_asked_for(options: LabOptions, found: LabState) -> int:
+    """Memory of a host of a lab that has taken it already, so that what is free now does not matter."""
+    return parse_size(options.memory) if options.memory else found.hosts[0].memory_bytes
+
+
+def _free_memory_a_host(options: LabOptions) -> int:
     available = available_memory()
     if options.memory is None:
         share = available // options.hosts
@@ -295,20 +324,36 @@ def _is_for_hosts(network: IPv4Network) -> bool:
 
 
 def _check_same(wanted: LabState, found: LabState) -> None:
-    """Raises RequestError where a lab of the name is up that is another than the one asked for."""
+    """Takes over the rates that are asked for, which can be changed in use.
 
-    def shape(state: LabState) -> tuple[object, ...]:
-        return state.subnet, state.ssh, [(host.name, host.address, host.cores) for host in state.hosts]
-
-    if shape(wanted) != shape(found):
+    Raises:
+        RequestError: a lab of the name is up that differs in anything else; names in what.
+    """
+    asked = _made_with(wanted)
+    differing = [option for option in _made_with(found) if option not in asked]
+    if differing:
         rates = {format_rate(host.rate_bits_per_s) for host in found.hosts}
         raise RequestError(
             f"--name {wanted.name}: in use, by a lab of {len(found.hosts)} hosts at "
-            f"{', '.join(sorted(rates))}; take it down first, or choose another --name"
+            f"{', '.join(sorted(rates))}, made with {' '.join(differing)}; "
+            "take it down first, or choose another --name"
         )
     for ours, theirs in zip(wanted.hosts, found.hosts, strict=True):
         theirs.rate_bits_per_s = ours.rate_bits_per_s
         theirs.is_cut = False
+
+
+def _made_with(state: LabState) -> list[str]:
+    """The options, but for rates, that make such a lab."""
+    head, last = state.hosts[0], state.hosts[-1]
+    return [
+        f"--hosts {len(state.hosts)}",
+        f"--subnet {state.subnet}",
+        "--ssh" if state.ssh else "--no-ssh",
+        f"--head-cpus {len(head.cores)}",
+        f"--cpus-per-host {len(last.cores)}",
+        f"--memory {head.memory_bytes / 2**20:.12g}mib",
+    ]
 
 
 def _make(state: LabState, owned: bool) -> Lab:
@@ -336,6 +381,8 @@ def _make(state: LabState, owned: bool) -> Lab:
     missing = [host.name for host in state.hosts if host.name not in there]
     lab = Lab(state, there | _start(state, missing, owned, connect))
     for host in lab.hosts:
+        if not links.is_connected(host, there[SWITCH], lab.pid_of(host)):
+            connect(host.name, lab.pid_of(host))
         links.set_cut(host, there[SWITCH], host.is_cut)
         links.shape(host, there[SWITCH], lab.pid_of(host))
     return lab

@@ -20,12 +20,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 from distsqz.lab.processes import namespace
 from distsqz.lab.state import Host, LabState
 from distsqz.metering.wire import DEVICE, WireCounters, WireMeter, open_netlink
+from distsqz.theory.token_bucket import TokenBucket
 
 BRIDGE, UPLINK = "br0", "uplink"
 ROOT_HANDLE = 0x10000
-FRAME_BYTES = 1514
-BURST_S = 1e-3
-"""What a bucket holds, as time at its rate."""
 QUEUE_S = 100e-3
 """Longest time that a frame may wait in a queue, which sets the queue's length. A shorter one drops what TCP
 hands over in bursts at 20 Mbit/s and less; a real host's queue of 1000 frames is longer than this up to
@@ -99,7 +97,7 @@ def shape(host: Host, switch: int, pid: int) -> None:
     for holder, device in ((pid, DEVICE), (switch, host.name)):
         with netlink(holder) as route:
             rate = host.rate_bits_per_s // 8
-            burst = max(round(rate * BURST_S), 10 * FRAME_BYTES)
+            burst = TokenBucket(rate).burst_bytes
             route.tc(
                 "replace",
                 "tbf",
@@ -117,9 +115,21 @@ def set_cut(host: Host, switch: int, cut: bool) -> None:
         route.link("set", index=_index(route, host.name), state="down" if cut else "up")
 
 
+def is_connected(host: Host, switch: int, pid: int) -> bool:
+    """Whether both ends of a host's link are there."""
+    for holder, device in ((pid, DEVICE), (switch, host.name)):
+        with netlink(holder) as route:
+            if _index(route, device) is None:
+                return False
+    return True
+
+
 def read_queues(host: Host, switch: int, pid: int) -> WireCounters | None:
-    """The counters of both queues of a host's link."""
-    meter = WireMeter(host.name, namespace(switch), namespace(pid))
+    """The counters of both queues of a host's link; None where an end of it is missing or not shaped."""
+    try:
+        meter = WireMeter(host.name, namespace(switch), namespace(pid))
+    except LookupError:
+        return None
     try:
         return meter.read()
     finally:

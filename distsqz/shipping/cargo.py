@@ -94,6 +94,10 @@ def packed(wanted: Sequence[Wanted]) -> Iterator[list[Cargo]]:
 
 
 def _parse(name: str) -> Wanted:
+    try:
+        name.encode()  # as the run's tables do
+    except UnicodeEncodeError as error:
+        raise RequestError(f"MODEL {name!r}: the name is not UTF-8; rename the file") from error
     if name in MODELS:
         return Wanted(name, None, name)
     if Path(name).is_file():

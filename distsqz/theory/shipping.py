@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from distsqz.theory.token_bucket import TokenBucket
+
 SEGMENT_BYTES = 1448
 """Payload of a full frame: 1500 bytes less 20 of IPv4, 20 of TCP and 12 of its timestamps."""
 HEADER_BYTES = 66
-"""Of a frame: those, and 14 of Ethernet."""
+"""Headers of a frame: those of IPv4 and TCP, and 14 bytes of Ethernet."""
 
 
 def wire_bytes(payload_bytes: int) -> int:
@@ -22,25 +24,42 @@ def wire_bytes(payload_bytes: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLink:
+    """The link of a host with clients."""
+
+    bucket: TokenBucket
+    copies: int = 1
+    """Copies that the link carries: one for each client on the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShippingBound:
     """The time that shipping must take at least, and the link that takes it."""
 
     seconds: float
-    bottleneck: Literal["head", "clients"]
+    bottleneck: Literal["head", "clients"] | None
+    """None where every link's bucket holds all that it has to carry, so that the bound is 0."""
 
 
-def shipping_bound(
-    size_bytes: int, head_bytes_per_s: float, client_bytes_per_s: Sequence[float]
-) -> ShippingBound:
-    """The last client has its copy after max(clients * S / head's rate, S / slowest client's rate) seconds.
+def shipping_bound(copy_bytes: int, head: TokenBucket, clients: Sequence[ClientLink]) -> ShippingBound:
+    """Least time until the last client has its copy.
+
+    A copy of S bytes passes two buckets, the head's and then its host's. Within t seconds a link of rate r
+    and bucket b lets at most b + r * t bytes through, so a link that carries k copies needs
+    (k * S - b) / r seconds; the head's carries all copies. The bound is the longest of these times.
+
+    It can be reached: a bucket passes a frame on at once, so two in a row let through what the tighter one
+    does, min(b1 + r1 * t, b2 + r2 * t) (Le Boudec and Thiran, "Network Calculus", section 1.5: shapers in
+    series).
 
     Args:
-        size_bytes: of one copy, S; with its headers where the rates count them.
-        head_bytes_per_s: what the sender's link carries.
-        client_bytes_per_s: what each client's link carries; a share of it where clients share a link.
+        copy_bytes: frames of one copy, S, with their headers.
+        head: the sender's link.
+        clients: the links of all hosts with clients, at least one.
     """
-    head_s = len(client_bytes_per_s) * size_bytes / head_bytes_per_s
-    clients_s = size_bytes / min(client_bytes_per_s)
+    copies = sum(link.copies for link in clients)
+    head_s = head.seconds(copies * copy_bytes)
+    clients_s = max(link.bucket.seconds(link.copies * copy_bytes) for link in clients)
     if head_s > clients_s:
         return ShippingBound(seconds=head_s, bottleneck="head")
-    return ShippingBound(seconds=clients_s, bottleneck="clients")
+    return ShippingBound(seconds=clients_s, bottleneck="clients" if clients_s > 0 else None)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from distsqz.errors import RequestError
+from distsqz.training.checkpoint_names import checkpoint_pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ def load_checkpoint(path: Path, cell: str) -> Checkpoint:
     if path.is_dir():
         kept = path / "checkpoints"
         found = sorted(
-            [*kept.glob(f"{cell}-step-*.pt")] or kept.glob("*.pt"), key=lambda file: file.stat().st_mtime_ns
+            [*kept.glob(checkpoint_pattern(cell))] or kept.glob("*.pt"),
+            key=lambda file: file.stat().st_mtime_ns,
         )
         if not found:
             raise RequestError(

@@ -10,6 +10,9 @@ from typing import get_args
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from analysis.formats import Format, prose, render, to_json
 
@@ -97,3 +100,60 @@ def test_an_empty_frame_is_rendered(fmt: Format) -> None:
 def test_prose_is_escaped_for_latex_only() -> None:
     assert prose(["5% of a_b"], "latex") == r"5\% of a\_b"
     assert prose(["5% of a_b"], "markdown") == "5% of a_b"
+
+
+NASTY = st.text("ab|\\<*\n\r\t,\"' ", min_size=1).map(lambda text: f"x{text}x")
+
+
+def cells_of(markdown: str) -> list[list[str]]:
+    """The cells of a pipe table, heading first, as a reader of Markdown shows them."""
+    rows: list[list[str]] = []
+    for token in MarkdownIt().enable("table").parse(markdown):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline":
+            rows[-1].append("".join(each.content for each in token.children or ()))
+    return rows
+
+
+@settings(deadline=None)
+@given(NASTY, NASTY)
+def test_markdown_shows_names_as_they_are_and_line_breaks_as_python_writes_them(
+    name: str, model: str
+) -> None:
+    table = render(pd.DataFrame({name: ["first"], "model": [model], "params": [1]}), "markdown")
+
+    def shown(text: str) -> str:
+        return text.replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+
+    assert cells_of(table) == [[shown(name), "model", "params"], ["first", shown(model), "1"]]
+
+
+@settings(deadline=None)
+@given(NASTY, NASTY)
+def test_csv_gives_any_name_back(name: str, model: str) -> None:
+    page = render(pd.DataFrame({name: ["first"], "model": [model]}), "csv")
+    assert list(csv.reader(io.StringIO(page, newline=""))) == [[name, "model"], ["first", model]]
+
+
+@settings(deadline=None)
+@given(NASTY, NASTY)
+def test_a_table_keeps_each_row_in_one_line(name: str, model: str) -> None:
+    frame = pd.DataFrame({"model": [model, name], "params": [1, 2]})
+    for fmt, around in (("table", 2), ("latex", 6)):
+        assert len(render(frame, fmt).strip().splitlines()) == around + len(frame)
+
+
+def test_latex_escapes_title_headings_and_cells_that_would_be_arguments() -> None:
+    frame = pd.DataFrame({"50%": ["[draft]", "*", "a~b"]})
+    text = render(frame, "latex", "100% & more")
+    assert r"\caption{100\% \& more}" in text
+    assert r"50\%" in text
+    assert "{}[draft]" in text
+    assert "{}*" in text
+    assert r"a\textasciitilde{}b" in text
+
+
+def test_prose_stays_one_line_a_sentence() -> None:
+    assert prose(["a\nb", "c|d"], "table") == "a\\nb\nc|d"
+    assert prose(["a|b"], "markdown") == r"a\|b"

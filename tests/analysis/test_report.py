@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pyarrow.parquet as pq
 import pytest
 from handmade_runs import cell, evaluation, link, steps, transfer, write_run
 
 from analysis import report
-from distsqz.runs import FAILED, INTERRUPTED, RUNNING
+from analysis.formats import Format
+from distsqz.errors import RequestError
+from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, RunWriter
 
 REPORT = Path(report.__file__)
 PAIR = [cell("squeezenet"), cell("alexnet")]
@@ -276,11 +281,98 @@ def test_the_newest_run_is_reported_by_default_and_a_run_may_be_named_by_its_id(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     older = write_pair(tmp_path)
-    newer = tmp_path / "99999999-000000-later"
+    newer = tmp_path / "00000000-renamed"
     write_pair(tmp_path).rename(newer)
     options = {"fmt": "json", "runs": tmp_path}
     assert json.loads(printed(capsys, **options))["runs"][0]["path"] == str(newer)
     assert json.loads(printed(capsys, Path(older.name), **options))["runs"][0]["path"] == str(older)
+
+
+def test_a_run_that_was_renamed_is_found_by_its_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_pair(tmp_path)
+    run.rename(tmp_path / "baseline-old")
+    document = json.loads(printed(capsys, Path(run.name), fmt="json", runs=tmp_path))
+    assert document["runs"][0]["path"] == str(tmp_path / "baseline-old")
+
+
+@pytest.mark.parametrize("fmt", get_args(Format))
+def test_a_run_beside_its_copy_and_a_link_to_it_is_reported_once_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fmt: Format
+) -> None:
+    run = write_pair(tmp_path)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(run)
+    alone = printed(capsys, run, fmt=fmt)
+    report.main(report.Options(run=(str(run), str(tmp_path / "link"), str(copy)), format=fmt))
+    output = capsys.readouterr()
+    assert output.out == alone
+    assert output.err.splitlines()[0] == f"left out {copy}: the same run as {run}"
+
+
+def test_a_table_that_is_missing_is_named_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_pair(tmp_path)
+    (run / "steps.parquet").unlink()
+    for fmt in get_args(Format):
+        report.main(report.Options(run=(str(run),), format=fmt))
+        said = "".join(capsys.readouterr())
+        assert "the run has no steps.parquet" in said
+        assert "squeezenet-ddp-w2 has 0 of 4 measured steps" in said
+
+
+def test_an_older_table_in_a_run_that_completed_is_counted_against_the_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = cell(steps=6)
+    run = write_run(tmp_path, [of], steps(of, [1.0] * 6))
+    older = write_run(tmp_path / "older", [of], steps(of, [1.0] * 3))
+    table = pq.read_table(older / "steps.parquet").replace_schema_metadata({})  # as of older versions
+    pq.write_table(table, run / "steps.parquet")
+    text = printed(capsys, run)
+    assert "Warning: the run completed, but squeezenet-ddp-w2 has 3 of 6 measured steps." in text
+    assert "Warning: steps.parquet has 8 of the 14 rows that the run wrote." in text
+
+
+def test_a_whole_run_is_reported_without_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_pair(tmp_path)
+    assert "Warning" not in printed(capsys, run)
+    assert json.loads(printed(capsys, run, fmt="json"))["runs"][0]["warnings"] == []
+
+
+def damaged_table(run: Path) -> str:
+    (run / "peers.parquet").write_bytes(b"")
+    return f"error: {run / 'peers.parquet'}: cannot be read"
+
+
+def damaged_run_json(run: Path) -> str:
+    (run / "run.json").write_text((run / "run.json").read_text()[:-20])
+    return f"error: {run}: not a run directory"
+
+
+@pytest.mark.parametrize("damage", [damaged_table, damaged_run_json])
+def test_a_damaged_run_exits_with_2_and_one_line(tmp_path: Path, damage: Callable[[Path], str]) -> None:
+    run = write_pair(tmp_path)
+    told = damage(run)
+    ended = command(run)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(told)
+
+
+def test_a_figure_of_a_deployment_is_refused_before_anything_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = {"cell": "m", "kind": "shipment", "model": "m", "file_bytes": 8, "clients": 1}
+    writer = RunWriter.create(tmp_path, "deploy", [], {}, [shipped])
+    writer.finish(COMPLETE)
+    figure = tmp_path / "f.svg"
+    with pytest.raises(RequestError, match=f"^--figure {figure}: draws runs that trained; leave it out"):
+        report.main(report.Options(run=(str(writer.path),), figure=figure))
+    assert capsys.readouterr().out == ""
+    assert not figure.exists()
 
 
 def test_the_same_run_gives_the_same_svg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,6 +394,9 @@ def test_the_figure_may_be_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "words"),
     [
         (["nowhere"], "RUN nowhere: neither a run directory nor the id of a run"),
+        (["x" * 5000], "neither a run directory nor the id of a run"),
+        (["/"], "/: not a run directory (No such file or directory)"),
+        (["--runs", "/dev/null"], "/dev/null: cannot be read (Not a directory)"),
         (["--figure", "figure.bmp"], "--figure figure.bmp: must end in .svg or .png"),
         (["--figure", "/nonexistent/figure.svg"], "--figure /nonexistent/figure.svg: cannot be written"),
         (["--format", "yaml"], "--format"),
@@ -309,7 +404,7 @@ def test_the_figure_may_be_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[s
 )
 def test_a_wrong_request_exits_with_2_and_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
     write_pair(tmp_path)
-    ended = command(*arguments, "--runs", tmp_path)
+    ended = command("--runs", tmp_path, *arguments)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert words in ended.stderr

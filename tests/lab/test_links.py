@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -98,6 +99,30 @@ def test_a_cut_link_carries_nothing_until_it_is_healed(restored: Commands) -> No
     assert not connects(restored)
     restored.do("heal", "h2")
     assert {row["link"] for row in restored.status().values()} == {"up"}
+    assert connects(restored)
+
+
+def test_a_link_whose_queue_was_replaced_is_unshaped_until_the_lab_is_mended(restored: Commands) -> None:
+    restored.on("h1", "tc", "qdisc", "replace", "dev", "eth0", "root", "pfifo")
+    (h1, h2) = json.loads(restored.do("status", "--format", "json"))
+    assert (h1["link"], h1["rate"]) == ("unshaped", None)
+    assert {h1[name] for name in h1 if name.startswith("wire_")} == {None}
+    assert (h2["link"], h2["rate"]) == ("up", "100mbit")
+    assert "unshaped" in restored.do("status")
+    restored.up(2, "100mbit")
+    assert {row["link"] for row in restored.status().values()} == {"up"}
+
+
+def test_a_link_that_was_removed_is_missing_until_the_lab_is_mended(restored: Commands) -> None:
+    restored.on("h1", "ip", "link", "delete", "eth0")
+    row = restored.status()["h1"]
+    assert (row["link"], row["rate"], row["wire_tx_bytes"]) == ("missing", None, None)
+    for command in (("rate", "2mbit"), ("cut", "h1")):
+        refused = restored(*command)
+        assert refused.status == 2
+        assert refused.stderr == "error: host h1: has lost its link; `launch/lab.py up` brings it back\n"
+    assert restored.status()["h2"]["rate"] == "100mbit"
+    restored.up(2, "100mbit")
     assert connects(restored)
 
 

@@ -89,6 +89,45 @@ def test_a_name_in_use_by_another_lab_is_refused_and_that_lab_left_alone(pair: C
     assert {row["rate"] for row in pair.status().values()} == {"100mbit"}
 
 
+@pytest.mark.parametrize(
+    ("option", "made_with"),
+    [
+        (("--memory", "300mib"), "--memory {memory}mib"),
+        (("--cpus-per-host", 2), "--head-cpus 1 --cpus-per-host 1"),
+        (("--head-cpus", 2), "--head-cpus 1"),
+        (("--subnet", "198.19.200.0/24"), "--subnet {subnet}"),
+        (("--hosts", 3), "--hosts 2"),
+    ],
+)
+def test_an_option_that_a_lab_cannot_take_on_any_more_is_refused(
+    pair: Commands, option: tuple[object, ...], made_with: str
+) -> None:
+    if "cpus" in str(option[0]) and len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("takes two cores")
+    before = pair.state
+    line = check_refused(pair("up", "--no-ssh", "--hosts", 2, "--rate", "100mbit", *option))
+    told = made_with.format(memory=f"{before.hosts[0].memory_bytes / 2**20:.12g}", subnet=before.subnet)
+    assert f"at 100mbit, made with {told}; take it down first" in line
+    assert pair.state == before
+
+
+def test_memory_that_a_lab_has_may_be_asked_for_again_whatever_is_free_now(
+    fresh: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_root()
+    options = LabOptions(hosts=1, memory="300mib")
+    lab.up(fresh.name, options, wants_ssh=False)
+    monkeypatch.setattr("distsqz.lab.lab.available_memory", lambda: 0)
+    lab.up(fresh.name, options, wants_ssh=False)
+    lab.up(fresh.name, LabOptions(hosts=1), wants_ssh=False)
+    assert fresh.state.hosts[0].memory_bytes == 300 << 20
+
+
+def test_words_after_a_command_that_takes_none_are_refused(fresh: Commands) -> None:
+    line = check_refused(fresh("down", then=["--all"]))
+    assert line == "error: -- --all: only run and ssh take a command; leave it out"
+
+
 def test_a_device_that_is_no_lab_s_is_left_alone(fresh: Commands) -> None:
     need_sshd()
     name = links.uplink_name(fresh.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import struct
 from pathlib import Path
@@ -110,6 +111,12 @@ def unlike_sizes(place: Path) -> str:
     return f"{place / 'old'}..{place / 'new'}"
 
 
+def not_utf8(place: Path) -> str:
+    path = place / os.fsdecode(b"\xff.bin")
+    path.write_bytes(b"12345678")
+    return str(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -118,6 +125,7 @@ def unlike_sizes(place: Path) -> str:
         (empty_file, "is empty"),
         (no_checkpoint, "is not a file of weights"),
         (unlike_sizes, "8 and 12 bytes"),
+        (not_utf8, "the name is not UTF-8; rename the file"),
     ],
 )
 def test_a_model_that_cannot_be_sent_is_named(spoil: object, told: str, tmp_path: Path) -> None:
