@@ -14,6 +14,7 @@ from distsqz.errors import RunError
 from distsqz.metering import link
 from distsqz.metering.link import measure_ring
 from distsqz.metering.schema import LinkRecord
+from tests.ipv6 import LOOPBACK
 
 
 class Meeting:
@@ -36,20 +37,21 @@ class Meeting:
         return exchange
 
 
-def measured(hosts: list[str], stream_s: float = 0.1) -> list[list[LinkRecord]]:
+def measured(hosts: list[str], address: str = "127.0.0.1", stream_s: float = 0.1) -> list[list[LinkRecord]]:
     """What each rank records."""
     meeting = Meeting(len(hosts))
     with ThreadPoolExecutor(len(hosts)) as ranks:
         return list(
             ranks.map(
-                lambda rank: measure_ring(rank, hosts, "127.0.0.1", stream_s, meeting.exchange_of(rank)),
+                lambda rank: measure_ring(rank, hosts, address, stream_s, meeting.exchange_of(rank)),
                 range(len(hosts)),
             )
         )
 
 
-def test_each_path_around_the_ring_is_recorded_where_it_ends() -> None:
-    by_rank = measured(["a", "b", "c"])
+@pytest.mark.parametrize("address", LOOPBACK)
+def test_each_path_around_the_ring_is_recorded_where_it_ends(address: str) -> None:
+    by_rank = measured(["a", "b", "c"], address)
     assert [len(records) for records in by_rank] == [1, 1, 1]
     paths = [(one.rank, one.host, one.peer_rank, one.peer_host) for (one,) in by_rank]
     assert paths == [(2, "c", 0, "a"), (0, "a", 1, "b"), (1, "b", 2, "c")]
