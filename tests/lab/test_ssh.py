@@ -13,6 +13,9 @@ from labs import ROOT, Commands, lab_up, namespaces, need_sshd, networks_of, wai
 from distsqz.lab import ssh
 from distsqz.metering.wire import LAB_VARIABLE
 
+TCP_TABLES = ("sh", "-c", "cat /proc/net/tcp*")
+"""Of IPv4, and of IPv6 where the kernel has it."""
+
 
 def test_a_command_runs_over_ssh(with_ssh: Commands) -> None:
     assert with_ssh.do("ssh", "h2", then=["hostname"]) == "h2\n"
@@ -57,7 +60,7 @@ def test_no_way_in_but_the_key(with_ssh: Commands, method: str) -> None:
 
 def test_sshd_listens_on_the_hosts_own_addresses_only(with_ssh: Commands) -> None:
     for name, row in with_ssh.status().items():
-        table = with_ssh.on(name, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+        table = with_ssh.on(name, *TCP_TABLES)
         assert listening(table) == {(row["address"], 22)}
 
 
@@ -91,7 +94,7 @@ def test_a_lab_without_ssh_has_no_sshd_and_no_way_in() -> None:
     need_sshd()
     with lab_up() as here:
         assert not Path(f"/sys/class/net/dsq-{here.name}").exists()
-        assert listening(here.on("h1", "cat", "/proc/net/tcp", "/proc/net/tcp6")) == set()
+        assert listening(here.on("h1", *TCP_TABLES)) == set()
         refused = here("ssh", "h1", then=["hostname"])
         assert refused.status == 2
         assert refused.stderr.startswith("error: ssh: the lab has no sshd")

@@ -119,7 +119,8 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     squeezenet = steps[steps["model"] == "squeezenet"]
     # What a step leaves in the kernel's queues goes over the wire in the next one.
     assert 1.02 < squeezenet["wire_tx_bytes"].sum() / squeezenet["tcp_tx_bytes"].sum() < 1.08
-    assert (links["goodput_bytes_per_s"] * 8e-6).between(80, 98).all()
+    # Shaped: loopback would carry a hundred times as much. How well, the tests of links tell.
+    assert (links["goodput_bytes_per_s"] * 8e-6).between(20, 130).all()
 
 
 @needs_lab
