@@ -56,8 +56,8 @@ class RaisingNet(_EndsBadly):
         raise ValueError(COMPLAINT)
 
 
-MARKER = Path("/tmp/distsqz-test-died-once")
-"""Where the model that dies once leaves word that it has."""
+MARKER = "died-once"
+"""The file in RAY_TMPDIR where the model that dies once leaves word that it has."""
 
 
 class DiesOnceNet(_EndsBadly):
@@ -65,7 +65,7 @@ class DiesOnceNet(_EndsBadly):
 
     def end(self) -> None:
         with contextlib.suppress(FileExistsError):
-            MARKER.touch(exist_ok=False)
+            (Path(os.environ["RAY_TMPDIR"]) / MARKER).touch(exist_ok=False)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

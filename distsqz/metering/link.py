@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distsqz.addresses import listen
 from distsqz.errors import RunError
 from distsqz.metering.schema import LinkRecord
 
@@ -47,7 +48,7 @@ def measure_ring(
     if len(ring) == 1:
         return []
     records = []
-    with socket.create_server((address, 0)) as server:
+    with listen(address) as server:
         server.settimeout(TIMEOUT_S)
         addresses = exchange((address, server.getsockname()[1]))
         for sender, receiver in zip(ring, [*ring[1:], ring[0]], strict=True):

@@ -25,6 +25,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError, RayError
 
+from distsqz.addresses import host_of, is_same_host
 from distsqz.errors import RequestError
 from distsqz.interrupts import ignored_interrupts, noted_interrupts
 from distsqz.metering.cores import cores_of_this_host
@@ -203,8 +204,8 @@ def _wait_for_nodes(address: str) -> None:
     """Waits, on the head of a cluster that `ray up` began, for the nodes that are still to join it."""
     try:
         launched = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text())
-        head = launched["provider"].get("head_ip", (read_ray_address() or "").split(":")[0])
-        if head != address.split(":")[0]:
+        head = launched["provider"].get("head_ip", host_of(read_ray_address() or ""))
+        if not is_same_host(head, host_of(address)):
             return  # of another cluster that was once launched from here
         wanted = 1 + sum(each.get("min_workers", 0) for each in launched["available_node_types"].values())
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):

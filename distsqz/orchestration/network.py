@@ -6,16 +6,18 @@ from collections.abc import Collection
 
 import psutil
 
+from distsqz.addresses import is_same_host
+
 LOOPBACK = "lo"
 
 
 def interface_of(address: str) -> str | None:
-    """The interface that holds an address of this host; None if none does."""
+    """The interface that holds an IPv4 or IPv6 address of this host; None if none does."""
     return next(
         (
             name
             for name, addresses in psutil.net_if_addrs().items()
-            if any(each.address == address for each in addresses)
+            if any(is_same_host(each.address, address) for each in addresses)
         ),
         None,
     )

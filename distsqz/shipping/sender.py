@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from distsqz.addresses import listen
 from distsqz.metering.tcp import Address, Connection, TcpCounters
 from distsqz.shipping.protocol import (
     BEYOND,
@@ -41,7 +42,7 @@ class Sender:
         """Begins to listen.
 
         Args:
-            host: the address to be reached at; the port is a free one.
+            host: IPv4 or IPv6 address of this host that receivers connect to; the port is a free one.
             silence_s: after which a receiver that no longer answers is given up.
         """
         self._silence_s = silence_s
@@ -49,7 +50,7 @@ class Sender:
         self._changed = threading.Condition()
         self._live: dict[Address, tuple[socket.socket, Connection]] = {}
         self._ended: dict[Address, TcpCounters] = {}
-        self._server = socket.create_server((host, 0), backlog=BACKLOG)
+        self._server = listen(host, backlog=BACKLOG)
         with contextlib.suppress(OSError):  # not in this kernel; what is used is told
             self._server.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_CONTROL)
         self.address: Address = self._server.getsockname()[:2]

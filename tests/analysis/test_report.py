@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -416,9 +415,9 @@ def test_no_run_yet_exits_with_2(tmp_path: Path) -> None:
     assert "no run there yet" in ended.stderr
 
 
-def test_the_report_starts_fast_and_loads_neither_torch_nor_ray_nor_matplotlib(tmp_path: Path) -> None:
+def test_the_report_loads_neither_torch_nor_ray_nor_matplotlib(tmp_path: Path) -> None:
+    """Each of them would take longer to import than the report takes."""
     write_pair(tmp_path)
-    start = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-X", "importtime", REPORT, "--runs", tmp_path],
         capture_output=True,
@@ -426,7 +425,6 @@ def test_the_report_starts_fast_and_loads_neither_torch_nor_ray_nor_matplotlib(t
         timeout=60,
         check=True,
     )
-    assert time.monotonic() - start < 5
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert "pandas" in imported
     assert not imported.intersection(FORBIDDEN)

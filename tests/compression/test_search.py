@@ -35,7 +35,7 @@ def test_damage_is_half_the_quadratic_form_of_the_errors() -> None:
             for j in range(4):
                 form = error[i] * curvature.inputs[i, j].item() * error[j]
                 expected += curvature.outputs[row].item() * form / 2
-    assert abs(damage(weight, bias, curvature) - expected) < 1e-6 * abs(expected)
+    assert abs(damage(weight, bias, curvature) - expected) < 1e-5 * abs(expected)  # in fp32
 
 
 def test_quantising_by_curvature_does_less_damage_than_rounding_at_no_more_bits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -178,6 +179,19 @@ def namespaces(pid: int | str) -> dict[str, str]:
     }
 
 
+def networks_of(directory: Path) -> dict[str, str]:
+    """Network namespaces of the processes whose words or variables name a lab's directory, by process."""
+    networks = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            if f"{directory}/".encode() in words:
+                networks[process.name] = namespaces(process.name)["net"]
+        except OSError:  # it has ended meanwhile
+            continue
+    return networks
+
+
 def namespaces_of(pids: dict[str, int]) -> set[str]:
     """All namespaces of these holders, none of which is the caller's."""
     return {each for pid in pids.values() for each in namespaces(pid).values()}
@@ -189,7 +203,7 @@ def traces(name: str, made: set[str] = frozenset()) -> list[str]:  # type: ignor
     A namespace that nothing needs any more goes in the kernel's own time, so this waits a little.
     """
     found = _traces(name, made)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while found and time.monotonic() < end:
         time.sleep(0.05)
         found = _traces(name, made)
@@ -224,7 +238,7 @@ def links_of_the_machine() -> set[str]:
 def kill(pid: int) -> None:
     """Kills a process and returns when it is gone."""
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: not _runs(pid), 5)
+    assert wait_until(lambda: not _runs(pid), 20)
 
 
 def _runs(pid: int) -> bool:
@@ -254,6 +268,13 @@ def device(name: str) -> Iterator[None]:
         yield
     finally:
         links.remove_link(name)
+
+
+def reaches(here: Commands, host: str, other: str, timeout_s: float = 20) -> bool:
+    """Whether one host answers another: with a refusal, at a port where nothing listens."""
+    code = "import socket, sys; trial = socket.socket(); trial.settimeout(float(sys.argv[2]))\n"
+    code += "print(trial.connect_ex((sys.argv[1], 9)))"
+    return here.on(host, sys.executable, "-c", code, other, timeout_s) == str(errno.ECONNREFUSED)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from labs import namespaces_of, traces
+from labs import namespaces, namespaces_of, networks_of, traces
 
 from distsqz.lab import lab, processes
 from distsqz.lab.lab import Lab
@@ -61,19 +61,15 @@ def on_head(command: str) -> subprocess.CompletedProcess[str]:
     return sh("ray", "exec", "cluster.yaml", command)
 
 
-PORTS_BEFORE: set[int] = set()
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
     """The default lab with a Ray on its hosts, as cluster.yaml starts it."""
     if directory_of(DEFAULT_NAME).exists():
         pytest.skip("the default lab is in use")
-    PORTS_BEFORE.update(listening_ports())
     try:
         made = sh(sys.executable, "launch/lab.py", "up")
         assert made.returncode == 0, made.stderr
-        namespaces = namespaces_of(processes.holders(directory_of(DEFAULT_NAME)))
+        made_namespaces = namespaces_of(processes.holders(directory_of(DEFAULT_NAME)))
         begun = sh("ray", "up", "-y", "cluster.yaml")
         assert begun.returncode == 0, begun.stdout + begun.stderr
         yield lab.find(DEFAULT_NAME)
@@ -82,7 +78,7 @@ def cluster() -> Iterator[Lab]:
     finally:
         removed = sh(sys.executable, "launch/lab.py", "down")
     assert removed.returncode == 0
-    assert traces(DEFAULT_NAME, namespaces) == []
+    assert traces(DEFAULT_NAME, made_namespaces) == []
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +130,13 @@ def test_without_the_token_no_one_joins_or_submits(cluster: Lab) -> None:
 
 
 def test_nothing_listens_beyond_the_lab(cluster: Lab) -> None:
-    """The hosts have no address but the lab's and loopback; on the machine nothing new listens."""
+    """The hosts have no address but the lab's and loopback; none of its processes is on the machine's."""
     for host in cluster.hosts:
         addresses = sh(*cluster.inside(host, ["hostname", "-I"])).stdout.split()
         assert addresses == [host.address]
-    assert not listening_ports() - PORTS_BEFORE
-
-
-def listening_ports() -> set[int]:
-    """TCP ports that something listens on in the machine's own network namespace."""
-    tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
-    lines = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
-    return {int(words[1].rsplit(":", 1)[1], 16) for words in lines if words[3] == "0A"}
+    networks = networks_of(directory_of(DEFAULT_NAME))
+    assert networks
+    assert namespaces("self")["net"] not in networks.values()
 
 
 @pytest.mark.slow

@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from labs import ROOT, Commands, lab_up, namespaces, need_sshd
+from labs import ROOT, Commands, lab_up, namespaces, need_sshd, networks_of, wait_until
 
 from distsqz.lab import ssh
 from distsqz.metering.wire import LAB_VARIABLE
+
+TCP_TABLES = ("sh", "-c", "cat /proc/net/tcp*")
+"""Of IPv4, and of IPv6 where the kernel has it."""
 
 
 def test_a_command_runs_over_ssh(with_ssh: Commands) -> None:
@@ -57,29 +60,28 @@ def test_no_way_in_but_the_key(with_ssh: Commands, method: str) -> None:
 
 def test_sshd_listens_on_the_hosts_own_addresses_only(with_ssh: Commands) -> None:
     for name, row in with_ssh.status().items():
-        table = with_ssh.on(name, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+        table = with_ssh.on(name, *TCP_TABLES)
         assert listening(table) == {(row["address"], 22)}
 
 
 def test_nothing_of_a_lab_stands_in_the_machine_s_network(with_ssh: Commands) -> None:
-    mark = f"{with_ssh.directory}/".encode()
-    lab = [each for each in Path("/proc").glob("[0-9]*") if mark in words(each)]
-    assert len(lab) >= 8  # each of three holders and the `unshare` above it, and two sshd
-    machine = namespaces("self")["net"]
-    assert machine not in {namespaces(each.name)["net"] for each in lab}
+    networks = networks_of(with_ssh.directory)
+    assert len(networks) >= 8  # each of three holders and the `unshare` above it, and two sshd
+    assert namespaces("self")["net"] not in networks.values()
 
 
 def test_a_host_s_sshd_is_started_again_when_it_ends(with_ssh: Commands) -> None:
     with_ssh.on("h1", "pkill", "-x", "sshd")
-    said = ""
-    for _ in range(40):  # it waits a second first
+    address = with_ssh.status()["h1"]["address"]
+
+    def answers() -> bool:
         try:
-            with socket.create_connection((with_ssh.status()["h1"]["address"], 22), 0.1) as connection:
-                said = connection.recv(3).decode()
-                break
+            with socket.create_connection((address, 22), 1) as connection:
+                return connection.recv(3) == b"SSH"
         except OSError:
-            subprocess.run(["sleep", "0.1"], check=True)
-    assert said == "SSH"
+            return False
+
+    assert wait_until(answers, 30)
 
 
 def test_keys_stay_when_a_lab_is_mended(with_ssh: Commands) -> None:
@@ -92,7 +94,7 @@ def test_a_lab_without_ssh_has_no_sshd_and_no_way_in() -> None:
     need_sshd()
     with lab_up() as here:
         assert not Path(f"/sys/class/net/dsq-{here.name}").exists()
-        assert listening(here.on("h1", "cat", "/proc/net/tcp", "/proc/net/tcp6")) == set()
+        assert listening(here.on("h1", *TCP_TABLES)) == set()
         refused = here("ssh", "h1", then=["hostname"])
         assert refused.status == 2
         assert refused.stderr.startswith("error: ssh: the lab has no sshd")
@@ -122,10 +124,3 @@ def listening(table: str) -> set[tuple[str, int]]:
             raw = bytes.fromhex(address)
             found.add((socket.inet_ntoa(raw[::-1]) if len(raw) == 4 else raw.hex(), int(port, 16)))
     return found
-
-
-def words(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-    except OSError:  # it has ended meanwhile
-        return b""

@@ -24,6 +24,7 @@ from labs import (
     namespaces_of,
     need_root,
     new_name,
+    reaches,
     traces,
     wait_until,
 )
@@ -159,7 +160,7 @@ def test_up_mends_everything_after_the_switch_died(four: Commands) -> None:
 def test_a_host_that_dies_again_and_again_is_mended_at_once(four: Commands) -> None:
     for _ in range(3):
         os.kill(four.pids()["h2"], signal.SIGKILL)  # and its link may go while it is made anew
-        wait_until(lambda: "h2" not in four.pids(), 5)
+        assert wait_until(lambda: "h2" not in four.pids(), 20)
         four.up(4, "200mbit", SSHD.exists())
         assert reaches(four, "h1", "h2")
 
@@ -191,7 +192,7 @@ def test_down_of_no_lab_says_so(fresh: Commands) -> None:
 def test_down_ends_what_runs_on_the_hosts() -> None:
     with lab_up() as here:
         running = here.start("run", "h1", then=["sleep", "60"])
-        assert wait_until(lambda: "sleep" in here.on("h1", "ps", "ax"), 10)
+        assert wait_until(lambda: "sleep" in here.on("h1", "ps", "ax"), 60)
         here.down()
         assert finish(running).status != 0
 
@@ -222,15 +223,18 @@ def test_twenty_labs_come_and_go_without_a_trace() -> None:
 
 
 @pytest.mark.slow
-def test_eight_hosts_come_up_in_under_10_s_and_go_in_under_5() -> None:
-    """Some 2 s and 1 s on two idle cores."""
-    with commands() as here:
+def test_hosts_come_up_and_go_side_by_side() -> None:
+    """Eight take less than half of what eight times one takes; some 2 s and 1 s on two idle cores."""
+
+    def seconds(hosts: int) -> float:
         began = time.monotonic()
-        here.do("up", "--hosts", 8)
-        up = time.monotonic()
+        here.do("up", "--hosts", hosts)
         here.do("down")
-        assert up - began < 10
-        assert time.monotonic() - up < 5
+        return time.monotonic() - began
+
+    with commands() as here:
+        one, eight = (min(seconds(hosts) for _ in range(3)) for hosts in (1, 8))
+    assert eight < 4 * one
 
 
 def test_two_labs_do_not_collide() -> None:
@@ -263,7 +267,8 @@ def test_a_process_that_calls_itself_a_host_is_not_taken_for_one(fresh: Commands
     )
     garbled = subprocess.Popen(["sh", "-c", "sleep 30; :", b"\xff\xfe"])
     try:
-        time.sleep(0.2)
+        cmdline = Path(f"/proc/{impostor.pid}/cmdline")
+        assert wait_until(lambda: b"distsqz.lab.host" in cmdline.read_bytes(), 20)
         assert impostor.poll() is None
         assert fresh.pids() == {}
         assert not lab.down(fresh.name)
@@ -323,9 +328,3 @@ def test_a_lab_that_does_not_come_up_is_taken_back(monkeypatch: pytest.MonkeyPat
         lab.up(name, LabOptions(hosts=2), wants_ssh=False)
     assert traces(name) == []
     assert not lab.down(name)
-
-
-def reaches(here: Commands, host: str, other: str) -> bool:
-    """Whether one host answers another: with a refusal, at a port where nothing listens."""
-    code = f"import socket; print(socket.socket().connect_ex(({other!r}, 9)))"
-    return here.on(host, "timeout", "5", sys.executable, "-c", code) == "111"

@@ -23,6 +23,8 @@ import pandas as pd
 import pytest
 
 from distsqz.cli import run_command
+from distsqz.lab.processes import holders
+from distsqz.lab.state import labs_directory
 from distsqz.runs import Run
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +106,7 @@ class Commands:
         process = subprocess.Popen(
             [sys.executable, script, "--runs", str(self.runs), *map(str, options)],
             cwd=ROOT,
-            env=environment(self.ray),
+            env=environment(self.ray | {"DISTSQZ_TEST_RUNS": str(self.runs)}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -143,7 +145,7 @@ def commands_with_own_ray(runs: Path) -> Iterator[Commands]:
         commands = Commands(runs, {"RAY_TMPDIR": str(home)})
         try:
             yield commands
-            assert wait_until(lambda: not processes_of(home), timeout_s=5), processes_of(home)
+            assert wait_until(lambda: not processes_of(home), timeout_s=20), processes_of(home)
         finally:
             commands.end()
 
@@ -198,6 +200,17 @@ def processes_of(directory: Path) -> dict[int, str]:
             continue
         if any(mark in text for text in (command, variables, *files)):
             found[int(process.name)] = command
+    return found
+
+
+def own_labs(runs: Path) -> set[str]:
+    """Names of the labs that commands with this runs directory have made, and of any that nobody holds."""
+    ours = processes_of(runs).keys()
+    found = set()
+    for directory in labs_directory().glob("t*"):
+        pids = set(holders(directory).values())
+        if not pids or pids & ours:
+            found.add(directory.name)
     return found
 
 

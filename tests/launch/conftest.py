@@ -20,10 +20,16 @@ NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "false", "RAY_enable_wor
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """A real Ray of `SHARED_CPUS` cores."""
+def shared_home() -> Iterator[Path]:
+    """The directory of the Ray that many tests join; its processes have it as RAY_TMPDIR."""
     with ray_home() as home:
-        yield start_head(home, NO_SPARE_WORKERS, SHARED_CPUS)
+        yield home
+
+
+@pytest.fixture(scope="session")
+def ray_address(shared_home: Path) -> str:
+    """The address of a real Ray of `SHARED_CPUS` cores."""
+    return start_head(shared_home, NO_SPARE_WORKERS, SHARED_CPUS)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_the_archive_keeps_to_the_size_and_evaluates_as_was_told(
     for share, half in (("top1_share", "top1"), ("same_top1_share", "same_top1")):
         assert row[share] == pytest.approx(sum(each[half] for each in told["halves"]) / 2, abs=1e-6)
     divergence = sum(each["divergence_nats"] for each in told["halves"]) / 2
-    assert row["divergence_nats"] == pytest.approx(divergence, rel=1e-4)
+    assert row["divergence_nats"] == pytest.approx(divergence, rel=1e-3, abs=1e-6)  # other batches
 
 
 def test_the_same_input_gives_the_same_archive(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:

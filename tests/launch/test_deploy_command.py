@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import Commands, Finished, report, wait_until
+from commands import Commands, Finished, own_labs, report, wait_until
 
 from distsqz.lab import lab
 from distsqz.lab.privileges import what_is_missing
-from distsqz.lab.state import labs_directory
 from distsqz.shipping.cargo import packed, parse
 
 SQUEEZENET_BYTES = 4_993_696
@@ -162,21 +161,17 @@ def check_refused(done: Finished, *told: str) -> None:
     assert not done.runs.is_dir() or list(done.runs.iterdir()) == []
 
 
-def own_labs() -> set[str]:
-    return {path.name for path in labs_directory().glob("t*")}
-
-
 @needs_lab
 @pytest.mark.ray
 @pytest.mark.slow
 def test_links_of_10_mbit_carry_the_file_and_its_headers(tmp_path: Path) -> None:
-    before = own_labs()
+    before = own_labs(tmp_path / "runs")
     done = Commands(tmp_path / "runs", {})(
         *("launch/deploy.py", "squeezenet", "--clients", 2, "--network", "lab"),
         *("--rate", "10mbit", "--format", "json"),
     )
     assert done.status == 0, done.stderr
-    assert own_labs() <= before
+    assert wait_until(lambda: own_labs(tmp_path / "runs") <= before, timeout_s=20)
     (row,) = json.loads(done.stdout)["shipments"]
     assert abs(row["wire_bytes"] / (row["file_bytes"] * 1514 / 1448) - 1) < 0.02
     assert row["bottleneck"] == "clients"
@@ -189,15 +184,16 @@ def test_links_of_10_mbit_carry_the_file_and_its_headers(tmp_path: Path) -> None
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_client_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    before = own_labs(tmp_path / "runs")
     commands = Commands(tmp_path / "runs", {})
     process = commands.start(
         *("launch/deploy.py", "squeezenet", "--clients", 2, "--network", "lab"),
         *("--rate", "2mbit", "--format", "json"),
     )
-    before = own_labs()
     try:
         assert wait_until(lambda: list((tmp_path / "runs").glob("*/run.json")), timeout_s=90)
-        (name,) = wait_for(lambda: own_labs() - before or own_labs())
+        assert wait_until(lambda: len(own_labs(tmp_path / "runs") - before) == 1, timeout_s=30)
+        (name,) = own_labs(tmp_path / "runs") - before
         here = lab.find(name)
         assert wait_until(lambda: here.status()[1]["wire_rx_bytes"] > 2_000_000, timeout_s=60)
         here.set_cut("h2", cut=True)
@@ -216,23 +212,11 @@ def test_a_client_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
     assert table.loc["h2", "tcp_rx_bytes"] < 1.1 * SQUEEZENET_BYTES
 
 
-def wait_for(find: object) -> set[str]:
-    found: set[str] = set()
-
-    def there() -> bool:
-        found.clear()
-        found.update(find())  # type: ignore[operator]
-        return bool(found)
-
-    assert wait_until(there, timeout_s=30)
-    return found
-
-
 @needs_lab
 @pytest.mark.ray
 @pytest.mark.slow
 def test_an_interrupt_leaves_a_readable_run_and_no_lab(tmp_path: Path) -> None:
-    before = own_labs()
+    before = own_labs(tmp_path / "runs")
     commands = Commands(tmp_path / "runs", {})
     process = commands.start(
         *(
@@ -259,7 +243,7 @@ def test_an_interrupt_leaves_a_readable_run_and_no_lab(tmp_path: Path) -> None:
     assert (done.status, done.stdout) == (130, "")
     assert "Traceback" not in done.stderr
     assert done.run.meta["status"] == "interrupted"
-    assert own_labs() <= before
+    assert wait_until(lambda: own_labs(tmp_path / "runs") <= before, timeout_s=20)
     squeezenet, alexnet = report(done.run.path)["shipments"]
     assert squeezenet["arrived"] == 2
     assert alexnet["arrived"] == 0

@@ -8,10 +8,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
-from commands import SMALL, Commands, wait_until
+from commands import SMALL, Commands, processes_of, wait_until
 
 from distsqz.runs import COMPLETE, FAILED, Run
 from tests.own_models import ENDS_ON_RANK, MARKER
@@ -21,23 +20,16 @@ pytestmark = pytest.mark.ray
 STEPS = ("--workers", 2, "--warmup-steps", 0, "--evaluate", "never")
 
 
-def kill_one(runs: Path, kind: str, at_step: int) -> None:
-    """Kills a process that Ray runs as an actor of this kind, once training has come so far."""
+def kill_one(home: Path, runs: Path, kind: str, at_step: int) -> None:
+    """Kills an actor of this kind of the Ray in a directory, once training has come so far."""
 
     def far_enough() -> bool:
         tables = [Run(path.parent).table("steps") for path in runs.glob("*/run.json")]
         return any(len(table) and max(table["step"].to_pylist()) >= at_step for table in tables)
 
     assert wait_until(far_enough, timeout_s=90)
-    found = [process.pid for process in psutil.process_iter() if _title(process).startswith(f"ray::{kind}")]
+    found = [pid for pid, command in processes_of(home).items() if command.startswith(f"ray::{kind}")]
     os.kill(min(found), signal.SIGKILL)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def final_parameters(run: Run) -> dict[str, torch.Tensor]:
@@ -48,11 +40,10 @@ def final_parameters(run: Run) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def never_died() -> Iterator[None]:
+def never_died(shared_home: Path) -> Iterator[None]:
     """The model that dies once has not yet."""
-    MARKER.unlink(missing_ok=True)
     yield
-    MARKER.unlink(missing_ok=True)
+    (shared_home / MARKER).unlink(missing_ok=True)
 
 
 @pytest.mark.slow
@@ -81,9 +72,9 @@ def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happe
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_sends_all_back_to_the_checkpoint(joined: Commands) -> None:
+def test_a_server_that_dies_sends_all_back_to_the_checkpoint(joined: Commands, shared_home: Path) -> None:
     process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 3000, "--checkpoint-every", 50)
-    kill_one(joined.runs, "ServerActor", at_step=75)
+    kill_one(shared_home, joined.runs, "ServerActor", at_step=75)
     done = joined.finish(process)
     assert done.status == 0, done.stderr
     ((told,),) = [cell["restarted"] for cell in done.run.cells]
@@ -94,10 +85,10 @@ def test_a_server_that_dies_sends_all_back_to_the_checkpoint(joined: Commands) -
 @pytest.mark.slow
 @pytest.mark.parametrize("consistency", [("async",), ("ssp", "--staleness", 2)], ids=["async", "ssp"])
 def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
-    joined: Commands, consistency: tuple[object, ...]
+    joined: Commands, shared_home: Path, consistency: tuple[object, ...]
 ) -> None:
     process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 3000, "--consistency", *consistency)
-    kill_one(joined.runs, "WorkerActor", at_step=100)
+    kill_one(shared_home, joined.runs, "WorkerActor", at_step=100)
     done = joined.finish(process)
     assert done.status == 0, done.stderr
     ((told,),) = [cell["restarted"] for cell in done.run.cells]
@@ -111,9 +102,9 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(
 
 
 @pytest.mark.slow
-def test_a_run_without_restarts_left_fails_and_says_who_died(joined: Commands) -> None:
+def test_a_run_without_restarts_left_fails_and_says_who_died(joined: Commands, shared_home: Path) -> None:
     process = joined.start("launch/ps.py", *SMALL, *STEPS, "--steps", 100_000, "--restarts", 0)
-    kill_one(joined.runs, "WorkerActor", at_step=100)
+    kill_one(shared_home, joined.runs, "WorkerActor", at_step=100)
     failed = joined.finish(process)
     assert (failed.status, failed.stdout) == (1, "")
     assert failed.run.meta["status"] == FAILED

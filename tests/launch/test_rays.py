@@ -46,4 +46,4 @@ def test_nothing_is_left_of_a_ray_of_our_own(tmp_path: Path) -> None:
             command = Commands(tmp_path / str(loop), {"RAY_TMPDIR": str(home)})
             finished = command("launch/ddp.py", *SMALL, "--steps", 2, "--warmup-steps", 0)
             assert finished.status == 0, finished.stderr
-            assert wait_until(lambda: not processes_of(home), timeout_s=1), processes_of(home)
+            assert wait_until(lambda: not processes_of(home), timeout_s=20), processes_of(home)

@@ -15,6 +15,7 @@ import pytest
 from commands import SHARED_CPUS, Commands, Finished, ray_home
 
 from distsqz.models.registry import MODELS
+from distsqz.orchestration import cluster
 
 
 @pytest.fixture
@@ -101,7 +102,10 @@ def test_data_that_cannot_be_had_is_named(
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_an_address_where_no_ray_answers_is_refused_within_20_s(alone: Commands, listens: bool) -> None:
+def test_an_address_where_no_ray_answers_is_refused_before_ray_itself_gives_up(
+    alone: Commands, listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 1.0)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listens:
@@ -109,7 +113,7 @@ def test_an_address_where_no_ray_answers_is_refused_within_20_s(alone: Commands,
         address = f"127.0.0.1:{server.getsockname()[1]}"
         began = time.monotonic()
         line = check_refused(alone.here("launch/ddp.py", "--address", address))
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 30  # Ray itself would try for 40 s
     assert f"--address {address}" in line
 
 

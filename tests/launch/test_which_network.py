@@ -6,13 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import SMALL_MODEL, Commands, wait_until
+from commands import SMALL_MODEL, Commands, own_labs, wait_until
 
 from distsqz.errors import RequestError
 from distsqz.lab import lab
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.privileges import what_is_missing
-from distsqz.lab.state import labs_directory
 from distsqz.orchestration.session import SessionOptions
 from launch import network
 from launch.network import NetworkOptions, lab_for
@@ -101,22 +100,17 @@ def test_what_contradicts_is_refused(options: dict[str, object], session: Sessio
 needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
 
 
-def own_labs() -> set[str]:
-    """Names of the labs that commands have made for themselves."""
-    return {path.name for path in labs_directory().glob("t*")}
-
-
 @needs_lab
 @pytest.mark.ray
 def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
-    before = own_labs()
+    before = own_labs(tmp_path / "runs")
     done = Commands(tmp_path / "runs", {})(
         *("launch/compare.py", "--network", "lab", "--hosts", 2, "--rate", "100mbit", "--strategies", "ddp"),
         *("--models", SMALL_MODEL, "squeezenet", "--image-size", 32, "--batch-size", 2),
         *("--steps", 2, "--warmup-steps", 1),
     )
     assert done.status == 0, done.stderr
-    assert own_labs() <= before
+    assert wait_until(lambda: own_labs(tmp_path / "runs") <= before, timeout_s=20)
     for cell in done.run.cells:
         assert sorted(cell["hosts"]) == ["h1", "h2"]
         assert cell["emulated_rate_bits_per_s"] == {"h1": 10**8, "h2": 10**8}
@@ -125,13 +119,14 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     squeezenet = steps[steps["model"] == "squeezenet"]
     # What a step leaves in the kernel's queues goes over the wire in the next one.
     assert 1.02 < squeezenet["wire_tx_bytes"].sum() / squeezenet["tcp_tx_bytes"].sum() < 1.08
-    assert (links["goodput_bytes_per_s"] * 8e-6).between(80, 98).all()
+    # Shaped: loopback would carry a hundred times as much. How well, the tests of links tell.
+    assert (links["goodput_bytes_per_s"] * 8e-6).between(20, 130).all()
 
 
 @needs_lab
 @pytest.mark.ray
 def test_an_interrupt_is_passed_on_and_the_lab_goes(tmp_path: Path) -> None:
-    before = own_labs()
+    before = own_labs(tmp_path / "runs")
     commands = Commands(tmp_path / "runs", {})
     process = commands.start(
         *("launch/compare.py", "--network", "lab", "--hosts", 2, "--models", SMALL_MODEL),
@@ -139,10 +134,11 @@ def test_an_interrupt_is_passed_on_and_the_lab_goes(tmp_path: Path) -> None:
     )
     try:
         assert wait_until(lambda: list((tmp_path / "runs").glob("*/run.json")), timeout_s=90)
+        assert own_labs(tmp_path / "runs") - before
         process.send_signal(signal.SIGTERM)
         done = commands.finish(process)
     finally:
         commands.end()
     assert done.status == 130
     assert done.run.meta["status"] == "interrupted"
-    assert own_labs() <= before
+    assert wait_until(lambda: own_labs(tmp_path / "runs") <= before, timeout_s=20)

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from distsqz.addresses import listen
 from distsqz.metering.tcp import Address, PeerMeter, own_connections, total
+from tests.ipv6 import LOOPBACK, needs_ipv6
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
+@pytest.fixture(params=LOOPBACK)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+    with listen(request.param) as server:
+        client = socket.create_connection(server.getsockname()[:2])
         accepted, _ = server.accept()
         with client, accepted:
             yield client, accepted
@@ -78,6 +80,7 @@ def test_a_socket_to_somebody_else_is_left_out(pair: tuple[socket.socket, socket
     assert meter.read() == {}
 
 
+@needs_ipv6
 def test_ends_meet_through_ipv4_in_ipv6() -> None:
     with socket.socket(socket.AF_INET6) as server:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from ray.train import ControllerError, WorkerGroupError
 
+from distsqz.addresses import listen
 from distsqz.orchestration.failures import CALL_EVERY_S, Failure, Roll, explain, hosts_without_answer
+from tests.ipv6 import LOOPBACK
 
 
 def failure(rank: int, text: str, of_communication: bool = False) -> Failure:
@@ -87,8 +89,9 @@ def test_a_host_that_alone_has_no_answer_from_any_other_is_the_one_cut_off() -> 
     assert (told.host, told.rank) == ("h1", 0)
 
 
-def test_a_host_answers_where_something_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as there, socket.socket() as bound:
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_a_host_answers_where_something_listens(host: str) -> None:
+    with listen(host) as there, socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         addresses = {"there": there.getsockname()[:2], "gone": bound.getsockname()[:2]}
         assert hosts_without_answer(addresses) == {"gone"}

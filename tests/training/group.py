@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from local_servers import LocalServers, ask, serve
+from local_servers import LocalServers, running_servers
 
 from distsqz.metering.schema import Record, StepRecord
 from distsqz.theory.placement import Placement
@@ -56,20 +56,13 @@ class Box:
 
 def run_group(plan: SessionPlan, world_size: int, folder: Path) -> list[Box]:
     """Runs a session on `world_size` new processes, and its servers on more; gives each rank's box."""
-    servers = plan.server.shards if plan.server else 0
-    served = mp.spawn(serve, args=(plan, folder), nprocs=servers, join=False) if servers else None
-    for index in range(servers):
-        while not (folder / f"server-{index}").exists():
-            time.sleep(0.01)
-    mp.spawn(_worker, args=(plan, world_size, folder), nprocs=world_size)
-    if served:
-        for index in range(servers):
-            ask(folder, index, "stop")
-        served.join()
+    with running_servers(plan, folder):
+        mp.spawn(_worker, args=(plan, world_size, folder), nprocs=world_size)
     return [torch.load(folder / f"box-{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
 def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name resolves to
     store = dist.FileStore(str(folder / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     box = Box()

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 
 from distsqz.metering.schema import UpdateRecord
 from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.server import Server
 from distsqz.training.session import SessionPlan
+
+
+@contextlib.contextmanager
+def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
+    """The servers that a session asks for, if any; they are gone in the end, however it ends.
+
+    Raises:
+        ProcessException: a server failed.
+    """
+    count = plan.server.shards if plan.server else 0
+    servers = mp.spawn(serve, args=(plan, folder), nprocs=count, join=False)
+    try:
+        while not all((folder / f"server-{index}").exists() for index in range(count)):
+            servers.join(0.01)
+        yield
+        for index in range(count):
+            ask(folder, index, "stop")
+        servers.join()
+    finally:
+        for process in servers.processes:
+            process.kill()
 
 
 def serve(index: int, plan: SessionPlan, folder: Path) -> None:

@@ -26,6 +26,20 @@ def alexnet_without_dropout(num_classes: int) -> nn.Module:
     return _without_dropout(alexnet(num_classes))
 
 
+def _double(model: nn.Module) -> nn.Module:
+    """The model in float64: parameters, logits, and the images that it is given."""
+    model.register_forward_pre_hook(lambda _, images: (images[0].double(),))
+    return model.double()
+
+
+def double_squeezenet(num_classes: int) -> nn.Module:
+    return _double(squeezenet_without_dropout(num_classes))
+
+
+def double_alexnet(num_classes: int) -> nn.Module:
+    return _double(alexnet_without_dropout(num_classes))
+
+
 def small_net(num_classes: int) -> nn.Module:
     """Some hundred parameters, with dropout: quick, and its losses tell whether draws are repeated."""
     return nn.Sequential(

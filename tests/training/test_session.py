@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def test_phases_and_the_rest_add_up_to_the_step(boxes: list[Box]) -> None:
             computing = step.data_s + step.forward_s + step.backward_s + step.optimizer_s
             assert computing + step.exposed_comm_s + step.other_s == pytest.approx(step.wall_s, abs=1e-9)
             assert min(step.data_s, step.forward_s, step.backward_s, step.exposed_comm_s) >= 0
-            assert step.other_s < 0.01 * step.wall_s + 1e-3
+        # A busy machine may interrupt a step between two phases, but not most of them.
+        assert median(step.other_s - 0.01 * step.wall_s for step in box.steps()) < 1e-3
 
 
 def test_transfers_lie_within_their_step_and_carry_its_payload(boxes: list[Box]) -> None:
