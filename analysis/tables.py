@@ -1,8 +1,4 @@
-"""Runs as tables: what each cell measured.
-
-Warm-up is left out. A step counts once every rank has reported it, so a run may be read while it goes on, and
-of a step that was done again after a restart only the last attempt counts. Unknown is None throughout.
-"""
+"""Runs as tables: what each cell measured, over the rows that count. Unknown is None throughout."""
 
 from __future__ import annotations
 
@@ -15,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Floats, median_interval
+from analysis.bounds import bound_s as bound_of
 from analysis.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
+from analysis.measured import makes_steps_together, measured_steps, measured_updates, of_steps
+from analysis.traffic import by_host
 from distsqz.runs import Run
-from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
-from distsqz.theory.parameter_server import full_duplex_s, traffic_by_host
+from distsqz.theory.all_reduce import bus_bandwidth
 
 PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimizer_s", "other_s"]
 """What a step's time is made of, in the order of the step."""
@@ -27,6 +25,11 @@ VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes
 """The five views of the bytes that a rank sends; the last is for emulated hosts only."""
 
 RECEIVED = ["predicted_rx_bytes", "tcp_rx_bytes"]
+
+LOCAL = ["predicted_local_tx_bytes", "tcp_local_tx_bytes"]
+"""What a rank sends to processes on its own host, which the other views leave out."""
+
+BEYOND_PAYLOAD = ["tcp_retrans_bytes", "queue_dropped_packets"]
 
 SCHED_WAIT_LIMIT = 0.05
 """A larger share of a step spent waiting for a core says that cores were oversubscribed."""
@@ -62,9 +65,10 @@ def by_block(series: pd.Series[float], cell: dict[str, Any]) -> pd.Series[float]
 def read_cells(run: Run) -> list[CellTable]:
     """The cells of a run in its own order; one that has measured nothing yet has a row of nulls."""
     steps = measured_steps(run)
-    transfers = run.table("transfers").to_pandas()
+    transfers = of_steps(run.table("transfers").to_pandas(), steps)
+    peers = of_steps(run.table("peers").to_pandas(), steps)
     evaluations = run.table("evaluations").to_pandas()
-    updates = run.table("updates").to_pandas()
+    updates = measured_updates(run, steps)
     links = run.table("links").to_pandas()
     return [
         _read_cell(
@@ -72,7 +76,10 @@ def read_cells(run: Run) -> list[CellTable]:
             run.meta.get("environment") or {},
             cell,
             links,
-            *(table[table["cell"] == cell["cell"]] for table in (steps, transfers, evaluations, updates)),
+            *(
+                table[table["cell"] == cell["cell"]]
+                for table in (steps, transfers, peers, evaluations, updates)
+            ),
         )
         for cell in run.cells
     ]
@@ -80,10 +87,10 @@ def read_cells(run: Run) -> list[CellTable]:
 
 def read_shards(run: Run) -> list[dict[str, Any]]:
     """What each shard of a parameter server had to do: a row a cell and shard, a cell's busiest first."""
-    updates: pd.DataFrame = run.table("updates").to_pandas()
+    updates = measured_updates(run)
     if updates.empty:
         return []
-    updates["received_bytes"] = _chunk_bytes(run, updates)
+    updates = updates.assign(received_bytes=_chunk_bytes(run, updates))
     rows = [
         {
             "cell": cell,
@@ -103,7 +110,7 @@ def read_shards(run: Run) -> list[dict[str, Any]]:
 
 def staleness_histogram(run: Run) -> list[dict[str, Any]]:
     """How many updates had missed how many others: a row a cell and staleness; dropped ones are left out."""
-    updates: pd.DataFrame = run.table("updates").to_pandas()
+    updates = measured_updates(run)
     counted = updates[~updates["dropped"]]
     rows = []
     for cell, of_cell in counted.groupby("cell"):
@@ -128,24 +135,6 @@ def read_links(run: Run) -> list[dict[str, Any]]:
     return sorted(links, key=lambda link: int(link["rank"]))
 
 
-def measured_steps(run: Run) -> pd.DataFrame:
-    """The rows of `steps` that count: a row a rank a step."""
-    steps: pd.DataFrame = run.table("steps").to_pandas()
-    steps = steps[~steps["warmup"]]
-    apart = steps["cell"].isin([cell["cell"] for cell in run.cells if not makes_steps_together(cell)])
-    # Where ranks go their own ways, one that was replaced did its steps again, not the others.
-    rank_apart = steps["rank"].where(apart, -1)
-    last_attempt = steps.groupby([steps["cell"], steps["step"], rank_apart])["attempt"].transform("max")
-    steps = steps[steps["attempt"] == last_attempt]
-    reported = steps.groupby(["cell", "step"])["rank"].transform("nunique")
-    return steps[(reported == steps["world_size"]) | apart.reindex(steps.index)]
-
-
-def makes_steps_together(cell: dict[str, Any]) -> bool:
-    """Whether the ranks of a cell make the same steps at the same time."""
-    return cell.get("consistency", "sync") == "sync" and not cell.get("backup_workers")
-
-
 def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
     """A cell's hosts by the rate of their emulated links, in bits a second; empty where none is known."""
     rates = row.get("emulated_rate_bits_per_s") or {}
@@ -163,6 +152,7 @@ def _read_cell(
     links: pd.DataFrame,
     steps: pd.DataFrame,
     transfers: pd.DataFrame,
+    peers: pd.DataFrame,
     evaluations: pd.DataFrame,
     updates: pd.DataFrame,
 ) -> CellTable:
@@ -179,11 +169,12 @@ def _read_cell(
     if cell.get("servers"):
         # A step's parameters come in the next one, or at the end of a block: only blocks are alike.
         typical_s, exposed_comm_s = (by_block(series, cell) for series in (step_s, exposed_comm_s))
-    means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED]}
+    means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED, *LOCAL, *BEYOND_PAYLOAD]}
     comm_s = _comm_s(cell, steps, transfers)
     busbw = _busbw(cell, comm_s)
     goodput = _number(links["goodput_bytes_per_s"].min())
-    bound_s = _bound_s(cell, goodput)
+    bound_s = bound_of(cell, links)
+    hosts = by_host(cell, steps, peers)
     sched_wait_share = _share_of_wall(steps, "sched_wait_s")
     row = {
         "run_id": run_id,
@@ -194,7 +185,7 @@ def _read_cell(
         "steps": len(step_s),
         **means,
         "tcp_vs_predicted": _excess(means["tcp_tx_bytes"], means["predicted_tx_bytes"]),
-        "wire_vs_tcp": _wire_vs_tcp(cell, means),
+        "wire_vs_tcp": _wire_vs_tcp(hosts),
         "step_s": _number(typical_s.median()),
         "step_s_ci95": _interval(median_interval(_floats(typical_s))),
         "compute_s": _number(compute_s.median()),
@@ -229,11 +220,11 @@ def _shares(steps: pd.DataFrame, waiting: Waiting | None) -> pd.Series[float]:
     return pd.Series(shares, dtype=float).reindex(PARTS)
 
 
-def _wire_vs_tcp(cell: dict[str, Any], means: dict[str, float | None]) -> float | None:
-    """Bytes on the wire for each byte of TCP payload; None where ranks or servers share a host's wire."""
-    hosts = [*(cell.get("hosts") or []), *(cell.get("server_hosts") or [])]
-    alone = len(set(hosts)) == len(hosts)
-    return _quotient(means["wire_tx_bytes"], means["tcp_tx_bytes"]) if alone else None
+def _wire_vs_tcp(hosts: pd.DataFrame | None) -> float | None:
+    """Bytes on the wire of all hosts for each byte of payload that their processes sent over TCP."""
+    if hosts is None or hosts[["wire_tx_bytes", "tcp_tx_bytes"]].isna().any(axis=None):
+        return None
+    return _quotient(hosts["wire_tx_bytes"].sum(), hosts["tcp_tx_bytes"].sum())
 
 
 def _samples_per_s(steps: pd.DataFrame, step_s: pd.Series[float], together: bool) -> float | None:
@@ -250,20 +241,6 @@ def _busbw(cell: dict[str, Any], comm_s: float | None) -> float | None:
     if not comm_s or cell["strategy"] != "ddp" or payload_bytes is None:
         return None
     return bus_bandwidth(payload_bytes, cell["world_size"], comm_s)
-
-
-def _bound_s(cell: dict[str, Any], goodput_bytes_per_s: float | None) -> float | None:
-    """What a step's communication must take at that goodput, both ways of every link busy at once."""
-    payload_bytes, world_size = cell.get("payload_bytes"), cell["world_size"]
-    if not goodput_bytes_per_s or payload_bytes is None:
-        return None
-    if cell["strategy"] == "ddp":
-        return ring_tx_bytes(payload_bytes, world_size) / goodput_bytes_per_s
-    server_hosts, hosts = cell.get("server_hosts"), cell.get("hosts")
-    if not server_hosts or not hosts:
-        return None
-    shares = [payload_bytes // len(server_hosts)] * len(server_hosts)
-    return full_duplex_s(traffic_by_host(shares, server_hosts, hosts), goodput_bytes_per_s)
 
 
 def _comm_s(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -> float | None:

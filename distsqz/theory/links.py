@@ -1,25 +1,50 @@
-"""The time that links must take: the rate of each, and what its token bucket lets through at once."""
+"""The time that links must take for what they carry, at the rate of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from distsqz.theory.placement import LinkLoad
+from distsqz.theory.shipping import wire_bytes
+from distsqz.theory.token_bucket import TokenBucket
 
 
-def link_bound_s(
-    loads: Mapping[str, LinkLoad],
-    bytes_per_s: Callable[[str], float],
-    burst_bytes: Callable[[str], float] = lambda _: 0,
-) -> float:
-    """Seconds that the links must take at least, both directions of every link busy at once.
+class Link(Protocol):
+    """A host's link, alike in both directions."""
+
+    def seconds(self, payload_bytes: int) -> float:
+        """Least time in seconds for a payload to pass in one direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLink:
+    """A link that carries so much TCP payload."""
+
+    goodput_bytes_per_s: float
+
+    def seconds(self, payload_bytes: int) -> float:
+        """Least time in seconds for a payload to pass in one direction."""
+        return payload_bytes / self.goodput_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class ShapedLink:
+    """A link whose frames a token bucket shapes to a rate; the bucket is full as a step's transfers begin."""
+
+    rate_bytes_per_s: float
+
+    def seconds(self, payload_bytes: int) -> float:
+        """Least time in seconds for the frames of a payload to pass in one direction."""
+        return TokenBucket(self.rate_bytes_per_s).seconds(wire_bytes(payload_bytes))
+
+
+def link_bound_s(loads: Mapping[str, LinkLoad], links: Mapping[str, Link]) -> float:
+    """Seconds until the last link has carried its load, both directions of every link busy at once.
 
     Args:
-        loads: what each host's link carries each way, in bytes.
-        bytes_per_s: the rate of a host's link in each direction, in the same bytes.
-        burst_bytes: what a host's link lets through at once after a pause, on top of its rate.
+        loads: payload that each host's link carries each way.
+        links: the link of each of these hosts.
     """
-    return max(
-        max(0.0, max(load.tx_bytes, load.rx_bytes) - burst_bytes(host)) / bytes_per_s(host)
-        for host, load in loads.items()
-    )
+    return max(links[host].seconds(max(load.tx_bytes, load.rx_bytes)) for host, load in loads.items())

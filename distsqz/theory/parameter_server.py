@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distsqz.theory.links import link_bound_s
+from distsqz.theory.links import MeasuredLink, link_bound_s
 from distsqz.theory.placement import LinkLoad
 
 
@@ -65,7 +65,8 @@ def full_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> flo
 
     Pulls then overlap pushes, chunk by chunk. For n workers and one dedicated shard of S bytes this is nS/B.
     """
-    return link_bound_s({host: each.load for host, each in traffic.items()}, lambda _: bytes_per_s)
+    loads = {host: each.load for host, each in traffic.items()}
+    return link_bound_s(loads, dict.fromkeys(loads, MeasuredLink(bytes_per_s)))
 
 
 def half_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> float:

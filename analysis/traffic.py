@@ -1,0 +1,71 @@
+"""What crossed each host's link in a cell, by TCP's count and by those of the interface and the wire.
+
+Interface and wire count everything on the host, and every rank on it reads the same counters. What TCP sent
+is therefore summed over the host's processes, shards of a parameter server included, before it is held
+against them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from distsqz.theory.placement import Placement
+
+HOST_VIEWS = ["nic_tx_bytes", "nic_rx_bytes", "wire_tx_bytes", "wire_rx_bytes"]
+"""Columns of `steps` that count for the whole host."""
+
+
+def placement_of(cell: dict[str, Any]) -> Placement | None:
+    """Where a cell's ranks and shards were; None where its run does not tell."""
+    if not cell.get("hosts") or len(cell["hosts"]) != cell["world_size"]:
+        return None
+    return Placement(
+        workers=cell["hosts"], shards=cell.get("server_hosts") or (), spans_hosts=cell.get("spans_hosts")
+    )
+
+
+def by_host(cell: dict[str, Any], steps: pd.DataFrame, peers: pd.DataFrame) -> pd.DataFrame | None:
+    """Sums over the steps that count, a row for each host with ranks.
+
+    Args:
+        cell: its entry in run.json.
+        steps: its rows of `steps` that count.
+        peers: its rows of `peers` for the same steps.
+
+    Returns:
+        `tcp_tx_bytes` and `tcp_rx_bytes` of all processes on the host, `nic_...` and `wire_...` as the host
+        counted them, and `wall_s`. None where the run does not tell who was where, or who shared a host.
+    """
+    placement = placement_of(cell)
+    if placement is None or steps.empty:
+        return None
+    by_rank = steps.groupby("rank")[["tcp_tx_bytes", "tcp_rx_bytes", *HOST_VIEWS, "wall_s"]].sum(min_count=1)
+    hosts = pd.Series([placement.workers[rank] for rank in by_rank.index], index=by_rank.index, name="host")
+    tcp = by_rank[["tcp_tx_bytes", "tcp_rx_bytes"]].groupby(hosts).sum(min_count=1)
+    if not placement.spans_hosts:
+        # Loopback counts what a process sends as received, too; a shard sends what a worker receives.
+        sent = tcp.sum(axis=1, min_count=2) if placement.shards else tcp["tcp_tx_bytes"]
+        tcp = pd.DataFrame({"tcp_tx_bytes": sent, "tcp_rx_bytes": sent})
+        by_rank[["wire_tx_bytes", "wire_rx_bytes"]] = float("nan")
+    elif placement.shards:
+        of_shards = _of_shards(placement, peers)
+        if of_shards is None:
+            return None
+        tcp = tcp.add(of_shards.reindex(tcp.index, fill_value=0))
+    # Ranks on a host read the same counters, each at the ends of its own steps: the longest look counts.
+    host_views = by_rank[[*HOST_VIEWS, "wall_s"]].groupby(hosts).max()
+    return tcp.join(host_views)
+
+
+def _of_shards(placement: Placement, peers: pd.DataFrame) -> pd.DataFrame | None:
+    """What the shards on each host sent to, and received from, workers on other hosts."""
+    of_shards = peers[peers["peer_rank"].isna()]
+    if of_shards.empty or of_shards["same_host"].isna().any():
+        return None
+    crossing = of_shards[~of_shards["same_host"].astype(bool)]
+    host = crossing["peer"].str.removeprefix("shard ").astype(int).map(dict(enumerate(placement.shards)))
+    # A shard sends what a worker receives.
+    swapped = crossing[["rx_bytes", "tx_bytes"]].set_axis(["tcp_tx_bytes", "tcp_rx_bytes"], axis=1)
+    return swapped.groupby(host).sum()
