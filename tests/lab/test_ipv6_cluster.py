@@ -71,7 +71,9 @@ def test_training_measures_links_and_counts_bytes_over_ipv6(
     # All-reduce of two sends the payload once; of two shards, one is on the other host.
     predicted = PAYLOAD_BYTES / (1 if script == "ddp" else 2)
     assert steps["tcp_tx_bytes"].mean() == pytest.approx(predicted, rel=0.02)
-    assert (steps["wire_tx_bytes"].groupby(steps["rank"]).sum() > predicted).all()
+    # The interface that holds the node's address carried them; some bytes leave between two steps.
+    sent = steps.groupby("rank")[["nic_tx_bytes", "tcp_tx_bytes"]].sum()
+    assert (sent["nic_tx_bytes"] > 0.8 * sent["tcp_tx_bytes"]).all()
 
 
 def test_a_file_is_sent_over_ipv6(cluster: Commands, tmp_path: Path) -> None:
