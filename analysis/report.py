@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -147,7 +147,12 @@ def find_runs(names: Sequence[str], root: Path) -> list[Run]:
 
 
 def print_report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -> None:
-    """Prints what the runs found; remarks that have no place in csv go to stderr."""
+    """Prints what the runs found.
+
+    Views that do not go together are named on stderr too, and remarks that have no place in csv.
+    """
+    for warning in dict.fromkeys(chain.from_iterable(map(breach_warnings, cells))):
+        print(warning, file=sys.stderr)
     print(report(runs, cells, fmt))
     if fmt == "csv":
         for remark in remarks(runs, cells):
@@ -169,7 +174,8 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
             {
                 "path": str(run.path),
                 **_without(run.meta, "cells"),
-                "warnings": _faults(run, [cell.row for cell in of_run]),
+                "warnings": [*_faults(run, [cell.row for cell in of_run]), *breach_warnings(of_run)],
+                "breaches": [asdict(breach) for cell in of_run for breach in cell.breaches],
                 "links": links[run.run_id],
                 "shards": shards[run.run_id],
                 "staleness": stale[run.run_id],
@@ -337,9 +343,10 @@ def remarks(runs: Sequence[Run], cells: Sequence[list[CellTable]]) -> list[str]:
 def _remarks(run: Run, cells: list[CellTable]) -> list[str]:
     rows = [cell.row for cell in cells]
     ending = _ending(run, rows)
-    lines = [*([ending] if ending else []), *_faults(run, rows)]
+    lines = [*([ending] if ending else []), *_faults(run, rows), *breach_warnings(cells)]
     lines += dict.fromkeys(_setting(row) for row in rows)
     lines += chain.from_iterable(map(lateness_remarks, rows))
+    lines += chain.from_iterable(map(_bytes_remarks, rows))
     if any(row.get("interface") == "lo" for row in rows):
         lines.append(
             "The network was loopback: byte counts are real, but step times show this machine "
@@ -482,6 +489,35 @@ def _faults(run: Run, rows: list[dict[str, Any]]) -> list[str]:
             for row in rows
             if row["planned_steps"] is not None and row["steps"] < row["planned_steps"]
         ]
+    return lines
+
+
+def breach_warnings(cells: Sequence[CellTable]) -> list[str]:
+    """A sentence for each pair of views that does not go together."""
+    return [f"Warning: {breach.told()}" for cell in cells for breach in cell.breaches]
+
+
+def _bytes_remarks(row: dict[str, Any]) -> list[str]:
+    """What the bytes of a cell leave out, where there is any of it."""
+    lines = []
+    if row["tcp_local_tx_bytes"] or row["predicted_local_tx_bytes"]:
+        local = row["tcp_local_tx_bytes"]
+        known = "predicted" if local is None else "TCP"
+        local = row["predicted_local_tx_bytes"] if local is None else local
+        lines.append(
+            f"Bytes of {row['cell']} are those that cross the network. What a rank sends to processes on its "
+            f"own host ({local:,.0f} bytes a step by {known}) is left out."
+        )
+    if row["queue_dropped_packets"]:
+        lines.append(
+            f"The queues of the sending hosts dropped packets of {row['cell']} before they were on the wire "
+            f"({row['queue_dropped_packets']:,.1f} a step and rank). TCP sent them later; a byte counts once."
+        )
+    if row["tcp_retrans_bytes"]:
+        lines.append(
+            f"TCP sent {row['tcp_retrans_bytes']:,.0f} bytes a step and rank of {row['cell']} again; "
+            "they are not counted as payload."
+        )
     return lines
 
 

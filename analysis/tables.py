@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.bootstrap import Floats, median_interval
 from analysis.bounds import bound_s as bound_of
+from analysis.checks import Breach, CellViews, check
 from analysis.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
 from analysis.measured import makes_steps_together, measured_steps, measured_updates, of_steps
 from analysis.traffic import by_host
@@ -51,6 +52,8 @@ class CellTable:
     """The cell's entry in run.json: its options, and what it ran on."""
     environment: dict[str, Any]
     """The machine that drove the run, and versions, as run.json tells them."""
+    breaches: list[Breach]
+    """Views of its bytes that do not go together."""
 
     def block_means_s(self) -> pd.Series[float] | None:
         """Mean step time of each block of consecutive steps; None where the cell ran in no known blocks."""
@@ -209,7 +212,16 @@ def _read_cell(
         "dropped_share": _number(updates["dropped"].mean()),
         "accuracy": _number(evaluations["accuracy"].iloc[-1]) if len(evaluations) else None,
     }
-    return CellTable(run_id, row, step_s, shares, cell, environment)
+    views = CellViews(
+        cell=cell,
+        steps=steps,
+        transfers=transfers,
+        peers=peers,
+        hosts=hosts,
+        comm_s=comm_s,
+        bound_s=bound_s,
+    )
+    return CellTable(run_id, row, step_s, shares, cell, environment, check(views))
 
 
 def _shares(steps: pd.DataFrame, waiting: Waiting | None) -> pd.Series[float]:

@@ -188,9 +188,7 @@ class RunWriter:
         part.replace(self.path / f"{name}.parquet")
 
     def _write_meta(self) -> None:
-        part = self.path / ".run.json.part"
-        part.write_text(json.dumps(self._meta, indent=2, default=str) + "\n")
-        part.replace(self.path / "run.json")
+        _write_json(self.path, self._meta)
 
 
 class Run:
@@ -257,6 +255,12 @@ class Run:
             self._check_column(name, table, column)
         return table.select(schema.names).replace_schema_metadata(None)
 
+    def add_warnings(self, warnings: Sequence[str]) -> None:
+        """Writes warnings about the run's figures into run.json, under `warnings`."""
+        if warnings:
+            self.meta["warnings"] = [*self.meta.get("warnings", []), *warnings]
+            _write_json(self.path, self.meta)
+
     def faults(self) -> list[str]:
         """What is missing of the run's tables, in sentences; none for a run that is whole.
 
@@ -302,6 +306,13 @@ class Run:
             fault = f"has no value in some rows of {column.name}"
         if fault:
             raise RequestError(f"{self.path / name}.parquet: {fault}; it is no table of this program")
+
+
+def _write_json(path: Path, meta: Mapping[str, Any]) -> None:
+    """Replaces a run's run.json, whole or not at all."""
+    part = path / ".run.json.part"
+    part.write_text(json.dumps(meta, indent=2, default=str) + "\n")
+    part.replace(path / "run.json")
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes
 
 from analysis.formats import Format
-from analysis.report import print_report
+from analysis.report import breach_warnings, print_report
 from analysis.tables import read_cells
 from distsqz.errors import RequestError
 from distsqz.orchestration.progress import SessionProgress
@@ -68,7 +68,9 @@ def measure(
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
         session, entries = plan(models, options, strategies, checkpoint, resume)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
-    print_report([run], [read_cells(run)], options.format)
+    cells = read_cells(run)
+    run.add_warnings(breach_warnings(cells))
+    print_report([run], [cells], options.format)
 
 
 def plan(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distsqz.errors import RunError
 from distsqz.lab.state import Host, LabState
-from distsqz.metering.wire import LAB_VARIABLE
+from distsqz.metering.wire import HOST_VARIABLE, LAB_VARIABLE
 
 NAMESPACES = ("--net", "--pid", "--mount", "--uts", "--ipc")
 MODULE = "distsqz.lab.host"
@@ -123,7 +123,12 @@ def inside(state: LabState, host: Host, pid: int, command: list[str]) -> list[st
 def variables(state: LabState, host: Host) -> dict[str, str]:
     """What a host's processes find in their environment: where the lab is, and what Ray may count on."""
     resources = f'{{"CPU": {len(host.cores)}, "memory": {host.memory_bytes}}}'
-    return {LAB_VARIABLE: str(state.path), "RAY_OVERRIDE_RESOURCES": resources, "RAY_worker_niceness": "0"}
+    return {
+        LAB_VARIABLE: str(state.path),
+        HOST_VARIABLE: host.name,
+        "RAY_OVERRIDE_RESOURCES": resources,
+        "RAY_worker_niceness": "0",
+    }
 
 
 def namespace(pid: int) -> str:

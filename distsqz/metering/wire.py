@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 LAB_VARIABLE = "DISTSQZ_LAB"
 """Set on every host of a lab: the path of the lab's file, beside which stands the switch's namespace."""
+HOST_VARIABLE = "DISTSQZ_LAB_HOST"
+"""Set on every host of a lab: the lab's name for it."""
 SWITCH_NAMESPACE = "switch.net"
 CLONE_NEWNET = 0x40000000
 DEVICE = "eth0"
@@ -71,16 +71,14 @@ class WireMeter:
     def of_this_host(cls) -> Self | None:
         """The meter of the emulated host that this process is on; None on none, or where it may not read.
 
-        The host is told by its address: its name may have been changed.
+        The lab's own name for the host is what its link is called; the host name may have been changed.
         """
-        lab = os.environ.get(LAB_VARIABLE)
-        if not lab:
+        lab, host = os.environ.get(LAB_VARIABLE), os.environ.get(HOST_VARIABLE)
+        if not lab or not host:
             return None
-        own = {each.address for each in psutil.net_if_addrs().get(DEVICE, ())}
         try:
-            host = next(host["name"] for host in _hosts(lab) if host["address"] in own)
             return cls(host, str(Path(lab).parent / SWITCH_NAMESPACE))
-        except (OSError, LookupError, ImportError, StopIteration):
+        except (OSError, LookupError, ImportError):
             return None
 
     def read(self) -> WireCounters:
@@ -111,12 +109,8 @@ def emulated_hosts() -> list[EmulatedHost] | None:
     lab = os.environ.get(LAB_VARIABLE)
     if not lab:
         return None
-    return [EmulatedHost(host["name"], host["address"], host["rate_bits_per_s"]) for host in _hosts(lab)]
-
-
-def _hosts(lab: str) -> list[dict[str, Any]]:
-    hosts: list[dict[str, Any]] = json.loads(Path(lab).read_text())["hosts"]
-    return hosts
+    hosts = json.loads(Path(lab).read_text())["hosts"]
+    return [EmulatedHost(host["name"], host["address"], host["rate_bits_per_s"]) for host in hosts]
 
 
 def open_netlink(namespace: str | None) -> Any:

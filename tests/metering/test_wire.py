@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from distsqz.metering.wire import (
+    HOST_VARIABLE,
     LAB_VARIABLE,
     WireCounters,
     WireMeter,
@@ -58,6 +59,7 @@ def test_a_lab_that_has_gone_has_no_meter_and_leaks_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(LAB_VARIABLE, str(tmp_path / "lab.json"))
+    monkeypatch.setenv(HOST_VARIABLE, "h1")
     assert WireMeter.of_this_host() is None  # what is loaded once, is loaded now
     before = descriptors()
     for _ in range(3):
