@@ -120,19 +120,20 @@ class StepMeter:
         log = self._instruments.transfers
         self._laps.append((phase, self._clock.now(), log.take_waits() if log else []))
 
-    def end(self, *, drains: bool = False) -> None:
+    def end(self, meet: Callable[[], None] | None = None) -> None:
         """Stops the clock, then reads the counters.
 
         Args:
-            drains: waits before that reading until the peers have acknowledged all that was written, so that
-                the wire's counters have seen it too. For the last of steps that follow one another.
+            meet: for the last of steps that follow one another: returns when every rank has come here. What
+                was written has been acknowledged by then, and so has what servers on this host sent to other
+                hosts: the counters of interface and wire have seen all that TCP's have.
         """
         self._laps_end = self._clock.now()
         self._clock.settle()
         self._end_ns = time.perf_counter_ns()
-        if drains and self._instruments.peers:
+        if meet and self._instruments.peers:
             self._instruments.peers.drain(DRAIN_TIMEOUT_S)
-        self._after = self._read()
+        self._after = self._read(meet)
 
     def record(self, samples: int, loss: float) -> None:
         """Makes the records of the step that ended."""
@@ -208,10 +209,13 @@ class StepMeter:
         self._records = {table: [] for table in taken}
         return taken
 
-    def _read(self) -> _Counters:
+    def _read(self, meet: Callable[[], None] | None = None) -> _Counters:
         instruments = self._instruments
+        peers = instruments.peers.read() if instruments.peers else {}
+        if meet:
+            meet()  # may send something itself, which is not the step's
         return _Counters(
-            instruments.peers.read() if instruments.peers else {},
+            peers,
             instruments.interface.read() if instruments.interface else None,
             instruments.wire.read() if instruments.wire else None,
             instruments.scheduler.read() if instruments.scheduler else None,

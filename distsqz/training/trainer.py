@@ -193,11 +193,16 @@ class Trainer:
         sync.update(settle=settle)
         meter.lap("optimizer")
         self._continues = sync.under_way
-        meter.end(drains=settle)
+        meter.end(self._meet if settle else None)
         meter.record(samples=len(labels), loss=loss.item())
         self._send_records()
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"the loss is {loss.item()}; a lower --lr (now {self._lr():g}) may help")
+
+    def _meet(self) -> None:
+        """Waits for the other ranks, where they make their steps together."""
+        if self.cell.together:
+            dist.barrier()
 
     def _seed_dropout(self) -> None:
         """Makes dropout's draws follow from seed, rank and step, so that a resumed run draws the same."""
