@@ -231,7 +231,7 @@ def _shown(value: Any) -> str:
 
 def _against(pair: _Pair) -> dict[str, Any]:
     base, other, compared = pair.base, pair.other, _comparison(pair)
-    sent, base_sent = _all_tx_bytes(other.row), _all_tx_bytes(base.row)
+    bytes_ratio, bytes_source = _ratio_of_all(other.row, base.row) if pair.same_bytes else (None, None)
     return {
         "model": base.row["model"],
         "world_size": base.row["world_size"],
@@ -242,7 +242,8 @@ def _against(pair: _Pair) -> dict[str, Any]:
         "over": base.row["strategy"],
         "cell": other.row["cell"],
         "over_cell": base.row["cell"],
-        "bytes_ratio": sent / base_sent if pair.same_bytes and sent is not None and base_sent else None,
+        "bytes_ratio": bytes_ratio,
+        "bytes_source": bytes_source,
         **{
             key: compared[key]
             for key in ("step_ratio", "step_ratio_ci95", "paired", "pairs", "differences", "not_recorded")
@@ -250,13 +251,21 @@ def _against(pair: _Pair) -> dict[str, Any]:
     }
 
 
-def _all_tx_bytes(row: dict[str, Any]) -> float | None:
+def _all_tx_bytes(row: dict[str, Any], source: str) -> float | None:
     """What all processes together send a step: a server sends what the workers receive."""
-    sent = row["tcp_tx_bytes"] if row["tcp_tx_bytes"] is not None else row["predicted_tx_bytes"]
-    if sent is None:
-        return None
-    received = 0.0 if row["strategy"] == "ddp" else row["predicted_rx_bytes"] or 0.0
-    return float(row["world_size"] * (sent + received))
+    sent, received = row[f"{source}_tx_bytes"], row[f"{source}_rx_bytes"]
+    if row["strategy"] == "ddp":
+        received = 0.0
+    return None if sent is None or received is None else float(row["world_size"] * (sent + received))
+
+
+def _ratio_of_all(other: dict[str, Any], base: dict[str, Any]) -> tuple[float | None, str | None]:
+    """What all processes send, by TCP's count where both cells have one, else by prediction."""
+    for source in ("tcp", "predicted"):
+        sent, base_sent = _all_tx_bytes(other, source), _all_tx_bytes(base, source)
+        if sent is not None and base_sent:
+            return sent / base_sent, source
+    return None, None
 
 
 def _comparison(pair: _Pair) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from analysis.formats import Format, prose, ratio, render, to_json
 from analysis.lateness import lateness_remarks
 from analysis.shipments import is_deployment, shipments_report
 from analysis.tables import (
+    LOCAL,
     VIEWS,
     CellTable,
     hosts_by_rate,
@@ -214,20 +215,16 @@ def tables(
         for name in (*SERVER_COLUMNS, "busbw_vs_goodput", "comm_vs_bound", "accuracy")
         if name in known and (name != "comm_vs_bound" or "servers" in known)
     ]
-    wired = "wire_tx_bytes" in known
-    views = [*VIEWS, "wire_vs_tcp"] if wired else [view for view in VIEWS if view != "wire_tx_bytes"]
+    views = [view for view in VIEWS if view != "wire_tx_bytes" or view in known]
+    if any(row[name] for row in rows for name in LOCAL):
+        views += LOCAL
+    if "wire_tx_bytes" in known:
+        views.append("wire_vs_tcp")
     compared = ["small_run_id", "large_run_id"] if several else []
     links_title, shown_links = _slowest_links(links)
     wanted = [
         (title, rows, [*several, *CELL_COLUMNS, *optional]),
-        (
-            "Five views of the bytes that a rank sends a step "
-            "(interface: by its whole host; wire: likewise, with the headers of every frame)"
-            if wired
-            else "Four views of the bytes that a rank sends a step (interface: by its whole host)",
-            rows,
-            [*several, "cell", *views],
-        ),
+        (_views_title(views), rows, [*several, "cell", *views]),
         (links_title, shown_links, [*several, *LINK_COLUMNS]),
         (
             f"Larger model over smaller ({_how_times_are_compared(comparisons)})",
@@ -243,6 +240,16 @@ def tables(
     ]
 
 
+def _views_title(views: Sequence[str]) -> str:
+    notes = ["interface: by its whole host"]
+    if "wire_tx_bytes" in views:
+        notes.append("wire: likewise, with the headers of every frame; vs tcp: all processes of a host")
+    if LOCAL[0] in views:
+        notes.append("local: to processes on its own host, which predicted and tcp leave out")
+    number = "Five" if "wire_tx_bytes" in views else "Four"
+    return f"{number} views of the bytes that a rank sends a step ({'; '.join(notes)})"
+
+
 def server_tables(
     strategies: list[dict[str, Any]],
     shards: dict[str, list[dict[str, Any]]],
@@ -253,7 +260,8 @@ def server_tables(
     several = ["run_id"] if len(shards) > 1 else []
     wanted = [
         (
-            "Parameter server over all-reduce, the same model (bytes: of all processes, servers too; "
+            "Parameter server over all-reduce, the same model (bytes: what all processes, servers too, send "
+            "to other hosts, or over loopback on one host; "
             f"{_how_times_are_compared(strategies)})",
             strategies,
             STRATEGY_COLUMNS,
@@ -441,6 +449,8 @@ def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[
     if source is None:
         return f"{small['model']} and {large['model']} sent no bytes that could be compared"
     verb, kind = ("sends", "of TCP payload") if source == "tcp" else ("must send", "by prediction")
+    if small.get("spans_hosts"):
+        kind += " to other hosts"
     column = f"{source}_tx_bytes"
     return (
         f"a rank {verb} {small[column]:,.0f} bytes {kind} a step for {small['model']} and "

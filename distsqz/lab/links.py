@@ -24,10 +24,10 @@ from distsqz.theory.token_bucket import TokenBucket
 
 BRIDGE, UPLINK = "br0", "uplink"
 ROOT_HANDLE = 0x10000
-QUEUE_S = 100e-3
-"""Longest time that a frame may wait in a queue, which sets the queue's length. A shorter one drops what TCP
-hands over in bursts at 20 Mbit/s and less; a real host's queue of 1000 frames is longer than this up to
-120 Mbit/s."""
+QUEUE_S = 0.5
+"""Longest time that a frame may wait in a queue, which sets the queue's length. That of a real host, 1000
+packets of 1514 bytes to 64 KiB (txqueuelen), takes as long at 24 Mbit/s to 1 Gbit/s. A queue of 100 ms still
+drops packets at 20 Mbit/s where several connections look for the link's rate at once."""
 
 
 @contextmanager
