@@ -13,12 +13,17 @@ from distsqz.lab.state import Host
 
 PORT = 6379
 START_TIMEOUT_S = 60.0
+RESOURCES = "RAY_OVERRIDE_RESOURCES"
 OBJECT_STORE_BYTES = 200 << 20
 """Of each node: plans and records pass through it, gradients do not."""
 
 
-def start_ray(lab: Lab) -> dict[str, str]:
+def start_ray(lab: Lab, cpus_per_host: int | None = None) -> dict[str, str]:
     """Starts Ray on every host of a lab, with a token of its own; gives the variables that lead there.
+
+    Args:
+        lab: a lab that is up.
+        cpus_per_host: CPUs that Ray may plan with on each host, by default the host's cores.
 
     Raises:
         RunError: it does not start on a host.
@@ -37,8 +42,9 @@ def start_ray(lab: Lab) -> dict[str, str]:
         "RAY_health_check_failure_threshold": "100",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     }
-    nodes = [_Node(lab, head, ["--head", f"--port={PORT}", "--include-dashboard=false"], variables)]
-    nodes += [_Node(lab, host, [f"--address={address}"], variables) for host in others]
+    own = variables if cpus_per_host is None else {**variables, RESOURCES: f'{{"CPU": {cpus_per_host}}}'}
+    nodes = [_Node(lab, head, ["--head", f"--port={PORT}", "--include-dashboard=false"], own)]
+    nodes += [_Node(lab, host, [f"--address={address}"], own) for host in others]
     for node in nodes:
         node.wait()
     return {**variables, "RAY_ADDRESS": address}
