@@ -87,7 +87,8 @@ class CellViews:
     peers: pd.DataFrame
     hosts: pd.DataFrame | None
     """What `traffic.by_host` makes of them."""
-    comm_s: float | None
+    longest_comm_s: float | None
+    """How long a step's transfers were in flight on the first rank to launch them."""
     bound_s: float | None
 
 
@@ -291,15 +292,15 @@ def _check_hosts(views: CellViews) -> Iterator[Breach]:
 
 def _check_bound(views: CellViews) -> Iterator[Breach]:
     """Transfers take at least as long as the links need for their bytes."""
-    if views.comm_s is None or not views.bound_s:
+    if views.longest_comm_s is None or not views.bound_s:
         return
     shaped = bool(views.cell.get("emulated_rate_bits_per_s"))
     tolerance = BOUND_TOLERANCE_SHAPED if shaped else BOUND_TOLERANCE_MEASURED
-    if views.comm_s < views.bound_s * (1 - tolerance):
+    if views.longest_comm_s < views.bound_s * (1 - tolerance):
         yield Breach(
             cell=views.cell["cell"],
             views=("comm_s", "bound_s"),
-            values=(views.comm_s, views.bound_s),
+            values=(views.longest_comm_s, views.bound_s),
             cause="a link has another rate than was set, or bytes took another way",
         )
 

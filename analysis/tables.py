@@ -173,7 +173,8 @@ def _read_cell(
         # A step's parameters come in the next one, or at the end of a block: only blocks are alike.
         typical_s, exposed_comm_s = (by_block(series, cell) for series in (step_s, exposed_comm_s))
     means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED, *LOCAL, *BEYOND_PAYLOAD]}
-    comm_s = _comm_s(cell, steps, transfers)
+    in_flight_s = _in_flight_of_ranks_s(cell, steps, transfers)
+    comm_s = None if in_flight_s is None else _number(in_flight_s.min(axis=1).median())
     busbw = _busbw(cell, comm_s)
     goodput = _number(links["goodput_bytes_per_s"].min())
     bound_s = bound_of(cell, links)
@@ -218,7 +219,8 @@ def _read_cell(
         transfers=transfers,
         peers=peers,
         hosts=hosts,
-        comm_s=comm_s,
+        # On the first rank to launch: what others send before the last one does takes its link's time, too.
+        longest_comm_s=None if in_flight_s is None else _number(in_flight_s.max(axis=1).median()),
         bound_s=bound_s,
     )
     return CellTable(run_id, row, step_s, shares, cell, environment, check(views))
@@ -255,11 +257,13 @@ def _busbw(cell: dict[str, Any], comm_s: float | None) -> float | None:
     return bus_bandwidth(payload_bytes, cell["world_size"], comm_s)
 
 
-def _comm_s(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) -> float | None:
-    """How long a step's transfers take: the median over steps.
+def _in_flight_of_ranks_s(
+    cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame
+) -> pd.DataFrame | None:
+    """How long a step's transfers were in flight, step x rank; None where nothing was sent, or it is unknown.
 
-    It is how long transfers were in flight on the rank where that was shortest. A rank that arrives early
-    also waits for its peers in that time; the last to arrive sees the transfer itself.
+    A rank that arrives early also waits for its peers in that time. The last to arrive sees the transfer
+    itself, or less: what its peers have sent before is there already.
     """
     if cell["world_size"] == 1 and cell["strategy"] == "ddp":
         return None
@@ -268,8 +272,8 @@ def _comm_s(cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame) 
     counted = counted[counted["t_launch_ns"] >= counted["t_start_ns"]]
     if counted.empty or counted["t_done_ns"].isna().any():
         return None
-    in_flight_s = _in_flight_s(counted).groupby("step").min()
-    return _number(in_flight_s.median())
+    by_rank: pd.DataFrame = _in_flight_s(counted).unstack("rank")
+    return by_rank
 
 
 def _in_flight_s(transfers: pd.DataFrame) -> pd.Series[float]:
