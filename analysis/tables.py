@@ -15,7 +15,7 @@ from analysis.bounds import bound_s as bound_of
 from analysis.checks import Breach, CellViews, check
 from analysis.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
 from analysis.measured import makes_steps_together, measured_steps, measured_updates, of_steps
-from analysis.traffic import by_host
+from analysis.traffic import by_host, in_flight_s
 from distsqz.runs import Run
 from distsqz.theory.all_reduce import bus_bandwidth
 
@@ -272,18 +272,8 @@ def _in_flight_of_ranks_s(
     counted = counted[counted["t_launch_ns"] >= counted["t_start_ns"]]
     if counted.empty or counted["t_done_ns"].isna().any():
         return None
-    by_rank: pd.DataFrame = _in_flight_s(counted).unstack("rank")
+    by_rank: pd.DataFrame = in_flight_s(counted).unstack("rank")
     return by_rank
-
-
-def _in_flight_s(transfers: pd.DataFrame) -> pd.Series[float]:
-    """By step and rank: the time that at least one transfer was in flight, overlaps counted once."""
-    ordered = transfers.sort_values(["step", "rank", "t_launch_ns"])
-    keys = [ordered["step"], ordered["rank"]]
-    done_so_far = ordered["t_done_ns"].groupby(keys).cummax()
-    done_before = done_so_far.groupby(keys).shift(fill_value=0)
-    begin = ordered["t_launch_ns"].clip(lower=done_before)
-    return (ordered["t_done_ns"] - begin).clip(lower=0).groupby(keys).sum() / 1e9
 
 
 def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> bool | None:

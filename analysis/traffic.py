@@ -21,9 +21,12 @@ def placement_of(cell: dict[str, Any]) -> Placement | None:
     """Where a cell's ranks and shards were; None where its run does not tell."""
     if not cell.get("hosts") or len(cell["hosts"]) != cell["world_size"]:
         return None
-    return Placement(
+    placement = Placement(
         workers=cell["hosts"], shards=cell.get("server_hosts") or (), spans_hosts=cell.get("spans_hosts")
     )
+    if "spans_hosts" not in cell and not placement.spans_hosts and cell.get("interface") not in (None, "lo"):
+        return None  # an older distsqz gave hosts of the same name one label
+    return placement
 
 
 def by_host(cell: dict[str, Any], steps: pd.DataFrame, peers: pd.DataFrame) -> pd.DataFrame | None:
@@ -41,6 +44,8 @@ def by_host(cell: dict[str, Any], steps: pd.DataFrame, peers: pd.DataFrame) -> p
     placement = placement_of(cell)
     if placement is None or steps.empty:
         return None
+    if steps["tcp_local_tx_bytes"].isna().any() and _any_local(placement):
+        return None  # TCP's count of an older distsqz holds what stays on the host, too
     by_rank = steps.groupby("rank")[["tcp_tx_bytes", "tcp_rx_bytes", *HOST_VIEWS, "wall_s"]].sum(min_count=1)
     hosts = pd.Series([placement.workers[rank] for rank in by_rank.index], index=by_rank.index, name="host")
     tcp = by_rank[["tcp_tx_bytes", "tcp_rx_bytes"]].groupby(hosts).sum(min_count=1)
@@ -57,6 +62,22 @@ def by_host(cell: dict[str, Any], steps: pd.DataFrame, peers: pd.DataFrame) -> p
     # Ranks on a host read the same counters, each at the ends of its own steps: the longest look counts.
     host_views = by_rank[[*HOST_VIEWS, "wall_s"]].groupby(hosts).max()
     return tcp.join(host_views)
+
+
+def in_flight_s(transfers: pd.DataFrame) -> pd.Series[float]:
+    """By step and rank: seconds in which at least one transfer was in flight, overlaps counted once."""
+    ordered = transfers.sort_values(["step", "rank", "t_launch_ns"])
+    keys = [ordered["step"], ordered["rank"]]
+    done_so_far = ordered["t_done_ns"].groupby(keys).cummax()
+    done_before = done_so_far.groupby(keys).shift(fill_value=0)
+    begin = ordered["t_launch_ns"].clip(lower=done_before)
+    return (ordered["t_done_ns"] - begin).clip(lower=0).groupby(keys).sum() / 1e9
+
+
+def _any_local(placement: Placement) -> bool:
+    """Whether some rank shares a host with another process of its session."""
+    ranks = range(len(placement.workers))
+    return any(placement.local_ranks(rank) or placement.local_shards(rank) for rank in ranks)
 
 
 def _of_shards(placement: Placement, peers: pd.DataFrame) -> pd.DataFrame | None:

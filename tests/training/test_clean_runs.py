@@ -1,0 +1,66 @@
+"""Real sessions on loopback, of many shapes: the views of their bytes go together."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from group import Box, run_group
+
+from analysis.tables import read_cells
+from distsqz.runs import COMPLETE, Run, RunWriter
+from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.plan import plan_session
+
+RUNS = 50
+
+
+def write_run(root: Path, entries: list[dict[str, Any]], boxes: list[Box]) -> Run:
+    """Writes what a session's ranks recorded as a run directory, and opens it."""
+    writer = RunWriter.create(root, "test", ["test"], {}, entries)
+    for box in boxes:
+        assert box.error is None
+        for cell, facts in box.facts.items():
+            writer.describe_cell(cell, facts)
+        for table, rows in box.records.items():
+            writer.append(table, rows)
+    writer.finish(COMPLETE)
+    return Run(writer.path)
+
+
+def random_session(seed: int) -> tuple[int, TrainingOptions, list[ServerOptions | None]]:
+    """World size, options and strategies of a session; payloads are from 2 KB to 40 MB."""
+    choose = random.Random(seed)
+    world_size = choose.choice([1, 2, 2, 3])
+    options = TrainingOptions(
+        image_size=32,
+        num_classes=round(10 ** choose.uniform(1, 5.5)),
+        batch_size=2,
+        steps=choose.randint(1, 12),
+        block_steps=choose.randint(1, 4),
+        warmup_steps=choose.randint(0, 2),
+        bucket_mb=choose.choice([None, 1.0, 100.0]),
+        metered=choose.random() < 0.9,
+        evaluate="never",
+        seed=seed,
+    )
+    mode = choose.choice(["sync", "sync", "async", "ssp"])
+    server = ServerOptions(
+        servers=choose.randint(1, 2),
+        consistency=mode,
+        staleness=1 if mode == "ssp" else 0,
+        backup_workers=int(mode == "sync" and world_size > 1 and choose.random() < 0.3),
+    )
+    return world_size, options, choose.choice([[None, server], [None], [server]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_a_clean_run_raises_no_warning(tmp_path: Path, seed: int) -> None:
+    world_size, options, strategies = random_session(seed)
+    plan, entries = plan_session(["small_models:small_net"], world_size, options, strategies)
+    run = write_run(tmp_path / "runs", entries, run_group(plan, world_size, tmp_path))
+    breaches = [breach.told() for cell in read_cells(run) for breach in cell.breaches]
+    assert breaches == []
