@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -55,6 +56,8 @@ LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_stor
 """The longest path of a socket that Ray makes in its directory."""
 SOCKET_PATH_BYTES = 107
 """A path of a Unix socket is no longer (unix(7))."""
+LEAST_FREE_BYTES = 100 << 20
+"""Room on disk that Ray's logs take at least; on a full disk it would not start, and not say why."""
 
 RAY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """What every Ray's head answers, whatever its version: with its id, or that a token is missing."""
@@ -192,8 +195,8 @@ def _ray_directory() -> Path:
     if _fault_of(default / "ray") is not None:
         longest = SOCKET_PATH_BYTES - len(f"/ray/{LONGEST_SOCKET}")
         raise RequestError(
-            f"{variable}={wanted}: {fault}; set it to a directory that you can write, "
-            f"its path at most {longest} bytes long"
+            f"{variable}={wanted}: {fault}; set it to a directory with room, that you can "
+            f"write, its path at most {longest} bytes long"
         )
     print(f"{variable}={wanted}: {fault}; Ray's files are kept in {default}", file=sys.stderr)
     return default / "ray"
@@ -206,8 +209,11 @@ def _fault_of(directory: Path) -> str | None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
+        free = shutil.disk_usage(directory).free
     except OSError as error:
         return f"Ray cannot use it ({error.strerror})"
+    if free < LEAST_FREE_BYTES:
+        return f"Ray needs {LEAST_FREE_BYTES >> 20} MiB there and {free >> 20} MiB are free"
     return None
 
 
