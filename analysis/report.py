@@ -394,6 +394,7 @@ def _setting(row: dict[str, Any]) -> str:
 
 def _find_run(name: str, root: Path) -> Path:
     """A run's directory, by its path, by its name under `root`, or by the id of a run that was renamed."""
+    name = os.path.expanduser(name)  # noqa: PTH111 - unlike Path's, does not raise
     for path in (Path(name), root / name):
         if os.path.isfile(path / "run.json"):  # noqa: PTH113 - unlike Path's, does not raise for any name
             return path

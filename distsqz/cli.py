@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -13,9 +14,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TextIO, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from distsqz.errors import RequestError, RunError
 
@@ -40,6 +43,8 @@ def run_command(main: Callable[[Options], None], options_type: type[Options], de
     error: stdout may be closed, or its reader may leave early (`| head`).
     """
     _replace_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ASCII_FALLBACK)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its jobs in the background ignore SIGINT
         signal.signal(number, _interrupt)
     options = None
@@ -92,6 +97,18 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
 
 
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replaces characters that a stream's encoding lacks: lines and dashes look alike, others are escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].replace("─", "-").replace("–", "-")  # noqa: RUF001
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+ASCII_FALLBACK = "distsqz.ascii"
+codecs.register_error(ASCII_FALLBACK, _in_ascii)
+
+
 def _flush(stream: TextIO) -> None:
     """Writes out what is left in a stream, or discards it: at exit, Python would complain of a failure."""
     try:
@@ -116,11 +133,33 @@ def parse(options_type: type[Options], description: str) -> Options:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(options_type, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(
+                options_type,
+                description=description,
+                config=(tyro.conf.FlagCreatePairsOff,),
+                registry=_REGISTRY,
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise RequestError(_first_section(said.getvalue())) from None
+
+
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _path_rule(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Reads an option that is a path; `~` is the home also where a shell leaves it alone (`--runs=~/x`)."""
+    if type_info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: Path(os.path.expanduser(words[0])),  # noqa: PTH111 - Path's own raises
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def _first_section(box: str) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Generator, Iterator
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from distsqz.data import plan
+from distsqz.data.handover import Handle, Outgoing
 from distsqz.data.plan import Indices
 from distsqz.data.split import Batch, Split
 from distsqz.errors import RequestError, RunError
+
+PREFETCH = 2
+"""Batches that each loader process prepares ahead."""
 
 
 def steps_per_epoch(split: Split, world_size: int, batch_size: int) -> int:
@@ -72,18 +77,32 @@ def _loader_workers(split: Split, asked: int | None) -> int:
     return split.loader_workers if asked is None else asked
 
 
-class _Batches(Dataset[Batch | RunError]):
-    """The batches of a split, keyed by the indices that make them up."""
+class _Batches(Dataset[Batch | tuple[Handle, Handle] | RunError]):
+    """The batches of a split, keyed by the indices that make them up; loader processes give handles."""
 
     def __init__(self, split: Split) -> None:
-        self.split = split
+        self._split = split
+        # The loader asks for the next batch just before the one that made room for it is opened.
+        tensors_per_batch = 2
+        self._outgoing = Outgoing(keep=tensors_per_batch * (PREFETCH + 1))
 
-    def __getitem__(self, wanted: Indices) -> Batch | RunError:
+    def __getitem__(self, wanted: Indices) -> Batch | tuple[Handle, Handle] | RunError:
         # Returned, not raised: a DataLoader would wrap the one line into a traceback of the loader process.
         try:
-            return self.split.batch(*wanted)
+            images, labels = self._split.batch(*wanted)
         except RunError as error:
             return error
+        if get_worker_info() is None:
+            return images, labels
+        return self._outgoing.put(images), self._outgoing.put(labels)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # As bytes: torch would send a split's tensors to a loader process through /dev/shm.
+        return _unpickled, (pickle.dumps(self._split),)
+
+
+def _unpickled(split: bytes) -> _Batches:
+    return _Batches(pickle.loads(split))
 
 
 def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Generator[Batch, None, None]:
@@ -92,6 +111,8 @@ def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Gener
         batch_size=None,
         sampler=wanted,
         num_workers=loader_workers,
+        prefetch_factor=PREFETCH if loader_workers else None,
+        collate_fn=_as_it_is,
         # The consumer runs threads (gRPC's, torch's) whose locks a forked child would inherit held; a fork
         # server would outlive the loader. A spawned process starts clean and ends with the loader.
         multiprocessing_context="spawn" if loader_workers else None,
@@ -102,12 +123,21 @@ def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Gener
         for loaded in loader:
             if isinstance(loaded, RunError):
                 raise loaded
-            images, labels = loaded
+            images, labels = (each.open() if isinstance(each, Handle) else each for each in loaded)
             yield images, labels
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        said = " ".join(str(error).split())
+    except OSError as error:
         raise RunError(
-            f"a loader process died: {said} (out of memory or of /dev/shm? Try a smaller --batch-size)"
+            f"loader processes cannot be started: {error.strerror} (their semaphores need room in /dev/shm; "
+            "--loader-workers 0 does without)"
         ) from error
+    except RuntimeError as error:
+        if not str(error).startswith(("DataLoader worker", "unable to open file </proc/")):
+            raise
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"a loader process died: {reason} (out of memory? Try a smaller --batch-size)"
+        ) from error
+
+
+def _as_it_is(batch: object) -> object:
+    return batch

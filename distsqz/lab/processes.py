@@ -121,12 +121,13 @@ def inside(state: LabState, host: Host, pid: int, command: list[str]) -> list[st
 
 
 def variables(state: LabState, host: Host) -> dict[str, str]:
-    """What a host's processes find in their environment: where the lab is, and what Ray may count on."""
+    """Environment of a host's processes: where the lab is, what Ray may count on and where its files go."""
     resources = f'{{"CPU": {len(host.cores)}, "memory": {host.memory_bytes}}}'
     return {
         LAB_VARIABLE: str(state.path),
         HOST_VARIABLE: host.name,
         "RAY_OVERRIDE_RESOURCES": resources,
+        "RAY_TMPDIR": "/tmp",  # every host has a /tmp/ray of its own, whatever TMPDIR says
         "RAY_worker_niceness": "0",
     }
 

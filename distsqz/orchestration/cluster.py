@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +49,15 @@ QUIET_RAY = {
 }
 """An embedded Ray has no dashboard, so nobody reads what these would gather, each time waking up on a core
 that trains: a fifth of the time that Ray's own processes take (benchmarks/overhead)."""
+
+AUTH_TOKEN_ENV_VAR = "RAY_AUTH_TOKEN"
+DEFAULT_TMPDIR = "/tmp"
+LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket that Ray makes in its directory."""
+SOCKET_PATH_BYTES = 107
+"""A path of a Unix socket is no longer (unix(7))."""
+LEAST_FREE_BYTES = 100 << 20
+"""Room on disk that Ray's logs take at least; on a full disk it would not start, and not say why."""
 
 RAY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """What every Ray's head answers, whatever its version: with its id, or that a token is missing."""
@@ -148,9 +160,69 @@ def _start_embedded(workers: int) -> None:
         )
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
-    _init(address="local", num_cpus=max(workers, cores), include_dashboard=False)
+    directory = _ray_directory()
+    _make_token()
+    try:
+        _init(
+            address="local",
+            num_cpus=max(workers, cores),
+            include_dashboard=False,
+            _temp_dir=str(directory),
+        )
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise RequestError(
+            f"Ray cannot start on this host: {place}{error.strerror or error}; "
+            f"it needs a /dev/shm, and room in {directory}"
+        ) from error
     # With `log_to_driver` off it would read the workers' logs for nobody. There is no setting for it.
     ray._private.worker._global_node.kill_log_monitor()
+
+
+def _ray_directory() -> Path:
+    """The directory for an embedded Ray's sockets and logs, in RAY_TMPDIR, TMPDIR or else /tmp.
+
+    Where the one that is set does not serve, /tmp is taken and a line on stderr says why.
+
+    Raises:
+        RequestError: /tmp does not serve either.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
+    wanted = Path(os.environ.get(variable) or DEFAULT_TMPDIR).absolute()
+    if (fault := _fault_of(wanted / "ray")) is None:
+        return wanted / "ray"
+    default = Path(DEFAULT_TMPDIR)
+    if _fault_of(default / "ray") is not None:
+        longest = SOCKET_PATH_BYTES - len(f"/ray/{LONGEST_SOCKET}")
+        raise RequestError(
+            f"{variable}={wanted}: {fault}; set it to a directory with room, that you can "
+            f"write, its path at most {longest} bytes long"
+        )
+    print(f"{variable}={wanted}: {fault}; Ray's files are kept in {default}", file=sys.stderr)
+    return default / "ray"
+
+
+def _fault_of(directory: Path) -> str | None:
+    """Why Ray cannot use a directory, which is made if it is missing; None if it can."""
+    if len(os.fsencode(directory / LONGEST_SOCKET)) > SOCKET_PATH_BYTES:
+        return "its path is too long for Ray's sockets"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        return f"Ray cannot use it ({error.strerror})"
+    if free < LEAST_FREE_BYTES:
+        return f"Ray needs {LEAST_FREE_BYTES >> 20} MiB there and {free >> 20} MiB are free"
+    return None
+
+
+def _make_token() -> None:
+    """Gives an embedded Ray a token, unless this host has one. Ray would write one into the home."""
+    tokens = AuthenticationTokenLoader.instance()
+    if AUTH_MODE_ENV_VAR not in os.environ and not tokens.has_token(ignore_auth_mode=True):
+        os.environ[AUTH_TOKEN_ENV_VAR] = secrets.token_hex(32)
+        tokens.reset_cache()
 
 
 def _join(address: str) -> str:
@@ -190,7 +262,7 @@ def _check_ray_answers(address: str, bootstrap: str) -> None:
 def _use_own_token() -> bool:
     """Shows this host's token to its Ray, unless told otherwise, as `ray.init()` without address does.
 
-    An embedded Ray leaves a token in the home, and the next `ray start --head` demands it from then on.
+    A Ray may leave a token in the home, and the next `ray start --head` demands it from then on.
     """
     if AUTH_MODE_ENV_VAR in os.environ:
         return False

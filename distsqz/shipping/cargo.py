@@ -7,6 +7,7 @@ the tensors, then their bytes; whoever receives it unpickles nothing. Any other 
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,12 +101,13 @@ def _parse(name: str) -> Wanted:
         raise RequestError(f"MODEL {name!r}: the name is not UTF-8; rename the file") from error
     if name in MODELS:
         return Wanted(name, None, name)
+    name = _expanded(name)
     if Path(name).is_file():
         _check_readable(name)
         return Wanted(name, None, name)
     for end in range(1, len(name) - len(BETWEEN)):
         if name[end:].startswith(BETWEEN) and Path(name[:end]).is_file():
-            old, new = name[:end], name[end + len(BETWEEN) :]
+            old, new = name[:end], _expanded(name[end + len(BETWEEN) :])
             if not Path(new).is_file():
                 raise RequestError(f"MODEL {name}: there is no file {new}")
             for path in (old, new):
@@ -114,6 +116,10 @@ def _parse(name: str) -> Wanted:
     raise RequestError(
         f"MODEL {name}: neither a file, nor OLD{BETWEEN}NEW of two files, nor one of {', '.join(MODELS)}"
     )
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 - Path's own raises, and drops what it finds superfluous
 
 
 def _check_readable(path: str) -> None:
