@@ -34,9 +34,9 @@ def find_images(directory: Path, option: str = "--calibration") -> tuple[Labelle
         RequestError: there are no images, or a class that `train` does not have; it names `option`.
     """
     root = directory / "val" if (directory / "val").is_dir() else directory
-    train = root.parent / "train"
+    train = root.absolute().parent / "train"
     try:
-        if root.name == "val" and train.is_dir():
+        if root.absolute().name == "val" and train.is_dir():
             found = scan(root, class_names(train), train)
             images = found.images
         else:

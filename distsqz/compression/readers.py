@@ -28,7 +28,7 @@ from distsqz.models.weights import read_weights
 
 State = Mapping[str, Tensor]
 
-MOST_CLASSES, LARGEST_CROP = 1 << 20, 4096
+MOST_CLASSES, LARGEST_CROP, LARGEST_RESIZE = 1 << 20, 4096, 8192
 """What an archive may ask for: a model of one's own is built before its tensors can be compared."""
 
 
@@ -179,7 +179,7 @@ def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
     images = info.preprocessing
     numbers = (images.scale, *images.mean, *images.std)
     if not (
-        images.resize >= images.crop
+        images.crop <= images.resize <= LARGEST_RESIZE
         and all(map(math.isfinite, numbers))
         and 0 not in (images.scale, *images.std)
     ):

@@ -51,10 +51,14 @@ def test_a_folder_without_images_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "val"])
-def test_classes_are_trains_where_val_has_only_some_of_them(place: str, tmp_path: Path) -> None:
+def test_classes_are_trains_where_val_has_only_some_of_them(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_images(tmp_path, [f"train/{name}/0.png" for name in ("blue", "green", "red")])
     write_images(tmp_path, ["val/blue/7.png", "val/red/8.png"])  # numbers of their own tell nothing here
     assert labels(tmp_path / place) == [0, 2]
+    monkeypatch.chdir(tmp_path / place)
+    assert labels(Path()) == [0, 2]
 
 
 def test_a_class_that_only_val_has_is_refused_by_name(tmp_path: Path) -> None:

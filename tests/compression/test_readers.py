@@ -207,7 +207,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"resize": 223}, {"scale": 0.0}, {"std": (1.0, 0.0, 1.0)}, {"scale": math.inf}]
+    "wrong",
+    [{"resize": 223}, {"resize": 60_000}, {"scale": 0.0}, {"std": (1.0, 0.0, 1.0)}, {"scale": math.inf}],
 )
 def test_an_archive_by_which_no_image_can_be_prepared_is_refused(
     wrong: dict[str, Any], tmp_path: Path
