@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import Progress, track
@@ -20,13 +22,14 @@ from distsqz.cli import run_command
 from distsqz.compression.agreement import Agreement, agreement, hits, logits_of
 from distsqz.compression.archive import decode, write_archive
 from distsqz.compression.curvature import measure_curvature
-from distsqz.compression.images import LabelledImages, batches, check_labels, find_images
+from distsqz.compression.images import batches, check_labels, find_images
 from distsqz.compression.quantised import ModelInfo
 from distsqz.compression.rate_distortion import Trade
 from distsqz.compression.readers import load_model
 from distsqz.compression.search import PROBES, Candidate, check_compressible, compress, install, search
 from distsqz.compression.shares import layer_shares
 from distsqz.compression.views import VIEWS_A_BATCH, random_views
+from distsqz.data.class_folders import LabelledFiles
 from distsqz.errors import RequestError, RunError, require_at_least
 from launch.train_compressed import TrainingOptions, compress_by_training, report
 
@@ -113,14 +116,17 @@ def main(options: Options) -> None:
     print(_report(candidate, model, judged, options.format))
 
 
-def _images(options: CalibrationOptions, info: ModelInfo) -> LabelledImages:
+def _images(options: CalibrationOptions, info: ModelInfo) -> LabelledFiles:
     assert options.calibration is not None
-    found = find_images(options.calibration).spread(options.images)
-    check_labels(found.labels, info, f"--calibration {options.calibration}")
+    every, left_out = find_images(options.calibration)
+    if line := left_out.describe(f"--calibration {options.calibration}"):
+        print(line, file=sys.stderr)
+    found = every.spread(options.images)
+    check_labels(torch.from_numpy(found.labels), info, f"--calibration {options.calibration}")
     return found
 
 
-def _halves(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+def _halves(images: LabelledFiles) -> tuple[LabelledFiles, LabelledFiles]:
     """Every other image, so that neighbouring classes come to both."""
     if len(images) < 2:
         raise RequestError(f"--calibration: {len(images)} image, must hold at least 2")
@@ -128,14 +134,15 @@ def _halves(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
 
 
 def _search(
-    model: nn.Module, info: ModelInfo, images: LabelledImages, options: CalibrationOptions
+    model: nn.Module, info: ModelInfo, images: LabelledFiles, options: CalibrationOptions
 ) -> Candidate:
     views = random_views(images.paths, info.preprocessing, options.views)
     total = math.ceil(options.views * len(images) / VIEWS_A_BATCH)
     curvatures = measure_curvature(model, track(views, "which errors matter", total, console=STDERR))
     reference = logits_of(model, batches(images, info.preprocessing))
+    labels = torch.from_numpy(images.labels)
     allowed = (1.0 if options.max_drop is None else options.max_drop) / 100
-    if options.target_bytes is None and hits(reference, images.labels, 1) <= allowed:
+    if options.target_bytes is None and hits(reference, labels, 1) <= allowed:
         raise RequestError(
             f"--calibration {options.calibration}: {info.name} gets hardly any of its labels right, so "
             "that no loss of accuracy would show; give --target-bytes instead of --max-drop"
@@ -145,7 +152,7 @@ def _search(
         if options.target_bytes is not None:
             return len(candidate.archive) <= options.target_bytes
         twin = install(model, candidate.model)
-        found = agreement(reference, logits_of(twin, batches(images, info.preprocessing)), images.labels)
+        found = agreement(reference, logits_of(twin, batches(images, info.preprocessing)), labels)
         lost = max(found.reference_top1 - found.top1, found.reference_top5 - found.top5)
         return lost <= allowed + 1e-6  # shares are not exact in binary
 
@@ -166,10 +173,10 @@ def _search(
     return best
 
 
-def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledImages) -> Agreement:
+def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledFiles) -> Agreement:
     """How far the archive's answers are from the original's."""
     before, after = (logits_of(each, batches(images, info.preprocessing)) for each in (model, twin))
-    return agreement(before, after, images.labels)
+    return agreement(before, after, torch.from_numpy(images.labels))
 
 
 def _report(

@@ -67,6 +67,8 @@ def measure(
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
         session, entries = plan(models, options, strategies, checkpoint, resume)
+        if left_out := session.cells[0].open_data().left_out:
+            print(left_out)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
     cells = read_cells(run)
     run.add_warnings(breach_warnings(cells))

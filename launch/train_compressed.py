@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -9,7 +10,7 @@ from torch import nn
 
 from analysis.formats import Format, prose, render, to_json
 from distsqz.compression.coder import encode_symbols
-from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress, preprocessing_for
+from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress
 from distsqz.compression.quantised import CompressedModel, ModelInfo
 from distsqz.data import ImageData, evaluation_batches, open_data
 from distsqz.models.registry import default_image_size
@@ -51,7 +52,9 @@ def compress_by_training(model: nn.Module, info: ModelInfo, options: TrainingOpt
     data = open_data(
         options.data or "", image_size=image_size, seed=options.seed, num_classes=info.num_classes
     )
-    info = replace(info, preprocessing=preprocessing_for(data, image_size))
+    if data.left_out:
+        print(data.left_out, file=sys.stderr)
+    info = replace(info, preprocessing=data.preprocessing)
     before = _accuracy(model, data)
     compressed = deep_compress(model, data.train, info, options)
     return Trained(model=compressed, accuracy=_accuracy(model, data), accuracy_before=before)

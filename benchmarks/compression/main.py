@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -50,7 +51,7 @@ class Options:
 def main(options: Options) -> None:
     """Prints a row a price."""
     info, model = load_model(options.checkpoint)
-    images = find_images(options.calibration)
+    images, _left_out = find_images(options.calibration)
     halves = {"choosing": images[::2], "judging": images[1::2]}
     before = {name: logits_of(model, batches(half, info.preprocessing)) for name, half in halves.items()}
     views = random_views(halves["choosing"].paths, info.preprocessing, options.views)
@@ -68,7 +69,8 @@ def main(options: Options) -> None:
         twin = install(model, decode(candidate.archive))
         row = {"nats_per_bit": f"{price:.2g}", "archive_bytes": len(candidate.archive)}
         for name, half in halves.items():
-            found = agreement(before[name], logits_of(twin, batches(half, info.preprocessing)), half.labels)
+            after = logits_of(twin, batches(half, info.preprocessing))
+            found = agreement(before[name], after, torch.from_numpy(half.labels))
             row |= {
                 f"{name}_divergence_nats": f"{found.divergence_nats:.4f}",
                 f"{name}_top1_change_points": f"{100 * (found.top1 - found.reference_top1):+.0f}",

@@ -17,15 +17,22 @@ import numpy as np
 
 from distsqz.compression.coder import LAST_TOKEN, Statistics, decode_symbols, encode_symbols
 from distsqz.compression.errors import ArchiveError
-from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocessing, Quantised
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
+from distsqz.models.preprocessing import Filter, Preprocessing, ResizeTo
 
-MAGIC = b"SQZ\x01"
-"""The last byte is the format's version."""
+MAGIC = b"SQZ"
+VERSION = 2
+OLDEST_VERSION = 1
+"""Does not tell how images are resized: their shorter side, bilinear."""
+RESIZE_TO: tuple[ResizeTo, ...] = ("shorter side", "square")
+FILTERS: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""The header holds the index of a choice in these."""
 MOST_WEIGHTS = 1 << 31
 MOST_DIMENSIONS = 32
 _WEIGHTS_A_BYTE = 1 << 15
 """No stream can hold more: of the likeliest decision there is, 4095 in 4096, a byte holds 22,713."""
-_LEAST_BYTES = len(MAGIC) + 4 + 4
+_FIXED_BYTES = len(MAGIC) + 1 + 4
+_LEAST_BYTES = _FIXED_BYTES + 4
 _HEADER_RATIO = 40
 """A header that unfolds to more than so many times its length (and 4 KiB) is none of ours."""
 
@@ -39,10 +46,10 @@ def encode(model: CompressedModel) -> bytes:
     known, stream = encode_symbols([tensor.symbols for tensor in model.tensors.values()])
     try:
         header = _pack_header(model, known)
-        _unpack_header(header)  # what cannot be read again is not written
-    except (struct.error, OverflowError, ArchiveError) as error:
+        _unpack_header(header, VERSION)  # what cannot be read again is not written
+    except (struct.error, OverflowError, ValueError, ArchiveError) as error:
         raise ValueError(f"the format has no room for a field of {model.info.name} ({error})") from error
-    body = MAGIC + struct.pack("<I", len(header)) + header + stream
+    body = MAGIC + struct.pack("<BI", VERSION, len(header)) + header + stream
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -52,19 +59,21 @@ def decode(content: bytes, verify: bool = True) -> CompressedModel:
     Raises:
         ArchiveError: these are not the bytes of a whole archive.
     """
-    if not content.startswith(MAGIC[:3]):
+    if not content.startswith(MAGIC):
         raise ArchiveError("is not an .sqz archive")
     if len(content) < _LEAST_BYTES:
         raise ArchiveError(f"is cut off: {len(content)} bytes")
-    if content[3] != MAGIC[3]:
-        raise ArchiveError(f"is of version {content[3]} of the format, this program reads {MAGIC[3]}")
+    version = content[len(MAGIC)]
+    if not OLDEST_VERSION <= version <= VERSION:
+        raise ArchiveError(
+            f"is of version {version} of the format, this program reads {OLDEST_VERSION} to {VERSION}"
+        )
     body, checksum = content[:-4], struct.unpack("<I", content[-4:])[0]
     if verify and zlib.crc32(body) != checksum:
         raise ArchiveError("is damaged: its checksum is wrong")
-    length = struct.unpack_from("<I", body, len(MAGIC))[0]
-    begin = len(MAGIC) + 4
-    header = _unpack_header(body[begin : begin + length])
-    stream = memoryview(body)[begin + length :]
+    length = struct.unpack_from("<I", body, len(MAGIC) + 1)[0]
+    header = _unpack_header(body[_FIXED_BYTES : _FIXED_BYTES + length], version)
+    stream = memoryview(body)[_FIXED_BYTES + length :]
     weights = sum(math.prod(entry.shape) for entry in header.entries)
     if weights > _WEIGHTS_A_BYTE * len(stream):
         raise ArchiveError(f"is damaged: {len(stream)} bytes cannot hold the {weights:,} weights it claims")
@@ -133,6 +142,7 @@ def _pack_header(model: CompressedModel, known: Sequence[Statistics]) -> bytes:
         struct.pack("<IB", info.num_classes, info.classifier_padding),
         struct.pack("<BHHd", images.channels == "BGR", images.resize, images.crop, images.scale),
         struct.pack("<6d", *images.mean, *images.std),
+        struct.pack("<BB", RESIZE_TO.index(images.resize_to), FILTERS.index(images.filter)),
         struct.pack("<H", len(model.tensors)),
     ]
     # Like fields stand together, where deflate finds them alike.
@@ -183,17 +193,24 @@ class _Fields:
         (value,) = self.take("d")
         return None if math.isnan(value) else float(value)
 
+    def resizing(self) -> tuple[ResizeTo, Filter]:
+        resize_to, resampling = self.take("BB")
+        if resize_to >= len(RESIZE_TO) or resampling >= len(FILTERS):
+            raise ArchiveError("is damaged: it does not tell how images are resized")
+        return RESIZE_TO[resize_to], FILTERS[resampling]
+
     def finish(self) -> None:
         if self._next != len(self._content):
             raise ArchiveError("is damaged: its header goes on too long")
 
 
-def _unpack_header(packed: bytes) -> _Header:
+def _unpack_header(packed: bytes, version: int) -> _Header:
     fields = _Fields(_inflate(packed))
     name, squeeze_ratio, pct_3x3 = fields.text(), fields.optional(), fields.optional()
     num_classes, padding = fields.take("IB")
     bgr, resize, crop, scale = fields.take("BHHd")
     statistics = fields.take("6d")
+    resize_to, resampling = fields.resizing() if version > OLDEST_VERSION else ("shorter side", "bilinear")
     info = ModelInfo(
         name=name,
         num_classes=num_classes,
@@ -202,7 +219,9 @@ def _unpack_header(packed: bytes) -> _Header:
         classifier_padding=padding,
         preprocessing=Preprocessing(
             channels="BGR" if bgr else "RGB",
+            resize_to=resize_to,
             resize=resize,
+            filter=resampling,
             crop=crop,
             scale=scale,
             mean=statistics[:3],

@@ -13,9 +13,9 @@ from torch import nn
 
 from distsqz.compression.fine_tune import FineTuning, fine_tune
 from distsqz.compression.prune import Masked, dropout_for, gradual_density, groups, magnitude_masks, prunable
-from distsqz.compression.quantised import CompressedModel, ModelInfo, Preprocessing, Quantised
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.compression.share import Shared, from_codebook, uniform
-from distsqz.data import ImageData, Split
+from distsqz.data import Split
 from distsqz.errors import RequestError, require_at_least
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import recipe_for
@@ -105,15 +105,6 @@ def deep_compress(
     model.load_state_dict({name: torch.from_numpy(values) for name, values in compressed.state().items()})
     model.eval()
     return compressed
-
-
-def preprocessing_for(data: ImageData, image_size: int) -> Preprocessing:
-    """What images of `data`, at `image_size`, go through on their way to a model."""
-    mean, std = (
-        (one[0], one[0], one[0]) if len(one) == 1 else (one[0], one[1], one[2])  # grey is shown thrice
-        for one in (data.statistics.mean, data.statistics.std)
-    )
-    return Preprocessing(resize=image_size, crop=image_size, mean=mean, std=std)
 
 
 def quantise(model: nn.Module) -> dict[str, Quantised]:

@@ -3,71 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from distsqz.compression.quantised import ModelInfo, Preprocessing
-from distsqz.data.image_folder import SUFFIXES
-from distsqz.errors import RequestError, RunError
+from distsqz.compression.quantised import ModelInfo
+from distsqz.data import evaluation_batches
+from distsqz.data.class_folders import LabelledFiles, LeftOut, class_names, scan
+from distsqz.data.image_folder import FolderSplit
+from distsqz.data.split import SourceError
+from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 
 BATCH = 20
 MOST_DIGITS = 9
 """Of a class; a longer number is not one."""
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """Files on disk, and the class of each."""
+def find_images(directory: Path, option: str = "--calibration") -> tuple[LabelledFiles, LeftOut]:
+    """The images of a folder with a folder a class, or of its `val` where it has one, and what is left out.
 
-    paths: list[Path]
-    labels: Tensor
-    """[n] of int64."""
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, part: slice) -> LabelledImages:
-        return LabelledImages(self.paths[part], self.labels[part])
-
-    def spread(self, most: int) -> LabelledImages:
-        """At most so many of them, evenly spread."""
-        count = min(most, len(self))
-        chosen = [index * len(self) // count for index in range(count)]
-        return LabelledImages([self.paths[index] for index in chosen], self.labels[chosen])
-
-
-def find_images(directory: Path, option: str = "--calibration") -> LabelledImages:
-    """The images of a folder with a folder a class, or of its `val` where it has one.
-
-    Classes are numbered by the order of their folders' names, as in ImageNet. Where a set has only some of
-    the classes, its files may tell: if every folder has one image, each named by a whole number of its own
+    Classes are numbered by the order of their folders' names, as in ImageNet. Where `val` lies beside a
+    `train`, its classes are those of `train`. Otherwise they are the folder's own, and the files may tell
+    which these are: if every class folder has one image, each named by a whole number of its own
     (`207.jpg`), that is its class.
 
     Raises:
-        RequestError: there are no images; it names `option`.
+        RequestError: there are no images, or a class that `train` does not have; it names `option`.
     """
     root = directory / "val" if (directory / "val").is_dir() else directory
+    train = root.absolute().parent / "train"
     try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    except OSError as error:
-        raise RequestError(f"{option} {directory}: {error.strerror}; give class folders") from error
-    paths = [
-        sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
-    ]
-    files = [file for folder in paths for file in folder]
-    if not files:
+        if root.absolute().name == "val" and train.is_dir():
+            found = scan(root, class_names(train), train)
+            images = found.images
+        else:
+            names = class_names(root)
+            if "train" in names and set(names) <= {"test", "train"}:
+                raise SourceError(f"{root} has no val beside train; give the folder that holds the classes")
+            found = scan(root, names, root)
+            images = _numbered_by_name(found.images)
+    except SourceError as error:
+        raise RequestError(f"{option} {directory}: {error}") from error
+    if not len(images):
         raise RequestError(f"{option} {directory}: no images; they belong in {root}/<class>/")
-    stems = {file.stem for file in files if file.stem.isdecimal() and len(file.stem) <= MOST_DIGITS}
-    if len(stems) == len(files) and all(len(folder) <= 1 for folder in paths):
-        labels = [int(file.stem) for file in files]
-    else:
-        labels = [number for number, folder in enumerate(paths) for _ in folder]
-    return LabelledImages(files, torch.tensor(labels))
+    return images, found.left_out
+
+
+def _numbered_by_name(images: LabelledFiles) -> LabelledFiles:
+    """The images with the classes that their names tell, where they do."""
+    stems = {path.stem for path in images.paths if path.stem.isdecimal() and len(path.stem) <= MOST_DIGITS}
+    alone = len(np.unique(images.labels)) == len(images)
+    if not (alone and len(stems) == len(images)):
+        return images
+    return replace(images, labels=np.array([int(path.stem) for path in images.paths], np.int64))
 
 
 def check_labels(labels: Tensor, info: ModelInfo, told: str) -> None:
@@ -79,42 +70,16 @@ def check_labels(labels: Tensor, info: ModelInfo, told: str) -> None:
         )
 
 
-def batches(images: LabelledImages, preprocessing: Preprocessing) -> Iterator[Tensor]:
-    """Centre crops in order, [at most 20, 3, crop, crop] at a time."""
-    for start in range(0, len(images), BATCH):
-        centres = [_centre(open_image(path), preprocessing) for path in images.paths[start : start + BATCH]]
-        yield torch.stack([prepare(centre, preprocessing) for centre in centres])
-
-
-def open_image(path: Path) -> Image.Image:
-    """Decoded, in colour.
+def labelled_batches(images: LabelledFiles, preprocessing: Preprocessing) -> Iterator[tuple[Tensor, Tensor]]:
+    """Centre crops in order, [at most 20, 3, crop, crop] at a time, and their labels.
 
     Raises:
-        RunError: it cannot be.
+        RunError: (while iterating) an image cannot be decoded; it names the file.
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise RunError(f"{path}: cannot be decoded ({type(error).__name__})") from error
+    split = FolderSplit(images, preprocessing)
+    return evaluation_batches(split, rank=0, world_size=1, batch_size=BATCH, loader_workers=0)
 
 
-def prepare(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """[3, height, width] of what the weights were trained on, from an image that has its final size."""
-    pixels = np.asarray(image, np.float32)
-    if preprocessing.channels == "BGR":
-        pixels = pixels[..., ::-1]
-    mean = np.asarray(preprocessing.mean, np.float32)
-    std = np.asarray(preprocessing.std, np.float32)
-    return torch.from_numpy(((pixels / preprocessing.scale - mean) / std).transpose(2, 0, 1).copy())
-
-
-def _centre(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    width, height = image.size
-    shorter = min(width, height)
-    if shorter != preprocessing.resize:
-        scale = preprocessing.resize / shorter
-        width, height = round(width * scale), round(height * scale)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - preprocessing.crop) // 2, (height - preprocessing.crop) // 2
-    return image.crop((left, top, left + preprocessing.crop, top + preprocessing.crop))
+def batches(images: LabelledFiles, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    """The images of `labelled_batches` alone."""
+    return (pixels for pixels, _labels in labelled_batches(images, preprocessing))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from distsqz.models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +29,6 @@ class Quantised:
         if self.codebook is not None:
             return np.asarray(self.codebook[self.symbols + self.zero])  # numpy makes a scalar of a 0-d array
         return np.asarray(self.symbols.astype(np.float32) * np.float32(self.step))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """From a decoded image to what the weights were trained on; it travels with them."""
-
-    channels: Literal["RGB", "BGR"] = "RGB"
-    resize: int = 256
-    """Pixels of the shorter side before cropping."""
-    crop: int = 224
-    """Height and width of the centre crop, in pixels."""
-    scale: float = 255.0
-    """Pixels, from 0 to 255, are divided by this before the mean is taken off."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Mean and std: one a channel, in the order of `channels`."""
-
-
-CAFFE = Preprocessing(channels="BGR", crop=227, scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
-"""What Caffe's SqueezeNets were trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)

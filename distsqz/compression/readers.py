@@ -19,15 +19,16 @@ from torch import Tensor, nn
 
 from distsqz.compression.archive import MAGIC, decode
 from distsqz.compression.errors import ArchiveError
-from distsqz.compression.quantised import CAFFE, CompressedModel, ModelInfo, Preprocessing
+from distsqz.compression.quantised import CompressedModel, ModelInfo
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import CAFFE, imagenet_preprocessing
 from distsqz.models.registry import MODELS, ModelOptions, build_model, default_image_size
 from distsqz.models.squeezenet import SqueezeNet
 from distsqz.models.weights import read_weights
 
 State = Mapping[str, Tensor]
 
-MOST_CLASSES, LARGEST_CROP = 1 << 20, 4096
+MOST_CLASSES, LARGEST_CROP, LARGEST_RESIZE = 1 << 20, 4096, 8192
 """What an archive may ask for: a model of one's own is built before its tensors can be compared."""
 
 
@@ -177,7 +178,11 @@ def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
         )
     images = info.preprocessing
     numbers = (images.scale, *images.mean, *images.std)
-    if not (images.resize >= 1 and all(map(math.isfinite, numbers)) and 0 not in (images.scale, *images.std)):
+    if not (
+        images.crop <= images.resize <= LARGEST_RESIZE
+        and all(map(math.isfinite, numbers))
+        and 0 not in (images.scale, *images.std)
+    ):
         raise RequestError(f"{told}: no image can be prepared as it says ({images})")
     return info, {name: torch.from_numpy(values) for name, values in archive.state().items()}
 
@@ -313,7 +318,7 @@ def _told_by_tensors(state: State, model: str | None, told: str) -> ModelInfo:
             num_classes=classes,
             squeeze_ratio=squeeze_ratio,
             pct_3x3=pct_3x3,
-            preprocessing=Preprocessing(crop=default_image_size(name)),
+            preprocessing=imagenet_preprocessing(default_image_size(name)),
         )
         try:
             if shapes_of(info) == {key: value.shape for key, value in state.items()}:

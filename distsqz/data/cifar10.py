@@ -43,7 +43,8 @@ def open_cifar10(directory: Path, image_size: int) -> ImageData:
         pixels = np.concatenate([pixels for _, pixels in files]).reshape(-1, *SHAPE)
         return ArraySplit(pixels, labels, STATISTICS, image_size)
 
-    return ImageData("cifar10", CLASSES, split(TRAIN_FILES), split([TEST_FILE]), STATISTICS)
+    preprocessing = STATISTICS.preprocessing(image_size)
+    return ImageData("cifar10", CLASSES, split(TRAIN_FILES), split([TEST_FILE]), preprocessing)
 
 
 def _layout(directory: Path) -> tuple[Path, str, Callable[[Path], Records]]:

@@ -37,7 +37,7 @@ def open_fashion_mnist(directory: Path | None, image_size: int) -> ImageData:
     """
     directory = directory or _find()
     train, validation = (_read_split(directory, part, image_size) for part in ("train", "t10k"))
-    return ImageData("fashion-mnist", CLASSES, train, validation, STATISTICS)
+    return ImageData("fashion-mnist", CLASSES, train, validation, STATISTICS.preprocessing(image_size))
 
 
 def download(directory: Path, base_url: str = OFFICIAL_URL) -> None:

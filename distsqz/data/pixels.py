@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,15 +15,14 @@ from torch.nn import functional as F
 from distsqz.data.split import Batch, Statistics
 
 
-def normalise(pixels: NDArray[np.uint8], flips: NDArray[np.bool_], statistics: Statistics) -> Tensor:
-    """Bytes [n, channels, height, width] as floats of mean 0 and deviation 1, mirrored where `flips` is True.
-
-    `pixels` must be the caller's own copy: mirroring happens in place.
-    """
-    pixels[flips] = pixels[flips, ..., ::-1]
-    mean = torch.tensor(statistics.mean).view(1, -1, 1, 1)
-    std = torch.tensor(statistics.std).view(1, -1, 1, 1)
-    return torch.from_numpy(pixels).float().div_(255).sub_(mean).div_(std)
+def normalise(
+    pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], scale: float = 255.0
+) -> Tensor:
+    """Bytes [n, channels, height, width] as floats: (pixels / scale - mean) / std, channel by channel."""
+    means, deviations = (
+        torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std)
+    )
+    return torch.from_numpy(pixels).float().div_(scale).sub_(means).div_(deviations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,9 @@ class ArraySplit:
     def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:
         """The images at `indices`, enlarged (see `Split`)."""
         # Bilinear resizing commutes with mirroring and normalising, which are cheaper on the small image.
-        images = normalise(self.pixels[indices], flips, self.statistics)
+        pixels = self.pixels[indices]
+        pixels[flips] = pixels[flips, ..., ::-1]
+        images = normalise(pixels, self.statistics.mean, self.statistics.std)
         size = (self.image_size, self.image_size)
         images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         return images.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(self.labels[indices])

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distsqz.models.preprocessing import Preprocessing
+
 Batch = tuple[Tensor, Tensor]
 """Images, float32 [n, 3, image_size, image_size], normalised; labels, int64 [n]."""
 
@@ -38,6 +40,14 @@ class Statistics:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def preprocessing(self, image_size: int) -> Preprocessing:
+        """What images of the set go through that are warped to a square of `image_size` pixels a side."""
+        mean, std = (
+            (one[0], one[0], one[0]) if len(one) == 1 else (one[0], one[1], one[2])  # grey is shown thrice
+            for one in (self.mean, self.std)
+        )
+        return Preprocessing(resize_to="square", resize=image_size, crop=image_size, mean=mean, std=std)
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -47,8 +57,10 @@ class ImageData:
     num_classes: int
     train: Split
     validation: Split | None
-    statistics: Statistics
-    """That images are normalised by."""
+    preprocessing: Preprocessing
+    """What its images go through on their way to a model."""
+    left_out: str | None = None
+    """One line on the files that are not used, for the user; None where all are."""
 
 
 class SourceError(Exception):

@@ -44,4 +44,6 @@ def open_synthetic(image_size: int, seed: int, num_classes: int | None = None) -
     pool = torch.randn(POOL, 3, image_size, image_size, generator=generator)
     labels = torch.randint(classes, (POOL,), generator=generator)
     train = SyntheticSplit(torch.cat([pool, pool.flip(3)]), labels)
-    return ImageData("synthetic", classes, train, validation=None, statistics=STATISTICS)
+    return ImageData(
+        "synthetic", classes, train, validation=None, preprocessing=STATISTICS.preprocessing(image_size)
+    )

@@ -208,7 +208,7 @@ def decode_pass(lanes: Lanes, weights: list[Weight]) -> None:
             counts.grow()
 
 
-def read_header(header: bytes) -> dict[str, Tensor]:
+def read_header(header: bytes, version: int) -> dict[str, Tensor]:
     at = 0
 
     def take(form: str) -> tuple[Any, ...]:
@@ -221,7 +221,7 @@ def read_header(header: bytes) -> dict[str, Tensor]:
         return str(content, "utf-8")
 
     text()
-    *_model_and_preprocessing, count = take("ddIBBHHd6dH")
+    *_model_and_preprocessing, count = take("ddIBBHHd6dH" if version == 1 else "ddIBBHHd6dBBH")
     names = [text() for _ in range(count)]
     shapes = [take(f"{take('B')[0]}I") for _ in range(count)]
     tensors = {name: Tensor(shape, *take("BHB")) for name, shape in zip(names, shapes, strict=True)}
@@ -234,10 +234,11 @@ def read_header(header: bytes) -> dict[str, Tensor]:
 
 def decode(content: bytes) -> dict[str, tuple[tuple[int, ...], list[int]]]:
     """Each tensor's shape and its symbols, flat."""
-    assert content[:4] == b"SQZ\x01"
+    assert content[:3] == b"SQZ"
+    assert content[3] in (1, 2)
     assert zlib.crc32(content[:-4]) == int.from_bytes(content[-4:], "little")
     stream = 8 + int.from_bytes(content[4:8], "little")
-    tensors = read_header(zlib.decompress(content[8:stream]))
+    tensors = read_header(zlib.decompress(content[8:stream]), content[3])
     lanes = Lanes(content[stream:-4], sum(len(tensor.symbols) for tensor in tensors.values()))
     for batch in batches(list(tensors.values())):
         batch.sort(key=lambda weight: weight.phase)  # stable: then by place in the batch

@@ -6,7 +6,8 @@ import numpy as np
 
 from distsqz.compression.archive import decode
 from distsqz.compression.errors import ArchiveError
-from distsqz.compression.quantised import CAFFE, CompressedModel, ModelInfo, Quantised
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
+from distsqz.models.preprocessing import CAFFE
 
 INFO = ModelInfo(name="squeezenet", num_classes=10, squeeze_ratio=0.25, preprocessing=CAFFE)
 

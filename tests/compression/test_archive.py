@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import subprocess
 import sys
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,8 +19,16 @@ from hypothesis import strategies as st
 from distsqz.compression.archive import MOST_DIMENSIONS, decode, encode, read_archive, write_archive
 from distsqz.compression.errors import ArchiveError
 from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
+from distsqz.models.preprocessing import Filter, Preprocessing, ResizeTo
 from distsqz.models.squeezenet import SqueezeNet
+from tests.compression import plain_decoder
 from tests.compression.small_archives import INFO, damaged, refused, small_model, sparse
+
+OF_VERSION_1 = base64.b64decode(
+    "U1FaAUgAAAB42uMqLixNTa1KzUstYQCDC/YQ+kc9F4hiZGB8DBFg+ACViXIAUw6xEPpAnAOqPIIGai5nYgIymYG4gYkBxIRKMjAAAPHS"
+    "EJ2nj/6fy76lmA=="
+)
+"""Written by a release that knew no other version: weights from Caffe; symbols 3 0 -1, 0 2 0 of step 0.5."""
 
 
 @given(
@@ -33,6 +43,35 @@ def test_what_an_archive_says_of_the_model_comes_back(
 ) -> None:
     info = ModelInfo(name=name, num_classes=classes, classifier_padding=padding, squeeze_ratio=ratio)
     assert decode(encode(CompressedModel(info, {}))).info == info
+
+
+@pytest.mark.parametrize("resize_to", get_args(ResizeTo))
+@pytest.mark.parametrize("resampling", get_args(Filter))
+def test_how_images_are_prepared_comes_back(resize_to: ResizeTo, resampling: Filter) -> None:
+    images = Preprocessing(
+        channels="BGR", resize_to=resize_to, resize=300, filter=resampling, crop=299, scale=2.0,
+        mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0),
+    )  # fmt: skip
+    info = ModelInfo(name="squeezenet", num_classes=10, preprocessing=images)
+    assert decode(encode(CompressedModel(info, {}))).info.preprocessing == images
+
+
+def test_an_archive_of_version_1_resizes_the_shorter_side_as_it_was_written_for() -> None:
+    found = decode(OF_VERSION_1)
+    assert found.info.preprocessing == Preprocessing(
+        channels="BGR", resize_to="shorter side", resize=256, filter="bilinear", crop=227, scale=1.0,
+        mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0),
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.state()["w"], [[1.5, 0, -0.5], [0, 1, 0]])
+    assert plain_decoder.decode(OF_VERSION_1) == {"w": ((2, 3), [3, 0, -1, 0, 2, 0])}
+
+
+@pytest.mark.parametrize("choice", [b"\x02\x02", b"\x01\x06"])
+def test_a_way_of_resizing_that_does_not_exist_is_refused(choice: bytes) -> None:
+    content = encode(CompressedModel(INFO, {"w": sparse((77, 5), 1)}))
+    ones, count = np.ones(3, "<f8").tobytes(), b"\x01\x00"
+    with pytest.raises(ArchiveError, match="does not tell how images are resized"):
+        decode(with_header(content, {ones + b"\x01\x02" + count: ones + choice + count}))
 
 
 def test_tensors_come_back_by_name_in_order_and_to_the_bit(tmp_path: Path) -> None:
@@ -147,7 +186,12 @@ def test_values_outside_of_the_codebook_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "not an .sqz"), (b"PK\x03\x04", "not an .sqz"), (b"SQZ\x02" + bytes(20), "version 2")],
+    [
+        (b"", "not an .sqz"),
+        (b"PK\x03\x04", "not an .sqz"),
+        (b"SQZ\x03" + bytes(20), "version 3.* reads 1 to 2"),
+        (b"SQZ\x00" + bytes(20), "version 0"),
+    ],
 )
 def test_what_is_something_else_is_named(content: bytes, said: str) -> None:
     with pytest.raises(ArchiveError, match=said):

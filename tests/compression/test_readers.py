@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from distsqz.compression import load
 from distsqz.compression.archive import write_archive
-from distsqz.compression.images import find_images, prepare
-from distsqz.compression.quantised import CAFFE, CompressedModel, ModelInfo, Preprocessing, Quantised
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.compression.readers import load_model, read_model, read_state
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.squeezenet import Metaparameters, SqueezeNet
 from tests.compression.small_archives import small_model
 
+AS_IN_CAFFE = Preprocessing(
+    channels="BGR", resize_to="square", resize=256, filter="bilinear", crop=227, scale=1.0,
+    mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0),
+)  # fmt: skip
 FILTERS = [layer.out_channels for layer in SqueezeNet().modules() if isinstance(layer, nn.Conv2d)]
 
 
@@ -52,7 +55,7 @@ def test_the_8_bit_file_gives_weights_where_its_gaps_lead(tmp_path: Path) -> Non
     path = tmp_path / "m.net"
     path.write_bytes(net([3] * 26, [9, 0, 200], [2, 15, 4]))
     info, state = read_model(path)
-    assert (info.name, info.preprocessing, info.classifier_padding) == ("squeezenet", CAFFE, 1)
+    assert (info.name, info.preprocessing, info.classifier_padding) == ("squeezenet", AS_IN_CAFFE, 1)
     assert len(state) == 52
     weight = state["features.0.weight"].flatten()
     # The second entry fills a gap of more than 16: it moves on and stands for no weight.
@@ -99,7 +102,7 @@ def test_the_pickle_of_v1_1_gives_its_kernels_turned_as_torch_has_them(tmp_path:
     layers, path = arrays_of_v1_1(), tmp_path / "m.pkl"
     path.write_bytes(old_pickle(layers))
     info, state = read_model(path)
-    assert info.name == "squeezenet1_1"
+    assert (info.name, info.preprocessing) == ("squeezenet1_1", AS_IN_CAFFE)
     first = state["features.0.weight"].numpy()
     np.testing.assert_array_equal(first[5, 2, 0, 1], layers["conv1"][0][0, 1, 2, 5])
     load_model(path)
@@ -204,7 +207,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"resize": 0}, {"scale": 0.0}, {"std": (1.0, 0.0, 1.0)}, {"scale": math.inf}]
+    "wrong",
+    [{"resize": 223}, {"resize": 60_000}, {"scale": 0.0}, {"std": (1.0, 0.0, 1.0)}, {"scale": math.inf}],
 )
 def test_an_archive_by_which_no_image_can_be_prepared_is_refused(
     wrong: dict[str, Any], tmp_path: Path
@@ -213,45 +217,6 @@ def test_an_archive_by_which_no_image_can_be_prepared_is_refused(
     write_archive(tmp_path / "m.sqz", CompressedModel(info, {"w": Quantised(np.ones(3, np.int32))}))
     with pytest.raises(RequestError, match="no image can be prepared"):
         load_model(tmp_path / "m.sqz")
-
-
-def write_images(root: Path, files: list[str]) -> None:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(root / file)
-
-
-def test_images_alone_in_their_folders_and_named_by_a_number_are_of_that_class(tmp_path: Path) -> None:
-    write_images(tmp_path, ["n01/207.png", "n02/3.png"])
-    assert find_images(tmp_path).labels.tolist() == [207, 3]
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ["n01/207.png", "n01/3.png", "n02/5.png"],
-        ["n01/207.png", "n02/x.png"],
-        ["n01/0.png", "n02/0.png"],
-        ["n01/12345678901234567890.png", "n02/1.png"],
-    ],
-)
-def test_else_images_are_of_the_class_of_their_folder(files: list[str], tmp_path: Path) -> None:
-    write_images(tmp_path / "val", files)
-    assert find_images(tmp_path).labels.tolist() == [int(file[2]) - 1 for file in files]
-
-
-def test_a_folder_without_images_does_not_count(tmp_path: Path) -> None:
-    write_images(tmp_path, ["n01/207.png", "n03/3.png"])
-    (tmp_path / "n02").mkdir()
-    assert find_images(tmp_path).labels.tolist() == [207, 3]
-
-
-def test_images_come_as_the_weights_expect_them() -> None:
-    image = Image.new("RGB", (1, 1), (10, 20, 30))
-    assert prepare(image, CAFFE).flatten().tolist() == [30 - 104, 20 - 117, 10 - 123]
-    rgb = Preprocessing(mean=(0.5, 0, 0), std=(0.5, 1, 2))
-    expected = [(10 / 255 - 0.5) / 0.5, 20 / 255, 30 / 255 / 2]
-    assert prepare(image, rgb).flatten().tolist() == pytest.approx(expected)
 
 
 def test_an_archive_does_not_choose_which_code_runs(tmp_path: Path) -> None:

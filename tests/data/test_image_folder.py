@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from distsqz.data import evaluation_batches, open_data
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, RunError
+from distsqz.models.preprocessing import Preprocessing
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 COLOUR = (200, 100, 50)
@@ -62,6 +63,68 @@ def test_classes_are_numbered_by_name_alike_in_train_and_val(folder):
 def test_a_folder_without_val_has_no_validation_split(tmp_path):
     save(tmp_path / "train" / "ant" / "0.png")
     assert open_data(f"imagefolder:{tmp_path}", image_size=16, seed=0).validation is None
+
+
+def files_of(split) -> list[str]:
+    return split.images.files
+
+
+def test_images_are_found_in_folders_within_a_class_and_by_every_suffix_in_any_case(tmp_path):
+    suffixes = ("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp")
+    names = [f"{index}.{suffix}" for index, suffix in enumerate(suffixes)]
+    for name in [*names, *map(str.upper, names)]:
+        save(tmp_path / "train" / "ant" / "images" / name)
+    save(tmp_path / "train" / "bee" / "0.png")
+    data = open_data(f"imagefolder:{tmp_path}", image_size=16, seed=0)
+    expected = sorted(f"ant/images/{name}" for name in {*names, *map(str.upper, names)})
+    assert files_of(data.train) == [*expected, "bee/0.png"]
+    assert data.train.batch(np.arange(19), np.zeros(19, np.bool_))[1].tolist() == [0] * 18 + [1]
+    assert data.left_out is None
+
+
+def test_hidden_files_and_folders_and_folders_named_like_images_are_no_images(tmp_path):
+    save(tmp_path / "train" / "ant" / "0.jpg")
+    (tmp_path / "train" / "ant" / "._0.jpg").write_bytes(b"resource fork")
+    save(tmp_path / "train" / "ant" / ".thumbnails" / "0.jpg")
+    save(tmp_path / "train" / ".trash" / "0.jpg")
+    (tmp_path / "train" / "ant" / "thumbs.jpg").mkdir()
+    data = open_data(f"imagefolder:{tmp_path}", image_size=16, seed=0)
+    assert files_of(data.train) == ["ant/0.jpg"]
+    assert data.left_out == f"left out of imagefolder:{tmp_path}: 3 hidden"
+
+
+def test_what_is_left_out_of_both_splits_is_said_with_its_number(folder):
+    for name in ("train/ant/a.TXT", "val/bee/b.npy", "val/README"):
+        (folder / name).touch()
+    save(folder / "train" / "stray.png")
+    line = open_data(f"imagefolder:{folder}", image_size=16, seed=0).left_out
+    assert line == (
+        f"left out of imagefolder:{folder}: 4 files that are no images (.txt 2, no suffix 1, .npy 1),"
+        " 1 image outside of the class folders, 1 hidden"
+    )
+
+
+def test_a_link_that_leads_back_is_not_followed_for_ever(tmp_path):
+    save(tmp_path / "train" / "ant" / "0.jpg")
+    (tmp_path / "train" / "ant" / "again").symlink_to(tmp_path / "train" / "ant")
+    assert files_of(open_data(f"imagefolder:{tmp_path}", image_size=16, seed=0).train) == ["ant/0.jpg"]
+
+
+def test_a_link_to_a_class_folder_is_followed_and_one_that_leads_nowhere_fails_by_name(tmp_path):
+    save(tmp_path / "store" / "0.jpg")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "ant").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "1.jpg").symlink_to(tmp_path / "lost.jpg")
+    split = open_data(f"imagefolder:{tmp_path}", image_size=16, seed=0).train
+    split.batch(np.array([0]), np.array([False]))
+    with pytest.raises(RunError, match=r"ant/1\.jpg: this image cannot be decoded"):
+        split.batch(np.array([1]), np.array([False]))
+
+
+@pytest.mark.parametrize(("image_size", "resize"), [(32, 37), (224, 256)])
+def test_how_images_are_prepared_goes_with_them(folder, image_size, resize):
+    data = open_data(f"imagefolder:{folder}", image_size=image_size, seed=0)
+    assert data.preprocessing == Preprocessing(resize=resize, crop=image_size)
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (300, 200), (200, 301), (7, 900), (5, 5)])

@@ -5,6 +5,7 @@ import pytest
 
 from distsqz.compression.archive import decode, encode
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 from launch.compress import CalibrationOptions, Options, main
 from launch.train_compressed import TrainingOptions, compress_by_training, report
 from tests.compression.small_problem import INFO, small_model
@@ -18,8 +19,9 @@ def test_the_archive_holds_the_weights_that_the_model_was_trained_to():
     model = small_model()
     trained = compress_by_training(model, INFO, OPTIONS)
     loaded = decode(encode(trained.model))
-    assert loaded.info.preprocessing.crop == 8
-    assert loaded.info.preprocessing.mean == (0, 0, 0)
+    assert loaded.info.preprocessing == Preprocessing(
+        resize_to="square", resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1)
+    )
     for name, tensor in model.state_dict().items():
         assert np.array_equal(loaded.state()[name], tensor.numpy())
 

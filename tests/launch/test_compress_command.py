@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from distsqz.compression.archive import decode
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 from launch import compress, evaluate
 from launch.compress import CalibrationOptions
 from launch.train_compressed import TrainingOptions
@@ -252,4 +254,41 @@ def test_the_archive_tells_how_images_are_prepared(
 ) -> None:
     out = tmp_path / "m.sqz"
     compress.main(options(checkpoint, out, photographs, target_bytes=900))
-    assert decode(out.read_bytes()).info.preprocessing.crop == 224
+    assert decode(out.read_bytes()).info.preprocessing == Preprocessing(resize=256, crop=224)
+
+
+def test_evaluating_a_folder_with_train_counts_classes_as_training_did_and_says_what_it_leaves_out(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but one class left in val: by its own folders every image would be judged by a wrong number."""
+    shutil.copytree(photographs, tmp_path / "train")
+    shutil.copytree(photographs, tmp_path / "val")
+    shutil.rmtree(tmp_path / "val" / "class0")
+    (tmp_path / "val" / "class1" / "notes.txt").touch()
+    rows = {}
+    for name, data in (("all", photographs), ("some", tmp_path)):
+        asked = evaluate.Options(
+            checkpoint=checkpoint,
+            data=f"imagefolder:{data}",
+            model=MODEL,
+            reference=checkpoint,
+            format="json",
+        )
+        evaluate.main(asked)
+        printed = capsys.readouterr()
+        (rows[name],) = json.loads(printed.out)
+        left_out = f"left out of imagefolder:{data}: 1 file that is no image (.txt 1)"
+        assert printed.err.count(left_out) == (name == "some")
+    right_of_class0 = 40 * rows["all"]["top1_share"] - 30 * rows["some"]["top1_share"]
+    assert rows["some"]["images"] == 30
+    assert rows["some"]["top1_share"] > 0.5
+    assert 0 <= round(right_of_class0, 4) <= 10
+
+
+def test_calibration_says_what_it_leaves_out(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photographs, tmp_path / "images")
+    (tmp_path / "images" / "class0" / ".hidden.png").touch()
+    compress.main(options(checkpoint, tmp_path / "m.sqz", tmp_path / "images", target_bytes=900))
+    assert f"left out of --calibration {tmp_path / 'images'}: 1 hidden" in capsys.readouterr().err

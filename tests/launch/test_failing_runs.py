@@ -62,8 +62,11 @@ def test_an_image_that_cannot_be_decoded_is_named(joined: Commands, tmp_path: Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     path.write_bytes(path.read_bytes()[:-600])
+    path.with_name("notes.txt").touch()
     failed = joined("launch/ddp.py", *SMALL, "--data", f"imagefolder:{tmp_path}")
     assert (failed.status, failed.stdout) == (1, "")
     assert str(path) in failed.error_line
     assert "replace or remove it" in failed.error_line
+    left_out = f"left out of imagefolder:{tmp_path}: 1 file that is no image (.txt 1)"
+    assert failed.stderr.count(left_out) == 1
     assert "Traceback" not in failed.stderr

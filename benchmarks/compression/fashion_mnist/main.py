@@ -16,7 +16,7 @@ from torch import nn
 
 from distsqz.cli import run_command
 from distsqz.compression.archive import encode
-from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress, preprocessing_for
+from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress
 from distsqz.compression.fine_tune import FineTuning, Free, fine_tune
 from distsqz.compression.quantised import CompressedModel, ModelInfo
 from distsqz.data import ImageData, evaluation_batches, open_data
@@ -96,7 +96,7 @@ def _compressed(model: nn.Module, data: ImageData, options: Options) -> Row:
     info = ModelInfo(
         name=options.model,
         num_classes=data.num_classes,
-        preprocessing=preprocessing_for(data, IMAGE_SIZE),
+        preprocessing=data.preprocessing,
     )
     started = time.perf_counter()
     compressed = deep_compress(model, data.train, info, options.deep)
