@@ -51,6 +51,10 @@ class ServerActor:
         """The optimizer's momentum by chunk."""
         return self._server.momentum(cell)
 
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """A digest of each piece that it owns."""
+        return self._server.digests(cell)
+
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker has finished."""
         return self._server.progress(cell, rank)
@@ -99,6 +103,11 @@ class RayServers:
     def momentum(self, cell: str) -> torch.Tensor:
         """The optimizer's momentum of them."""
         return joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
+
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """A digest of each piece of a cell's parameters."""
+        by_shard = ray.get([actor.digests.remote(cell) for actor in self._actors])
+        return {piece: value for of_shard in by_shard for piece, value in of_shard.items()}
 
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker has finished, though it may be gone."""

@@ -1,18 +1,19 @@
 """A worker's side of a parameter server: gradients leave as they are ready, parameters come back in place.
 
 While the backward pass still runs, chunks whose gradients are complete are pushed; the shards answer each
-with its parameters, which the network writes straight into the model. The next forward pass begins at once
-and waits, module by module, for what has not come yet.
+with its parameters, which the network writes straight into the model. The next forward pass begins at once;
+looking a parameter up waits until its values have come.
 """
 
 from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import queue
 import threading
-from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -22,8 +23,9 @@ from torch import nn
 from torch.distributed import Work
 
 from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.sync.arrival import ArrivingParameters, FirstForward, ParameterWrittenError
 from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import trained, views
+from distsqz.sync.flat import piece_digests, trained, views
 from distsqz.sync.layout import WINDOW, Layout, Piece
 from distsqz.sync.pair import PATIENT, Pair, shard_name, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
@@ -57,19 +59,25 @@ class ServerClient:
             transfers: where each push and pull is noted.
             timeout_s: how long a shard may take to answer.
         """
+        self.model: nn.Module = _WaitingModel(module, self)
+        """To be called for the forward pass."""
         self._layout = layout
         self._skips = consistency.backup_workers > 0
         self._transfers = transfers
         # Under ssp who is ahead waits for the slowest, however long that takes: only a lost connection tells.
         self._timeout = PATIENT if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
         self._parameters = trained(module)
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        self._names = [names[id(parameter)] for parameter in self._parameters]
+        self._indices = {id(parameter): index for index, parameter in enumerate(self._parameters)}
         self._dtype = self._parameters[0].dtype
         self._rows = torch.zeros(layout.chunks, layout.chunk_elements, dtype=self._dtype)
-        for parameter, place in zip(
-            self._parameters, views(self._rows.view(-1), self._parameters), strict=True
-        ):
+        self._places = views(self._rows.view(-1), self._parameters)
+        for parameter, place in zip(self._parameters, self._places, strict=True):
             parameter.data = place.copy_(parameter.detach())
-        self._messages = [new_message(layout.chunk_elements, self._dtype) for _ in range(layout.chunks)]
+        self._tensor_versions = [0] * len(self._parameters)
+        """Torch's counts of changes to each parameter, which the network's writes do not add to."""
+        self._messages = [new_message(layout, self._dtype) for _ in range(layout.chunks)]
         self._versions = [version] * layout.chunks
         self._step = 0
         self._lr = 0.0
@@ -81,35 +89,95 @@ class ServerClient:
         """By step: the most of the answers that have come."""
         self._unanswered: Counter[int] = Counter()
         """By step: chunks that are pushed and have not come back."""
-        self._pieces: dict[int, list[Piece]] = defaultdict(list)
-        for piece in layout.pieces:
-            self._pieces[piece.parameter].append(piece)
+        self._pieces_by_chunk = layout.pieces_by_chunk()
+        self._pieces: list[list[tuple[Piece, int]]] = [[] for _ in self._parameters]
+        """The pieces of each parameter, with the place of each among those of its chunk."""
+        for pieces in self._pieces_by_chunk:
+            for place_in_chunk, piece in enumerate(pieces):
+                self._pieces[piece.parameter].append((piece, place_in_chunk))
+        self._chunks = [sorted({piece.chunk for piece, _ in pieces}) for pieces in self._pieces]
         self._open: Counter[int] = Counter()
         """Parameters of a chunk whose gradients are still to come, in this step."""
+        self._unused: Counter[int] = Counter()
+        """By chunk: a bit for each piece whose parameter has no gradient in this step."""
         self._ready: set[int] = set()
+        self._first: FirstForward | None = None
+        """What watches the first forward pass; None before and after it."""
+        self._learning = True
+        """Whether the first step is not over, in which all gradients are kept until its end."""
+        self._kept: set[int] = set()
+        """Parameters whose gradients are pushed at the end of the backward pass, as it may read them."""
+        self._unannounced: list[int] = []
+        """Chunks of parameters that forward() reads without looking them up."""
+        self._gradients: Counter[int] = Counter()
+        """How often each parameter's gradient was added to in the first step."""
+        self._backward = False
         self._lanes = [_Lane(self, shard, pair) for shard, pair in enumerate(pairs)]
         self._hooks: list[Any] = []
         self._hook_gradients()
-        self._hook_forward(module)
+        self._parts = ArrivingParameters.install(module, self._looked_up)
 
     def begin(self, step: int, lr: float) -> None:
         """A step begins, whose update is to be made with this learning rate."""
         self._step = step
         self._lr = lr
         self._ready.clear()
-        self._open = Counter(piece.chunk for pieces in self._pieces.values() for piece in pieces)
+        self._unused.clear()
+        self._open = Counter(piece.chunk for piece in self._layout.pieces)
+        self._tensor_versions = [parameter._version for parameter in self._parameters]
+
+    @contextlib.contextmanager
+    def forward(self) -> Iterator[None]:
+        """Around a forward pass of the whole model: what it reads has arrived."""
+        self._backward = False
+        self._wait_for(self._unannounced)
+        if not (self._learning and torch.is_grad_enabled()):
+            yield
+        else:
+            starts = itertools.accumulate((each.numel() for each in self._parameters), initial=0)
+            with FirstForward(self._rows, [*starts][:-1], self._names) as self._first:
+                yield
+            self._unannounced = sorted({c for index in self._first.unannounced for c in self._chunks[index]})
+            self._kept |= self._first.detached
+            self._first = None
+        self._backward = True
 
     def finish(self, *, wait_for_answers: bool) -> None:
-        """The backward pass is over: what had no part in it is pushed as zeros.
+        """The backward pass is over: what is kept is pushed, and what had no part in it is said to be unused.
 
         Args:
             wait_for_answers: also waits until every chunk is back, where no forward pass will.
+
+        Raises:
+            ParameterWrittenError: the model has changed one of its parameters.
         """
+        self._backward = False
+        self._refuse_written()
         for index, parameter in enumerate(self._parameters):
-            if index not in self._ready:
-                self._gradient_ready(index, torch.zeros_like(parameter))
+            if index in self._ready:
+                continue
+            if parameter.grad is not None:
+                self._gradient_ready(index, parameter.grad)
+                parameter.grad = None
+            else:
+                self._no_gradient(index)
+        if self._learning:
+            self._kept |= {index for index, times in self._gradients.items() if times > 1}
+            self._learning = False
         if wait_for_answers:
             self._wait_for(range(self._layout.chunks))
+
+    def digests(self) -> dict[tuple[int, int], int]:
+        """A digest of each piece, by its parameter and first element; no chunk may be under way."""
+        return {
+            key: value
+            for chunk, pieces in enumerate(self._pieces_by_chunk)
+            for key, value in piece_digests(self._rows[chunk], pieces).items()
+        }
+
+    def name_of(self, parameter: int) -> str:
+        """A parameter's name in the model."""
+        return self._names[parameter]
 
     def staleness(self, step: int) -> int | None:
         """The most updates by others that any of a step's own missed; None until all are answered."""
@@ -135,6 +203,7 @@ class ServerClient:
         """Says farewell to the shards and breaks the connections."""
         for hook in self._hooks:
             hook.remove()
+        ArrivingParameters.remove(self._parts)
         for lane in self._lanes:
             lane.finish()
         for lane in self._lanes:
@@ -144,6 +213,15 @@ class ServerClient:
         for index, parameter in enumerate(self._parameters):
 
             def ready(of: torch.Tensor, index: int = index) -> None:
+                if self._learning:
+                    self._gradients[index] += 1
+                if self._learning or index in self._kept:
+                    return  # it may be added to, or its parameter be read, until the backward pass is over
+                if index in self._ready:
+                    raise RuntimeError(
+                        f"the gradient of {self._names[index]} was added to after it had been sent, as under "
+                        "reentrant checkpointing; checkpoint with use_reentrant=False"
+                    )
                 assert of.grad is not None
                 self._gradient_ready(index, of.grad)
                 of.grad = None
@@ -152,24 +230,67 @@ class ServerClient:
             self._hooks.append(hook)
 
     def _gradient_ready(self, index: int, gradient: torch.Tensor) -> None:
-        self._ready.add(index)
-        place = self._parameters[index]
+        place = self._places[index]
         if gradient.stride() != place.stride():
             gradient = torch.empty_like(place).copy_(gradient)
-        flat = gradient.as_strided((gradient.numel(),), (1,))
+        flat = gradient.as_strided((gradient.numel(),), (1,), gradient.storage_offset())
+        self._fill(index, flat)
+
+    def _no_gradient(self, index: int) -> None:
+        for piece, place in self._pieces[index]:
+            self._unused[piece.chunk] |= 1 << place
+        self._fill(index, None)
+
+    def _fill(self, index: int, flat: torch.Tensor | None) -> None:
+        """Puts a parameter's gradient, or zeros, into its chunks; those that are complete are pushed."""
+        self._ready.add(index)
         # A module that took no part in this step's forward pass has not waited for its parameters.
-        self._wait_for([piece.chunk for piece in self._pieces[index] if self._open[piece.chunk] > 0])
-        for piece in self._pieces[index]:
-            part = flat[piece.begin : piece.begin + piece.elements]
-            self._messages[piece.chunk][piece.offset : piece.offset + piece.elements].copy_(part)
+        self._wait_for([chunk for chunk in self._chunks[index] if self._open[chunk] > 0])
+        for piece, _ in self._pieces[index]:
+            place = self._messages[piece.chunk][piece.offset : piece.offset + piece.elements]
+            if flat is None:
+                place.zero_()
+            else:
+                place.copy_(flat[piece.begin : piece.begin + piece.elements])
             self._open[piece.chunk] -= 1
             if self._open[piece.chunk] == 0:
                 self._push(piece.chunk)
 
+    def _refuse_written(self) -> None:
+        for index, (parameter, place) in enumerate(zip(self._parameters, self._places, strict=True)):
+            if (
+                parameter._version != self._tensor_versions[index]
+                or parameter.data_ptr() != place.data_ptr()
+                or parameter.shape != place.shape
+            ):
+                raise ParameterWrittenError(self._names[index])
+
+    def _looked_up(self, parameter: nn.Parameter) -> None:
+        """Waits for a parameter that somebody is about to use."""
+        index = self._indices.get(id(parameter))
+        if index is None:
+            return
+        if self._first:
+            self._first.announce(index)
+        if self._backward:
+            self._used_in_backward(index)
+        self._wait_for(self._chunks[index])
+
+    def _used_in_backward(self, index: int) -> None:
+        """Sees to a use, by checkpointing or a hook, that needs the values of the forward pass."""
+        if self._learning and self._gradients[index]:
+            self._kept.add(index)
+        elif index in self._ready and index not in self._kept:
+            raise RuntimeError(
+                f"{self._names[index]} was used in the backward pass after its gradient had been sent, as "
+                "under reentrant checkpointing; checkpoint with use_reentrant=False"
+            )
+
     def _push(self, chunk: int) -> None:
         if self._skips and self._versions[chunk] > self._step:
             return  # others have made this update without waiting, and its result is here already
-        PushHeader(chunk, self._versions[chunk], self._lr, self._step).write(self._messages[chunk])
+        header = PushHeader(chunk, self._versions[chunk], self._lr, self._step, self._unused[chunk])
+        header.write(self._messages[chunk], self._layout)
         with self._changed:
             self._missing.add(chunk)
             self._unanswered[self._step] += 1
@@ -180,46 +301,6 @@ class ServerClient:
             push = self._transfers.launch(PUSH, chunk, payload_bytes, shard_name(shard))
             pull = self._transfers.launch(PULL, chunk, payload_bytes, shard_name(shard))
         self._lanes[shard].push(_Exchange(chunk, self._step, push, pull))
-
-    def _hook_forward(self, module: nn.Module) -> None:
-        """Every module waits for its own parameters; those that no module's call announces, the model's does.
-
-        Some modules use the parameters of others without calling them (multi-head attention, of its
-        projection), which only shows in a forward pass; the first one, in which nothing is missing, tells.
-        """
-        numbers = {id(parameter): index for index, parameter in enumerate(self._parameters)}
-        chunks_of = {
-            part: sorted(
-                {
-                    piece.chunk
-                    for parameter in part.parameters(recurse=False)
-                    if id(parameter) in numbers
-                    for piece in self._pieces[numbers[id(parameter)]]
-                }
-            )
-            for part in module.modules()
-        }
-        called: set[nn.Module] = set()
-        unannounced: list[int] = []
-
-        def before_model(_module: nn.Module, _inputs: Any) -> None:
-            self._wait_for(unannounced)
-
-        def before_part(part: nn.Module, _inputs: Any) -> None:
-            called.add(part)
-            self._wait_for(chunks_of[part])
-
-        def after_model(_module: nn.Module, _inputs: Any, _outputs: Any) -> None:
-            unannounced[:] = sorted(
-                {chunk for part, chunks in chunks_of.items() if part not in called for chunk in chunks}
-            )
-            learnt.remove()
-
-        learnt = module.register_forward_hook(after_model)
-        self._hooks += [module.register_forward_pre_hook(before_model), learnt]
-        self._hooks += [
-            part.register_forward_pre_hook(before_part) for part, chunks in chunks_of.items() if chunks
-        ]
 
     def _wait_for(self, chunks: Sequence[int]) -> None:
         """Returns when all of `chunks` are here; the time is noted as exposed communication."""
@@ -245,6 +326,20 @@ class ServerClient:
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
+
+
+class _WaitingModel(nn.Module):
+    """The model; what its forward pass needs, and no hook could wait for, is waited for first."""
+
+    def __init__(self, module: nn.Module, client: ServerClient) -> None:
+        super().__init__()
+        self.module = module
+        self._client = client
+
+    def forward(self, *inputs: Any) -> Any:
+        """The module's own forward pass."""
+        with self._client.forward():
+            return self.module(*inputs)
 
 
 @dataclass(slots=True, order=True)
@@ -323,8 +418,8 @@ class _Lane:
             elif exchange is None:
                 break
         self._expected.put(None)
-        farewell = new_message(client._layout.chunk_elements, client._dtype)
-        PushHeader(FAREWELL, 0, 0.0, 0).write(farewell)
+        farewell = new_message(client._layout, client._dtype)
+        PushHeader(FAREWELL, 0, 0.0, 0).write(farewell, client._layout)
         wait(self._pair.push.send(farewell, PUSH_TAG), client._timeout)
 
     def _begin(self, exchange: _Exchange) -> None:

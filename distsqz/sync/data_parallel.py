@@ -7,7 +7,6 @@ sections 3.2 (bucketing and overlap) and 4.2.
 # No postponed annotations here: DDP reads the hook's own and refuses strings.
 
 import copy
-import hashlib
 from typing import Any
 
 import torch
@@ -19,8 +18,17 @@ from torch.nn.parallel import DistributedDataParallel
 from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.sync.agreement import adopt_rank_0, check_parameters
+from distsqz.sync.sgd import sgd_of
 from distsqz.theory.all_reduce import ring_crosses, ring_tx_bytes
 from distsqz.theory.placement import Placement
+
+
+class UnusedParameterError(RuntimeError):
+    """A parameter has no gradient, so that DDP does not all-reduce its bucket."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} took no part in this step; train with --find-unused-parameters")
 
 
 class DataParallel:
@@ -39,6 +47,7 @@ class DataParallel:
         weight_decay: float,
         transfers: TransferLog | None = None,
         bucket_mb: float | None = None,
+        find_unused: bool = False,
         state: dict[str, Any] | None = None,
     ) -> None:
         """Joins the default group's other replicas.
@@ -51,26 +60,51 @@ class DataParallel:
             weight_decay: of SGD.
             transfers: where each bucket is noted.
             bucket_mb: of gradients, as `replicate` takes it.
+            find_unused: whether parameters may have no gradient in a step.
             state: of the optimizer, to go on from.
         """
-        self.model = replicate(module, transfers, bucket_mb)
+        adopt_rank_0(module)
+        self._module = module
+        self.model = replicate(module, transfers, bucket_mb, find_unused)
+        self._transfers = transfers
+        self._find_unused = find_unused
+        self._trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self._world_size = len(placement.workers)
         self._sends, self._receives = ring_crosses(rank, placement)
-        self._optimizer = torch.optim.SGD(
-            module.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=True
-        )
+        self._optimizer = sgd_of(module, momentum, weight_decay)
         if state:
+            fused = self._optimizer.param_groups[0]["fused"]
             # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
             self._optimizer.load_state_dict(copy.deepcopy(state))
+            self._optimizer.param_groups[0]["fused"] = fused
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
         """A step begins, with this learning rate."""
         self._optimizer.param_groups[0]["lr"] = lr
 
     def update(self, *, settle: bool) -> None:  # noqa: ARG002
-        """Updates; nothing is under way any more once the backward pass is over."""
+        """Updates; nothing is under way any more once the backward pass is over.
+
+        Raises:
+            UnusedParameterError: a parameter has no gradient, which DDP was not told to expect.
+        """
+        if not self._find_unused:
+            self._refuse_unused()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _refuse_unused(self) -> None:
+        for name, parameter in self._trained.items():
+            if parameter.grad is None:
+                raise UnusedParameterError(name)
+
+    def check(self) -> None:
+        """Compares the parameters of all ranks.
+
+        Raises:
+            DriftError: a parameter differs between two ranks.
+        """
+        check_parameters(self._module)
 
     @property
     def under_way(self) -> bool:
@@ -106,7 +140,7 @@ class DataParallel:
 
 
 def replicate(
-    module: nn.Module, transfers: TransferLog | None, bucket_mb: float | None
+    module: nn.Module, transfers: TransferLog | None, bucket_mb: float | None, find_unused: bool = False
 ) -> DistributedDataParallel:
     """Makes `module` one of the default group's replicas; their gradients are summed, not averaged.
 
@@ -114,36 +148,25 @@ def replicate(
     would be one more pass over the payload. Buffers (batch norm's running figures) stay each replica's own,
     so that nothing but gradients is synchronised in a step.
 
-    A model that is not the same on every rank yet becomes rank 0's.
-
     Args:
-        module: the model.
+        module: the model, which has the same parameters and buffers on every rank.
         transfers: where each bucket is noted; None sends them unnoted.
         bucket_mb: gradients are sent in buckets of about this many MiB; None leaves it to DDP, whose first
             bucket is smaller, so that sending begins early in the backward pass.
+        find_unused: whether parameters may have no gradient in a step.
     """
     device = next(module.parameters()).device
     replica = DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=False,
-        init_sync=not _is_alike(module),  # sending what all ranks have costs AlexNet minutes on a slow link
+        init_sync=False,  # sending what all ranks have costs AlexNet minutes on a slow link
+        find_unused_parameters=find_unused,
         bucket_cap_mb=bucket_mb,
         gradient_as_bucket_view=True,
     )
     replica.register_comm_hook(transfers, _sum_bucket)
     return replica
-
-
-def _is_alike(module: nn.Module) -> bool:
-    """Whether every rank has the same parameters and buffers, bit by bit."""
-    digest = hashlib.sha256()
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    digests: list[bytes | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(digests, digest.digest())
-    return len(set(digests)) == 1
 
 
 def _sum_bucket(transfers: TransferLog | None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:

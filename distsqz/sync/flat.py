@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from distsqz.errors import RequestError
-from distsqz.sync.layout import Layout, chunk_bytes_for, plan_layout
+from distsqz.sync.agreement import digest
+from distsqz.sync.layout import Layout, Piece, chunk_bytes_for, plan_layout
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
@@ -17,22 +18,52 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
+SERVED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""Data types of the parameters that a parameter server takes; all parameters of a model have the same one."""
+
+
 def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
     """How a model's parameters are cut for so many shards and workers.
 
     Raises:
-        RequestError: there are more shards than elements, or parameters are not all float32 or all float64.
+        RequestError: there are more shards than elements, parameters share memory, or they are not all of one
+            data type that a parameter server takes.
     """
     parameters = trained(module)
     dtypes = {parameter.dtype for parameter in parameters}
-    if dtypes not in ({torch.float32}, {torch.float64}):
+    if len(dtypes) > 1 or not dtypes <= set(SERVED_DTYPES):
         names = ", ".join(sorted(map(str, dtypes)))
         raise RequestError(
-            f"--model: has parameters of {names}; a parameter server takes all float32 or all float64"
+            f"--model: has parameters of {names}; a parameter server takes parameters of one data type: "
+            "float32, float64, bfloat16 or float16"
         )
+    _refuse_shared_memory(module)
     (dtype,) = dtypes
     elements = [parameter.numel() for parameter in parameters]
     return plan_layout(elements, shards, dtype.itemsize, chunk_bytes_for(workers))
+
+
+def _refuse_shared_memory(module: nn.Module) -> None:
+    """Raises RequestError where a trained parameter shares memory with another one or with a buffer."""
+    learnt = [(name, value, True) for name, value in module.named_parameters() if value.requires_grad]
+    buffers = [(name, value, False) for name, value in module.named_buffers()]
+    ranges = sorted(
+        (value.data_ptr(), value.data_ptr() + _span_bytes(value), name, is_trained)
+        for name, value, is_trained in [*learnt, *buffers]
+        if value.layout is torch.strided and value.numel()
+    )
+    for (_, end, name, is_trained), (begin, _, other, other_is_trained) in itertools.pairwise(ranges):
+        if begin < end and (is_trained or other_is_trained):
+            raise RequestError(
+                f"--model: its {name} and {other} lie in the same memory; a parameter server takes "
+                "parameters with memory of their own"
+            )
+
+
+def _span_bytes(tensor: torch.Tensor) -> int:
+    """Bytes from a tensor's first element to the end of its last one."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.itemsize
 
 
 def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -71,6 +102,14 @@ def joined(parts: Sequence[Mapping[int, torch.Tensor]]) -> torch.Tensor:
 
 def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.stride() == _dense_strides(tensor)
+
+
+def piece_digests(row: torch.Tensor, pieces: Sequence[Piece]) -> dict[tuple[int, int], int]:
+    """A digest of each piece of a chunk, by the piece's parameter and its first element there."""
+    return {
+        (piece.parameter, piece.begin): digest(row[piece.offset : piece.offset + piece.elements])
+        for piece in pieces
+    }
 
 
 def load_rows(rows: torch.Tensor, module: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Layout:
     shards: int
     pieces: tuple[Piece, ...]
     """In the order of the parameters, which is that of the forward pass."""
+    piece_bits_bytes: int
+    """Bytes that hold a bit for each piece of any chunk; a multiple of 8."""
 
     def shard_of(self, chunk: int) -> int:
         """Who owns a chunk: they are dealt in turn, so that at any moment of a pass all shards have work."""
@@ -59,6 +62,13 @@ class Layout:
     def chunk_size(self, chunk: int) -> int:
         """Elements of a chunk without its padding."""
         return min(self.chunk_elements, self.elements - chunk * self.chunk_elements)
+
+    def pieces_by_chunk(self) -> list[list[Piece]]:
+        """The pieces of each chunk, in the order in which they lie there."""
+        pieces: list[list[Piece]] = [[] for _ in range(self.chunks)]
+        for piece in self.pieces:
+            pieces[piece.chunk].append(piece)
+        return pieces
 
 
 def chunk_bytes_for(workers: int) -> int:
@@ -91,7 +101,9 @@ def plan_layout(
     if -(-total // chunk_elements) < shards:  # so few elements that rounding up leaves shards without any
         chunk_elements = max(1, total // wanted)
     chunks = -(-total // chunk_elements)
-    return Layout(total, chunks, chunk_elements, shards, tuple(_pieces(elements, chunk_elements)))
+    pieces = tuple(_pieces(elements, chunk_elements))
+    most_pieces = max(Counter(piece.chunk for piece in pieces).values())
+    return Layout(total, chunks, chunk_elements, shards, pieces, 8 * -(-most_pieces // 64))
 
 
 def _pieces(elements: Sequence[int], chunk_elements: int) -> list[Piece]:

@@ -12,10 +12,12 @@ from torch import nn
 from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.sync.agreement import check_alike, check_parameters
 from distsqz.sync.client import PULL, PUSH, ServerClient
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import layout_of, trained, views
 from distsqz.sync.pair import WORKER_END, Pair, StoreAddress, shard_name
+from distsqz.sync.sgd import sgd_of
 from distsqz.theory.placement import Placement
 
 
@@ -41,6 +43,9 @@ class Servers(Protocol):
 
     def momentum(self, cell: str) -> torch.Tensor:
         """The optimizer's momentum of them, likewise."""
+
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """A digest of each piece of a cell's parameters, by the piece's parameter and first element."""
 
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker of a cell has finished, though it may be gone."""
@@ -69,7 +74,7 @@ class ParameterServer:
         """Connects to every shard.
 
         Args:
-            module: the model, with the parameters that the shards have.
+            module: the model, with the parameters that the shards have, on every worker.
             servers: its shards.
             cell: what is trained.
             rank: this worker's.
@@ -83,7 +88,7 @@ class ParameterServer:
             timeout_s: how long a shard may take to answer.
             transfers: where each push and pull is noted.
         """
-        self.model = module
+        self._module = module
         self._servers = servers
         self._cell = cell
         self._local_shards = [shard_name(index) for index in placement.local_shards(rank)]
@@ -100,6 +105,7 @@ class ParameterServer:
             local=self._local_shards,
         )
         self._client = ServerClient(module, self._layout, pairs, consistency, step, transfers, timeout_s)
+        self.model: nn.Module = self._client.model
 
     def begin(self, step: int, lr: float) -> None:
         """A step begins, with this learning rate."""
@@ -108,6 +114,18 @@ class ParameterServer:
     def update(self, *, settle: bool) -> None:
         """Pushes what has not been; the shards update."""
         self._client.finish(wait_for_answers=settle or self._consistency.backup_workers > 0)
+
+    def check(self) -> None:
+        """Compares the parameters of all workers, and of the shards.
+
+        Raises:
+            DriftError: a parameter differs between two workers, or between this worker and the shards.
+        """
+        check_parameters(self._module)
+        shards, mine = self._servers.digests(self._cell), self._client.digests()
+        for (parameter, begin), value in mine.items():
+            name = self._client.name_of(parameter)
+            check_alike({name: value}, {name: shards[parameter, begin]}, "this worker", "its shard")
 
     @property
     def under_way(self) -> bool:
@@ -138,10 +156,7 @@ class ParameterServer:
 
     def optimizer_state(self) -> dict[str, Any]:
         """The shards' momentum, put together."""
-        parameters = list(self.model.parameters())
-        optimizer = torch.optim.SGD(
-            parameters, lr=0.0, momentum=self._momentum, weight_decay=self._weight_decay, fused=True
-        )
+        optimizer = sgd_of(self.model, self._momentum, self._weight_decay)
         learnt = trained(self.model)
         momentum = views(self._servers.momentum(self._cell).view(-1), learnt)
         for parameter, buffer in zip(learnt, momentum, strict=True):

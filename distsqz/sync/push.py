@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from distsqz.sync.layout import Layout
+
 HEADER = struct.Struct("=iidq")
 """24 bytes: a whole number of elements, whatever their size."""
 
@@ -24,22 +26,30 @@ class PushHeader:
     lr: float
     step: int
     """The worker's step that they are from."""
+    unused: int = 0
+    """Bit i is set where the i-th piece of the chunk is of a parameter that had no gradient."""
 
-    def write(self, message: torch.Tensor) -> None:
+    def write(self, message: torch.Tensor, layout: Layout) -> None:
         """Puts it at the end of a message."""
-        HEADER.pack_into(*_place(message), self.chunk, self.version, self.lr, self.step)
+        place, size = _bytes(message), layout.piece_bits_bytes
+        HEADER.pack_into(place, message.nbytes - HEADER.size, self.chunk, self.version, self.lr, self.step)
+        begin = message.nbytes - HEADER.size - size
+        place[begin : begin + size] = self.unused.to_bytes(size, "little")
 
     @classmethod
-    def read(cls, message: torch.Tensor) -> PushHeader:
+    def read(cls, message: torch.Tensor, layout: Layout) -> PushHeader:
         """The header of a message."""
-        return cls(*HEADER.unpack_from(*_place(message)))
+        place, end = _bytes(message), message.nbytes - HEADER.size
+        unused = int.from_bytes(place[end - layout.piece_bits_bytes : end], "little")
+        chunk, version, lr, step = HEADER.unpack_from(place, end)
+        return cls(chunk, version, lr, step, unused)
 
 
-def new_message(chunk_elements: int, dtype: torch.dtype) -> torch.Tensor:
+def new_message(layout: Layout, dtype: torch.dtype) -> torch.Tensor:
     """A place for one chunk and its header."""
-    return torch.zeros(chunk_elements + HEADER.size // dtype.itemsize, dtype=dtype)
+    header_bytes = layout.piece_bits_bytes + HEADER.size
+    return torch.zeros(layout.chunk_elements + header_bytes // dtype.itemsize, dtype=dtype)
 
 
-def _place(message: torch.Tensor) -> tuple[memoryview, int]:
-    """A message's bytes, and where its header begins."""
-    return message.view(torch.uint8).numpy().data, message.nbytes - HEADER.size
+def _bytes(message: torch.Tensor) -> memoryview:
+    return message.view(torch.uint8).numpy().data

@@ -23,9 +23,11 @@ from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import now_ns
 from distsqz.sync.consistency import Consistency
+from distsqz.sync.flat import piece_digests
 from distsqz.sync.layout import WINDOW, Layout
 from distsqz.sync.pair import SHARD_END, Pair, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
+from distsqz.sync.sgd import can_fuse
 from distsqz.sync.staleness import StalenessGate
 
 PUSH_TAG, REPLY_TAG, FIRST_CHUNK_TAG = 0, 1, 2
@@ -78,6 +80,8 @@ class _Chunk:
     """Gradients of this update added so far, in a message's memory."""
     counted: list[_Push] = field(default_factory=list)
     """Those in the sum."""
+    unused: int = 0
+    """Bit i is set where the i-th piece has no gradient in the sum."""
     early: dict[int, _Push] = field(default_factory=dict)
     """Come before their turn, by rank."""
     held: dict[int, int] = field(default_factory=dict)
@@ -122,6 +126,7 @@ class Shard:
         self.dtype = rows.dtype
         self._report = report
         owned = layout.owned_by(index)
+        self._pieces = layout.pieces_by_chunk()
         self._chunks = {
             number: _Chunk(
                 number,
@@ -186,6 +191,15 @@ class Shard:
                 for number, chunk in self._chunks.items()
             }
 
+    def digests(self) -> dict[tuple[int, int], int]:
+        """A digest of each piece that it owns, by the piece's parameter and first element."""
+        with self.lock:
+            return {
+                key: value
+                for number, chunk in self._chunks.items()
+                for key, value in piece_digests(chunk.parameters, self._pieces[number]).items()
+            }
+
     def close(self) -> None:
         """Breaks every connection."""
         with self.lock:
@@ -227,7 +241,7 @@ class Shard:
         rank = push.port.rank
         staleness = chunk.version - chunk.read[rank]
         with _serving(push):
-            self._update(chunk, push.gradients, push.header.lr)
+            self._update(chunk, push.gradients, push.header.lr, push.header.unused)
         self._recycle(push)
         self._tell(push, staleness)
         chunk.gate.finish(rank)
@@ -264,8 +278,10 @@ class Shard:
         with _serving(push):
             if chunk.sum is None:
                 chunk.sum = push.gradients
+                chunk.unused = push.header.unused
             else:
                 chunk.sum.add_(push.gradients)
+                chunk.unused &= push.header.unused
         if chunk.counted:
             self._recycle(push)
         else:
@@ -275,7 +291,7 @@ class Shard:
     def _update_from_sum(self, chunk: _Chunk, last: _Push) -> None:
         assert chunk.sum is not None
         with _serving(last):
-            self._update(chunk, chunk.sum, last.header.lr)
+            self._update(chunk, chunk.sum, last.header.lr, chunk.unused)
         self._spare.append(chunk.counted[0].message)
         chunk.sum = None
         for push in chunk.counted:
@@ -284,13 +300,25 @@ class Shard:
                 push.port.reply(chunk.number, staleness=0)
         chunk.counted.clear()
 
-    def _update(self, chunk: _Chunk, gradients: torch.Tensor, lr: float) -> None:
-        momentum = [chunk.momentum]
+    def _update(self, chunk: _Chunk, gradients: torch.Tensor, lr: float, unused: int) -> None:
+        """Makes one step of SGD; like torch's, it leaves parameters without a gradient as they are."""
+        if unused:
+            parts = [
+                slice(piece.offset, piece.offset + piece.elements)
+                for place, piece in enumerate(self._pieces[chunk.number])
+                if not unused >> place & 1
+            ]
+            if chunk.momentum is None and self.settings.momentum:
+                chunk.momentum = torch.zeros_like(chunk.parameters)
+        else:
+            parts = [slice(None)]
+        momentum = [None if chunk.momentum is None else chunk.momentum[part] for part in parts]
         sgd(
-            [chunk.parameters],
-            [gradients],
+            [chunk.parameters[part] for part in parts],
+            [gradients[part] for part in parts],
             momentum,
-            fused=True,
+            foreach=False,
+            fused=can_fuse([chunk.parameters]),
             lr=lr,
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
@@ -298,7 +326,8 @@ class Shard:
             nesterov=False,
             maximize=False,
         )
-        (chunk.momentum,) = momentum
+        if not unused:
+            (chunk.momentum,) = momentum
         chunk.version += 1
 
     def _answer_held(self, chunk: _Chunk) -> None:
@@ -312,7 +341,7 @@ class Shard:
         push.port.post(push.message)
 
     def _message(self) -> torch.Tensor:
-        return self._spare.pop() if self._spare else new_message(self.layout.chunk_elements, self.dtype)
+        return self._spare.pop() if self._spare else new_message(self.layout, self.dtype)
 
     def _tell(self, push: _Push, staleness: int, dropped: bool = False) -> None:
         if self._report:
@@ -361,7 +390,7 @@ class _Port:
     def start(self) -> None:
         """Begins to serve."""
         for _ in range(WINDOW):
-            self.post(new_message(self.shard.layout.chunk_elements, self.shard.dtype))
+            self.post(new_message(self.shard.layout, self.shard.dtype))
         for work in (self._receive, self._send):
             threading.Thread(target=work, name=f"port-{self.rank}", daemon=True).start()
 
@@ -392,7 +421,7 @@ class _Port:
                         break
                     work, message = self._posted.popleft()
                 wait(work)
-                header = PushHeader.read(message)
+                header = PushHeader.read(message, self.shard.layout)
                 done = header.chunk == FAREWELL
                 if done:
                     break

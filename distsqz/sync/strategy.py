@@ -25,6 +25,9 @@ class Strategy(Protocol):
     def update(self, *, settle: bool) -> None:
         """The backward pass is over; `settle` asks that the new parameters be here on return."""
 
+    def check(self) -> None:
+        """Compares what all replicas hold, between steps; raises DriftError where it is not the same."""
+
     @property
     def under_way(self) -> bool:
         """Whether anything that was sent for this step has not come back yet."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +17,14 @@ from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, build_model, default_image_size, recipe_for
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.options import ServerOptions, TrainingOptions
+
+
+def seed_all(seed: int) -> None:
+    """Seeds every generator that a model may draw from: torch's, numpy's and Python's own."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
 
 DDP, PS = "ddp", "ps"
 """The names of the strategies: all-reduce, parameter server."""
@@ -48,7 +58,7 @@ class Cell:
 
     def build(self) -> nn.Module:
         """The model with its initial parameters: the same for the same seed."""
-        torch.manual_seed(self.options.seed)
+        seed_all(self.options.seed)
         shape = ModelOptions(
             model=self.model,
             squeeze_ratio=self.options.squeeze_ratio,

@@ -91,6 +91,9 @@ class TrainingOptions:
     bucket_mb: float | None = None
     """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each.
     For all-reduce: a parameter server cuts its chunks itself."""
+    find_unused_parameters: bool = False
+    """Lets all-reduce train models some of whose parameters have no gradient in a step. DDP then sends 4 more
+    bytes for each parameter tensor in a step. A parameter server trains such models in any case."""
     threads: int | None = None
     """Compute threads a worker; by default its host's cores divided by the workers there."""
     seed: int = 0

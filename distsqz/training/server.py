@@ -62,6 +62,10 @@ class Server:
         """The parameters by chunk."""
         return self._shards[cell].parameters()
 
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """A digest of each piece that it owns, by the piece's parameter and first element."""
+        return self._shards[cell].digests()
+
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker has finished."""
         return self._shards[cell].progress(rank)

@@ -83,6 +83,8 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
             stack.callback(trainers[-1].close)
         if not replica.joins:
             dist.barrier()  # no server may think that who has yet to come has left
+            for trainer in trainers:
+                trainer.check()
         for trainer in trainers:
             trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
         if len(trainers) == 1:

@@ -18,11 +18,12 @@ from distsqz.errors import RunError
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
+from distsqz.sync.agreement import adopt_buffers_of_rank_0, adopt_rank_0
 from distsqz.sync.data_parallel import DataParallel
 from distsqz.sync.flat import load_rows
 from distsqz.sync.parameter_server import ParameterServer, Servers
 from distsqz.sync.strategy import Strategy
-from distsqz.training.cell import Cell
+from distsqz.training.cell import Cell, seed_all
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.evaluation import judge
 from distsqz.training.outbox import Outbox
@@ -125,9 +126,12 @@ class Trainer:
                 weight_decay=recipe.weight_decay,
                 transfers=transfers,
                 bucket_mb=cell.options.bucket_mb,
+                find_unused=cell.options.find_unused_parameters,
                 state=resume.optimizer if resume else None,
             )
         assert servers is not None  # the session was planned with them
+        if not replica.joins:
+            adopt_rank_0(self._module)
         return ParameterServer(
             self._module,
             servers,
@@ -159,6 +163,10 @@ class Trainer:
                 self._follows = not settle
                 done = self._sync.next_step(self.step)
                 evaluates, saves = self._due(done)
+                if (saves or done >= self.cell.total_steps) and self.cell.together:
+                    self._sync.check()
+                if (evaluates or saves) and self.cell.together:
+                    adopt_buffers_of_rank_0(self._module)
                 if evaluates:
                     self._evaluate(done)
                 if saves:
@@ -168,6 +176,18 @@ class Trainer:
             except Exception as error:
                 raise self._failure(error) from error
             self.step = done
+
+    def check(self) -> None:
+        """Compares what all replicas hold, where they make their steps together.
+
+        Raises:
+            RunError: it is not the same; it names the parameter.
+        """
+        if self.cell.together:
+            try:
+                self._sync.check()
+            except Exception as error:
+                raise self._failure(error) from error
 
     def close(self) -> None:
         """Lets go of connections, and of processes that decode images."""
@@ -207,7 +227,7 @@ class Trainer:
     def _seed_dropout(self) -> None:
         """Makes dropout's draws follow from seed, rank and step, so that a resumed run draws the same."""
         state = np.random.SeedSequence([self.cell.options.seed, self._replica.rank, self.step])
-        torch.manual_seed(int(state.generate_state(1, np.uint64)[0]))
+        seed_all(int(state.generate_state(1, np.uint64)[0]))
 
     def _to_device(self, images: torch.Tensor) -> torch.Tensor:
         return images.to(self._device, memory_format=self._memory_format)

@@ -80,6 +80,9 @@ class LocalServers:
     def momentum(self, cell: str) -> torch.Tensor:
         return joined(self._ask("momentum", cell))
 
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        return {piece: value for part in self._ask("digests", cell) for piece, value in part.items()}
+
     def progress(self, cell: str, rank: int) -> int:
         return min(self._ask("progress", cell, rank))
 

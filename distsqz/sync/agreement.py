@@ -1,0 +1,90 @@
+"""Whether replicas hold the same values: digests to compare, and rank 0's values for everyone."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class DriftError(RuntimeError):
+    """Replicas that must hold the same values do not."""
+
+
+def digest(tensor: torch.Tensor) -> int:
+    """A checksum of a tensor's values, in the order of its indices."""
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    return zlib.crc32(values.view(torch.uint8).numpy().data) if values.numel() else 0
+
+
+def parameter_digests(module: nn.Module) -> dict[str, int]:
+    """A checksum of each parameter, by name."""
+    return {name: digest(value) for name, value in module.named_parameters()}
+
+
+def adopt_rank_0(module: nn.Module) -> None:
+    """Gives parameters and buffers rank 0's values on every rank of the default group, where they differ.
+
+    Nothing but checksums is sent where all ranks have the same values.
+
+    Raises:
+        DriftError: ranks have tensors of other names, shapes or data types.
+    """
+    tensors = dict([*module.named_parameters(), *module.named_buffers()])
+    kinds = {name: (tuple(value.shape), str(value.dtype)) for name, value in tensors.items()}
+    for name in _unlike(_gather(kinds)):
+        raise DriftError(f"{name} does not have the same shape and data type on every rank")
+    digests = {name: digest(value) for name, value in tensors.items()}
+    _broadcast(tensors[name] for name in _unlike(_gather(digests)))
+
+
+def adopt_buffers_of_rank_0(module: nn.Module) -> None:
+    """Gives buffers rank 0's values on every rank of the default group."""
+    _broadcast(module.buffers())
+
+
+def check_parameters(module: nn.Module) -> None:
+    """Compares the parameters of all ranks of the default group.
+
+    Raises:
+        DriftError: a parameter differs; it names the parameter and the ranks.
+    """
+    digests = _gather(parameter_digests(module))
+    for rank, of_rank in enumerate(digests):
+        check_alike(digests[0], of_rank, "rank 0", f"rank {rank}")
+
+
+def check_alike(first: Mapping[str, int], second: Mapping[str, int], one: str, other: str) -> None:
+    """Compares checksums by name.
+
+    Raises:
+        DriftError: they differ; it names the first that does, and `one` and `other`, who hold the values.
+    """
+    for name, value in first.items():
+        if second.get(name) != value:
+            raise DriftError(f"the values of {name} on {one} and on {other} differ, and should not")
+
+
+def _gather(mine: dict[str, Any]) -> list[dict[str, Any]]:
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered
+
+
+def _unlike(by_rank: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names under which the ranks do not all have the same, in one order on every rank."""
+    names = dict.fromkeys(name for of_rank in by_rank for name in of_rank)
+    return [name for name in names if len({of_rank.get(name) for of_rank in by_rank}) > 1]
+
+
+def _broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    for tensor in tensors:
+        if tensor.numel():
+            values = tensor.detach().contiguous().reshape(-1)
+            dist.broadcast(values.view(torch.uint8), src=0)  # bytes: Gloo does not send every data type
+            if dist.get_rank() != 0:
+                tensor.detach().copy_(values.view(tensor.shape))

@@ -1,0 +1,145 @@
+"""Reads of parameters that are still to arrive wait, and writes by the model are found."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class ParameterWrittenError(RuntimeError):
+    """The model changed one of its parameters, which only the shards of a parameter server may do."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the model itself changes its parameter {name}, and a parameter server would undo that; "
+            "train it with all-reduce"
+        )
+
+
+class ArrivingParameters(dict[str, nn.Parameter | None]):
+    """A module's parameters by name; looking one up waits until its values are here.
+
+    Every read of a parameter as an attribute comes this way: by the module's own forward(), by hooks of any
+    kind and in any order, by parametrizations, and by other modules.
+    """
+
+    def __init__(
+        self, parameters: dict[str, nn.Parameter | None], wait: Callable[[nn.Parameter], None]
+    ) -> None:
+        super().__init__(parameters)
+        self._wait = wait
+
+    def __getitem__(self, name: str) -> nn.Parameter | None:
+        parameter = super().__getitem__(name)
+        if parameter is not None:
+            self._wait(parameter)
+        return parameter
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The parameter, or `default` where there is none of this name."""
+        return self[name] if name in self else default  # noqa: SIM401
+
+    def items(self) -> Any:
+        """Names and parameters, each waited for."""
+        return [(name, self[name]) for name in self]
+
+    def values(self) -> Any:
+        """Parameters, each waited for."""
+        return [self[name] for name in self]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are plain dicts: nothing arrives in a copy."""
+        return dict, (dict(super().items()),)
+
+    @classmethod
+    def install(cls, module: nn.Module, wait: Callable[[nn.Parameter], None]) -> list[nn.Module]:
+        """Makes every part of `module` look its parameters up this way; returns these parts."""
+        parts = [part for part in module.modules() if part._parameters and type(part._parameters) is dict]
+        for part in parts:
+            part._parameters = cls(part._parameters, wait)
+        return parts
+
+    @classmethod
+    def remove(cls, parts: Iterable[nn.Module]) -> None:
+        """Undoes `install`."""
+        for part in parts:
+            if isinstance(part._parameters, cls):
+                part._parameters = dict(dict.items(part._parameters))
+
+
+class FirstForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches the operations of a model's first forward pass for uses of parameters that hooks cannot see.
+
+    After the pass `unannounced` holds the parameters that were read without having been looked up (through a
+    list or a closure), and `detached` those that were read through a tensor without gradient, so that the
+    backward pass may still need their values after their own gradients are complete.
+    """
+
+    def __init__(self, flat: torch.Tensor, starts: Sequence[int], names: Sequence[str]) -> None:
+        """Prepares for the parameters that lie in `flat`.
+
+        Args:
+            flat: the memory of all parameters, as one vector.
+            starts: the first element of each parameter in it, ascending.
+            names: of the parameters, for errors.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storage = flat.untyped_storage().data_ptr()
+        self._starts = starts
+        self._names = names
+        self._announced: set[int] = set()
+        self.unannounced: set[int] = set()
+        self.detached: set[int] = set()
+
+    def announce(self, index: int) -> None:
+        """A parameter was looked up, and has been waited for."""
+        self._announced.add(index)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Notes what the operation does with parameters, and runs it.
+
+        Raises:
+            ParameterWrittenError: it writes to one.
+        """
+        for argument, value in _arguments(func, args, kwargs or {}):
+            for tensor in tree_leaves(value):
+                if isinstance(tensor, torch.Tensor) and self._is_ours(tensor):
+                    self._note(tensor, writes=bool(argument.alias_info and argument.alias_info.is_write))
+        return func(*args, **(kwargs or {}))
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def _is_ours(self, tensor: torch.Tensor) -> bool:
+        return (
+            tensor.layout is torch.strided
+            and tensor.numel() > 0
+            and tensor.untyped_storage().data_ptr() == self._storage
+        )
+
+    def _note(self, tensor: torch.Tensor, *, writes: bool) -> None:
+        index = bisect.bisect(self._starts, int(tensor.storage_offset())) - 1
+        if writes:
+            raise ParameterWrittenError(self._names[index])
+        if index not in self._announced:
+            self.unannounced.add(index)
+        if torch.is_grad_enabled() and not tensor.requires_grad:
+            self.detached.add(index)
+
+
+def _arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """The operation's arguments as its schema has them, with their values."""
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.name in kwargs:
+            yield argument, kwargs[argument.name]
+        elif position < len(args):
+            yield argument, args[position]
