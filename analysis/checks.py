@@ -198,7 +198,8 @@ def _check_tcp(views: CellViews) -> Iterator[Breach]:
                 allowed = _allowed_tcp(views.cell, of_rank, len(transfers), predicted)
                 if tcp not in allowed:
                     values = (tcp / len(of_rank), predicted / len(of_rank))
-                    cause = _tcp_cause(of_rank, transfers, tcp, allowed, place, way)
+                    peers = views.peers[views.peers["rank"] == rank]
+                    cause = _tcp_cause(of_rank, transfers, peers, tcp, allowed, place, way)
                     yield _of_rank(views.cell, rank, (tcp_name, predicted_name), values, cause)
 
 
@@ -213,14 +214,19 @@ def _allowed_tcp(cell: dict[str, Any], steps: pd.DataFrame, transfers: int, pred
 
 
 def _tcp_cause(
-    steps: pd.DataFrame, transfers: pd.DataFrame, tcp: float, allowed: _Range, place: str, way: str
+    steps: pd.DataFrame,
+    transfers: pd.DataFrame,
+    peers: pd.DataFrame,
+    tcp: float,
+    allowed: _Range,
+    place: str,
+    way: str,
 ) -> str:
     """The likely reason for a count of TCP that is not allowed."""
     if tcp < allowed.least:
-        own = transfers[transfers["op"] == ("push" if way == "tx" else "pull")]
-        for shard, payload_bytes in own.groupby("peer")["payload_bytes"].sum().items():
-            if tcp + payload_bytes in allowed:
-                return f"the connection to {shard} is not counted"
+        uncounted = _uncounted_shards(transfers, peers, way)
+        if uncounted:
+            return f"the connection to {', '.join(uncounted)} is not counted"
         return "some connections or steps are not counted"
     other_place = "" if place else "local_"
     other_predicted = float(steps[f"predicted_{other_place}{way}_bytes"].sum())
@@ -238,6 +244,14 @@ def _tcp_cause(
     if steps[["queue_dropped_packets", "tcp_retrans_bytes"]].sum().any():
         return "what TCP repeated is counted as payload"
     return "something else was sent on the same connections, or other ranks' bytes were counted"
+
+
+def _uncounted_shards(transfers: pd.DataFrame, peers: pd.DataFrame, way: str) -> list[str]:
+    """Shards that a rank exchanges payload with, and that fewer bytes are counted for."""
+    own = transfers[transfers["op"] == ("push" if way == "tx" else "pull")]
+    payload_bytes = own.groupby("peer")["payload_bytes"].sum()
+    counted_bytes = peers.groupby("peer")[f"{way}_bytes"].sum().reindex(payload_bytes.index, fill_value=0)
+    return [str(shard) for shard in payload_bytes.index[counted_bytes < payload_bytes]]
 
 
 def _check_peers(views: CellViews) -> Iterator[Breach]:
