@@ -335,6 +335,16 @@ def test_the_last_step_of_a_run_under_way_may_still_be_queued() -> None:
     assert breaches(replace(views, cell=views.cell | {"steps": 100})) == []
 
 
+def test_the_last_step_of_a_parameter_server_under_way_may_not_have_sent_all() -> None:
+    views = servers()
+    last = views.steps["step"].eq(views.steps["step"].max())
+    for name in ("tcp_tx_bytes", "tcp_rx_bytes", "tcp_local_tx_bytes", "tcp_local_rx_bytes"):
+        views.steps.loc[last, name] //= 2
+    views = replace(views, peers=views.peers[:0])
+    assert TCP_TX in {breach.views for breach in breaches(views)}
+    assert breaches(replace(views, cell=views.cell | {"steps": 100})) == []
+
+
 def of_older_distsqz(views: CellViews) -> CellViews:
     """The same views by a distsqz that counted what stays on a host as if it crossed the network."""
     for way in ("tx", "rx"):
