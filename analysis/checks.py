@@ -235,11 +235,8 @@ def _tcp_cause(
     other_predicted = float(steps[f"predicted_{other_place}{way}_bytes"].sum())
     other_tcp = float(steps[f"tcp_{other_place}{way}_bytes"].sum())
     doubled = tcp / 2 in allowed
-    if (
-        other_predicted
-        and tcp - other_predicted in allowed
-        and not (doubled and other_tcp >= other_predicted)
-    ):
+    mixed = other_predicted > 0 and tcp - other_predicted in allowed
+    if mixed and not (doubled and other_tcp >= other_predicted):
         stays, crosses = "what stays on the host", "what crosses the network"
         return f"{crosses} is counted as {stays}" if place else f"{stays} is counted as {crosses}"
     if doubled:
@@ -251,6 +248,8 @@ def _tcp_cause(
 
 def _uncounted_shards(transfers: pd.DataFrame, peers: pd.DataFrame, way: str) -> list[str]:
     """Shards that a rank exchanges payload with, and that fewer bytes are counted for."""
+    if peers.empty:
+        return []
     own = transfers[transfers["op"] == ("push" if way == "tx" else "pull")]
     payload_bytes = own.groupby("peer")["payload_bytes"].sum()
     counted_bytes = peers.groupby("peer")[f"{way}_bytes"].sum().reindex(payload_bytes.index, fill_value=0)
