@@ -13,6 +13,7 @@ from distsqz.metering.schema import (
     Record,
     StepRecord,
     TransferRecord,
+    UpdateRecord,
 )
 from distsqz.runs import COMPLETE, RUNNING, RunWriter
 
@@ -115,6 +116,41 @@ def transfer(
         t_launch_ns=start_ns + round(launch_s * 1e9),
         t_done_ns=None if done_s is None else start_ns + round(done_s * 1e9),
     )
+
+
+def push(of: dict[str, Any], rank: int, step: int, bucket: int, payload_bytes: int) -> TransferRecord:
+    """A chunk that a worker sends to the shard that owns it: chunks are dealt to the shards in turn."""
+    return TransferRecord(
+        cell=of["cell"],
+        rank=rank,
+        step=step,
+        op="push",
+        bucket=bucket,
+        peer=f"shard {bucket % of['servers']}",
+        payload_bytes=payload_bytes,
+        t_launch_ns=START_NS + step * 10**9,
+        t_done_ns=START_NS + step * 10**9 + 10**8,
+    )
+
+
+def update(of: dict[str, Any], rank: int, step: int, bucket: int, **columns: Any) -> UpdateRecord:
+    """What the shard did with it."""
+    record: dict[str, Any] = {
+        "cell": of["cell"],
+        "shard": bucket % of["servers"],
+        "host": "a",
+        "rank": rank,
+        "step": step,
+        "version": step,
+        "attempt": 0,
+        "bucket": bucket,
+        "staleness": 0,
+        "dropped": False,
+        "t_arrive_ns": START_NS + step * 10**9,
+        "queue_wait_s": 0.0,
+        "service_s": 1e-3,
+    }
+    return UpdateRecord(**record | columns)
 
 
 def evaluation(of: dict[str, Any], step: int, accuracy: float) -> EvaluationRecord:
