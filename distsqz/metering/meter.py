@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distsqz.metering.clock import NS_PER_S, Clock
@@ -92,7 +92,15 @@ class StepMeter:
         self._records: dict[str, list[Record]] = {"steps": [], "transfers": [], "peers": []}
         self._laps: list[tuple[str, Any, list[tuple[Any, Any]]]] = []
 
-    def begin(self, step: int, warmup: bool, *, follows: bool = False, continues: bool = False) -> None:
+    def begin(
+        self,
+        step: int,
+        warmup: bool,
+        *,
+        follows: bool = False,
+        continues: bool = False,
+        meet: Callable[[], None] | None = None,
+    ) -> None:
         """Reads the counters, then starts the clock.
 
         Args:
@@ -102,6 +110,8 @@ class StepMeter:
                 one's last reading: bytes that were still queued, or came early, belong to one of the two.
             continues: the step before left transfers under way: no time may fall between the two either, so
                 this step begins where that one ended.
+            meet: for the first of steps that follow one another: returns when every rank has come here. The
+                counters of interface and wire are read before, as another rank may begin to send at once.
         """
         self._step, self._warmup = step, warmup
         self._laps.clear()
@@ -111,7 +121,7 @@ class StepMeter:
             self._before, self._start_ns, self._start = self._after, self._end_ns, self._laps_end
             self.lap(BETWEEN)
         else:
-            self._before = self._after if follows else self._read()
+            self._before = self._after if follows else self._read_before(meet)
             self._start_ns = time.perf_counter_ns()
             self._start = self._clock.now()
 
@@ -209,9 +219,19 @@ class StepMeter:
         self._records = {table: [] for table in taken}
         return taken
 
+    def _read_before(self, meet: Callable[[], None] | None) -> _Counters:
+        counters = self._read()
+        if not meet:
+            return counters
+        meet()  # may send something itself, which is not the step's
+        return replace(counters, peers=self._read_peers())
+
+    def _read_peers(self) -> dict[Peer, TcpCounters]:
+        return self._instruments.peers.read() if self._instruments.peers else {}
+
     def _read(self, meet: Callable[[], None] | None = None) -> _Counters:
         instruments = self._instruments
-        peers = instruments.peers.read() if instruments.peers else {}
+        peers = self._read_peers()
         if meet:
             meet()  # may send something itself, which is not the step's
         return _Counters(

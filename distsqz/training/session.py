@@ -87,12 +87,11 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
                 trainer.check()
         for trainer in trainers:
             trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
-        if len(trainers) == 1:
-            trainers[0].run(trainers[0].remaining)
         rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
         for index in interleaved(len(trainers), rounds):
             trainer = trainers[index]
-            dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
+            if len(trainers) > 1:
+                dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
         if len(trainers) > 1 or plan.cells[0].together:
             dist.barrier()  # who leaves first would look like one that is lost, or take the servers along

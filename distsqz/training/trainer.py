@@ -200,7 +200,11 @@ class Trainer:
         sync.begin(self.step, self._lr())
         self._seed_dropout()
         meter.begin(
-            self.step, warmup=self.step < self._measure_from, follows=self._follows, continues=self._continues
+            self.step,
+            warmup=self.step < self._measure_from,
+            follows=self._follows,
+            continues=self._continues,
+            meet=None if self._follows else self._meet,
         )
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)

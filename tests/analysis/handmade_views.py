@@ -114,7 +114,7 @@ def clean_views(of: dict[str, Any], bucket_bytes: int = 25 << 20, wall_s: float 
                 columns=["step", "rank", "peer", "peer_rank", "same_host", "tx_bytes", "rx_bytes"],
             ),
             hosts=None,
-            comm_s=0.5,
+            longest_comm_s=0.5,
             bound_s=0.4,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,17 @@ def test_a_run_written_before_a_column_or_a_table_existed_is_read_as_if_nothing_
     assert {name: read_back[name].null_count for name in newer} == dict.fromkeys(newer, 4)
     (row,) = (of_run.row for of_run in read_cells(run))
     assert (row["nic_tx_bytes"], row["wire_tx_bytes"], row["goodput_bytes_per_s"]) == (7, None, None)
+
+
+@pytest.mark.parametrize(("first_s", "told"), [(0.5, False), (0.1, True)])
+def test_a_bound_is_held_against_the_rank_that_launched_first(
+    tmp_path: Path, first_s: float, told: bool
+) -> None:
+    """A late rank's own transfers may be shorter: the others have sent some of their bytes before."""
+    of = cell(hosts=["a", "b"])
+    flights = [transfer(of, 0, 1, 0.1, 0.1 + first_s), transfer(of, 1, 1, 0.5, 0.6)]
+    links = [replace(link(0, 1, of["payload_bytes"] / 0.4), host="a", peer_host="b")]
+    (found,) = read_cells(Run(write_run(tmp_path, [of], [*steps(of, [1.0]), *flights, *links])))
+    assert found.row["bound_s"] == pytest.approx(0.4)
+    assert found.row["comm_s"] == pytest.approx(0.1)
+    assert (("comm_s", "bound_s") in {breach.views for breach in found.breaches}) == told
