@@ -65,7 +65,6 @@ def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished)
     assert "The hottest shard of alexnet-ps-w2 is" in alexnet.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("consistency", ["async", "ssp"])
 def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, consistency: str) -> None:
     lead = ("--staleness", 1) if consistency == "ssp" else ()

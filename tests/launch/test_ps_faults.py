@@ -13,10 +13,11 @@ import torch
 from commands import SMALL, Commands, processes_of, wait_until
 
 from distsqz.runs import COMPLETE, FAILED, Run
-from tests.own_models import ENDS_ON_RANK, MARKER
+from tests.own_models import ENDS_AT_STEP, ENDS_ON_RANK, MARKER
 
 pytestmark = pytest.mark.ray
 
+DIES_ONCE = ("--model", "tests.own_models:DiesOnceNet", *SMALL[2:])
 STEPS = ("--workers", 2, "--warmup-steps", 0, "--evaluate", "never")
 
 
@@ -46,14 +47,47 @@ def never_died(shared_home: Path) -> Iterator[None]:
     (shared_home / MARKER).unlink(missing_ok=True)
 
 
+def test_all_go_back_to_the_last_checkpoint_when_a_worker_of_a_sync_run_is_killed(
+    joined: Commands,
+    never_died: None,  # noqa: ARG001 - for what it does
+) -> None:
+    done = joined("launch/ps.py", *DIES_ONCE, *STEPS, "--steps", 5, "--checkpoint-every", 2)
+    assert done.status == 0, done.stderr
+    ((told,),) = [cell["restarted"] for cell in done.run.cells]
+    assert "all start again from the checkpoint of step 2" in told["text"]
+    steps = done.table("steps")
+    for rank in range(2):
+        again = steps[(steps["rank"] == rank) & (steps["attempt"] == 1)]
+        assert again["step"].tolist() == [2, 3, 4]
+    assert set(steps[steps["attempt"] == 0]["step"]) >= {0, 1}
+    assert max((done.run.path / "checkpoints").iterdir()).name.endswith("step-00000005.pt")
+
+
+def test_a_killed_worker_of_an_async_run_is_replaced(
+    joined: Commands,
+    never_died: None,  # noqa: ARG001 - for what it does
+) -> None:
+    done = joined("launch/ps.py", *DIES_ONCE, *STEPS, "--steps", 6, "--consistency", "async")
+    assert done.status == 0, done.stderr
+    ((told,),) = [cell["restarted"] for cell in done.run.cells]
+    assert told["rank"] == ENDS_ON_RANK
+    assert "replaced on" in told["text"]
+    steps = done.table("steps")
+    by_rank = {rank: steps[steps["rank"] == rank] for rank in range(2)}
+    assert set(by_rank[0]["attempt"]) == {0}
+    assert 1 in set(by_rank[ENDS_ON_RANK]["attempt"])
+    for rows in by_rank.values():
+        assert rows["step"].max() == 5
+        assert set(rows["step"]) >= set(range(ENDS_AT_STEP, 6))
+
+
 @pytest.mark.slow
 def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happened(
     joined: Commands,
     tmp_path: Path,
     never_died: None,  # noqa: ARG001 - for what it does
 ) -> None:
-    command = ("launch/ps.py", "--model", "tests.own_models:DiesOnceNet", *SMALL[2:], *STEPS)
-    command += ("--steps", 8, "--checkpoint-every", 2)
+    command = ("launch/ps.py", *DIES_ONCE, *STEPS, "--steps", 8, "--checkpoint-every", 2)
     done = joined(*command)
     assert done.status == 0, done.stderr
     assert done.run.meta["status"] == COMPLETE

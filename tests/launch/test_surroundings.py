@@ -74,12 +74,21 @@ def test_a_run_needs_neither_a_home_nor_a_short_tmpdir(tmp_path: Path, deep: Pat
     )
 
 
-def test_loader_processes_need_no_room_in_dev_shm(tmp_path: Path, deep: Path) -> None:
+@pytest.mark.parametrize(
+    ("dev_shm", "told"),
+    [
+        ("size=64k", None),
+        ("nr_inodes=1", "RunError: loader processes cannot be started: No space left on device (their sem"),
+    ],
+)
+def test_loader_processes_need_no_room_in_dev_shm_but_for_semaphores(
+    tmp_path: Path, deep: Path, dev_shm: str, told: str | None
+) -> None:
     if subprocess.run([*MOUNTS, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("this machine allows no mounts of one's own")
     script = tmp_path / "load.py"
     script.write_text(LOAD_THROUGH_PROCESSES)
-    small = f"mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} {script}"
+    small = f"mount -t tmpfs -o {dev_shm} tmpfs /dev/shm && exec {sys.executable} {script}"
     done = subprocess.run(
         [*MOUNTS, "sh", "-c", small],
         env=environment({"TMPDIR": str(deep), "PYTHONPATH": str(ROOT)}),
@@ -88,7 +97,10 @@ def test_loader_processes_need_no_room_in_dev_shm(tmp_path: Path, deep: Path) ->
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    if told is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert told in done.stderr
 
 
 def test_the_directory_of_an_own_ray_is_short_and_can_be_written(

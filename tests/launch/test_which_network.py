@@ -103,8 +103,9 @@ needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is
 @needs_lab
 @pytest.mark.ray
 def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
+    # TMPDIR is too long a path for Ray's sockets; on the lab's hosts Ray takes their own /tmp/ray.
     before = own_labs(tmp_path / "runs")
-    done = Commands(tmp_path / "runs", {})(
+    done = Commands(tmp_path / "runs", {"TMPDIR": str(tmp_path)})(
         *("launch/compare.py", "--network", "lab", "--hosts", 2, "--rate", "100mbit", "--strategies", "ddp"),
         *("--models", SMALL_MODEL, "squeezenet", "--image-size", 32, "--batch-size", 2),
         *("--steps", 2, "--warmup-steps", 1),
