@@ -32,6 +32,12 @@ class SmallNet(nn.Sequential):
         )
 
 
+def net_of_a_file(num_classes: int) -> SmallNet:
+    """Reads a file by a path that is relative to where the command runs."""
+    Path("tests/own_models.py").read_text()
+    return SmallNet(num_classes)
+
+
 class _EndsBadly(SmallNet):
     """Trains as far as `ENDS_AT_STEP`; there the rank `ENDS_ON_RANK` calls `end`."""
 
