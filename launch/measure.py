@@ -67,6 +67,8 @@ def measure(
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
         session, entries = plan(models, options, strategies, checkpoint, resume)
+        for notice in session.notices:
+            print(notice, file=sys.stderr)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
     cells = read_cells(run)
     run.add_warnings(breach_warnings(cells))
@@ -99,6 +101,7 @@ def plan(
         strategies=strategies,
         checkpoint=checkpoint,
         resume=resume,
+        gpus=options.session.gpus,
     )
 
 

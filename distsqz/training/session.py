@@ -41,6 +41,8 @@ class SessionPlan:
     """Where the only cell goes on from."""
     preflight_s: float = 1.0
     """How long each path between hosts is measured before training begins, in seconds; 0: not at all."""
+    notices: Sequence[str] = ()
+    """Lines for the user on what is done otherwise than by default."""
     directory: str | None = field(default_factory=working_directory)
     """Where the command runs. Workers go there, so that a model may read files by relative paths."""
 
