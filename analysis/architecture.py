@@ -23,13 +23,13 @@ from distsqz.models.layers import Layer, layer_table, totals, totals_by_module
 from distsqz.models.registry import (
     ModelOptions,
     build_model,
+    check_model,
     default_image_size,
     image_size_of,
     smallest_image_size,
 )
 
 ALEXNETS = ("alexnet_bvlc", "alexnet")
-IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class Cost:
 
 def main(options: Options) -> None:
     """Prints what `options.model` is made of."""
-    num_classes = IMAGENET_CLASSES if options.num_classes is None else options.num_classes
-    model = build_model(options, num_classes)
+    model = build_model(options, options.num_classes)
     image_size = image_size_of(options)
+    num_classes = check_model(model, image_size, options.num_classes, options.model)
     layers = layer_table(model, image_size)
     cost = _cost(options.model, model, image_size, layers)
     alexnets = [_alexnet_cost(name, options.image_size, num_classes) for name in ALEXNETS]

@@ -39,7 +39,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 BYTES_A_VALUE: dict[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 BYTES_A_BIAS: dict[str, int] = {"fp32": 4, "fp16": 2, "int8": 4}
-IMAGENET_CLASSES = 1000
 DEVICES = Path(__file__).with_name("devices.csv")
 
 
@@ -55,8 +54,8 @@ class Options:
     """A compressed archive of one of the models: its size stands in for the weights in a row of its own."""
     image_size: int | None = None
     """Height and width of the image, in pixels; by default what each model was made for."""
-    num_classes: int = IMAGENET_CLASSES
-    """Classes that the models tell apart."""
+    num_classes: int | None = None
+    """Classes that the models tell apart; by default 1000, or what a model of your own has by itself."""
     format: Format = "table"
     """How the result is printed; csv prints the table of what fits alone."""
     debug: bool = False

@@ -67,8 +67,10 @@ def measure(
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
         session, entries = plan(models, options, strategies, checkpoint, resume)
+        for notice in session.notices:
+            print(notice, file=sys.stderr)
         if left_out := session.cells[0].open_data().left_out:
-            print(left_out)
+            print(left_out, file=sys.stderr)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
     cells = read_cells(run)
     run.add_warnings(breach_warnings(cells))
@@ -101,6 +103,7 @@ def plan(
         strategies=strategies,
         checkpoint=checkpoint,
         resume=resume,
+        gpus=options.session.gpus,
     )
 
 

@@ -24,7 +24,7 @@ from distsqz.errors import RequestError
 from distsqz.models.preprocessing import CAFFE, imagenet_preprocessing
 from distsqz.models.registry import MODELS, ModelOptions, build_model, default_image_size
 from distsqz.models.squeezenet import SqueezeNet
-from distsqz.models.weights import read_weights
+from distsqz.models.weights import read_weights, without_prefixes
 
 State = Mapping[str, Tensor]
 
@@ -60,7 +60,7 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
         state = (
             _from_safetensors(content, told) if path.suffix == ".safetensors" else read_weights(path, option)
         )
-        return _told_by_tensors(state, model, told), state
+        return _told_by_tensors(state, model, told)
     if model not in (None, info.name):
         raise RequestError(f"--model {model}: {path} holds {info.name}")
     if ":" in info.name and model is None:  # a file alone must not choose which code runs
@@ -308,7 +308,8 @@ def _from_pickle(content: bytes, told: str) -> State:
     return state
 
 
-def _told_by_tensors(state: State, model: str | None, told: str) -> ModelInfo:
+def _told_by_tensors(state: State, model: str | None, told: str) -> tuple[ModelInfo, State]:
+    """The model that has tensors of these shapes, and the state dict under its names."""
     last = [tensor for tensor in state.values() if tensor.ndim == 1]
     classes = len(last[-1]) if last else 0
     names = MODELS if model is None else (model,)
@@ -321,11 +322,14 @@ def _told_by_tensors(state: State, model: str | None, told: str) -> ModelInfo:
             preprocessing=imagenet_preprocessing(default_image_size(name)),
         )
         try:
-            if shapes_of(info) == {key: value.shape for key, value in state.items()}:
-                return info
+            shapes = shapes_of(info)
         except RequestError:
             if model is not None and squeeze_ratio is None:
                 raise
+            continue
+        named = without_prefixes(state, shapes)
+        if shapes == {key: value.shape for key, value in named.items()}:
+            return info, named
     raise RequestError(
         f"{told}: does not hold the tensors of {model or 'a model of the registry; --model names another'}"
     )

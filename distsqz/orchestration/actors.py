@@ -39,6 +39,7 @@ from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interfa
 from distsqz.sync.pair import SILENCE_S, StoreAddress, open_store
 from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.directory import enter_directory
 from distsqz.training.replica import Replica
 from distsqz.training.session import SessionPlan, run_session
 
@@ -106,6 +107,7 @@ class WorkerActor:
         try:
             (reference,) = task.plan
             plan = ray.get(reference)
+            enter_directory(plan.directory)
             _join_group(task)
             servers = RayServers(task.servers)
             run_session(plan, _replica(task, servers), outbox, servers)

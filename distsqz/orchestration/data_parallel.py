@@ -27,6 +27,7 @@ from distsqz.orchestration.priority import step_aside
 from distsqz.orchestration.servers import RayServers, start_servers
 from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.theory.placement import Placement
+from distsqz.training.directory import enter_directory
 from distsqz.training.replica import Replica
 from distsqz.training.session import SessionPlan, run_session
 
@@ -116,6 +117,7 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         (reference,) = config["plan"]
         plan = ray.get(reference)
+        enter_directory(plan.directory)
         with contextlib.ExitStack() as stack:
             servers = _servers(plan, reference, config["collector"], stack) if plan.server else None
             run_session(plan, _replica(servers, config["timeout_s"]), outbox, servers)

@@ -19,6 +19,7 @@ from distsqz.orchestration.collector import SEND_EVERY_S, CollectorOutbox
 from distsqz.orchestration.hosts import this_host
 from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
+from distsqz.training.directory import enter_directory
 from distsqz.training.options import Placement, ServerOptions
 from distsqz.training.server import Server
 
@@ -32,6 +33,7 @@ class ServerActor:
         self._sending = threading.Lock()
         self._records: list[UpdateRecord] = []
         address = ray.util.get_node_ip_address()
+        enter_directory(plan.directory)
         self._server = Server(plan, index, this_host(), address, self._records.append, attempt)
         threading.Thread(target=self._send_records, daemon=True).start()
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from distsqz.data import ImageData, absolute_spec, open_data, steps_per_epoch
+from distsqz.data import ImageData, open_data, steps_per_epoch
 from distsqz.errors import RequestError
 from distsqz.models.recipes import Recipe
-from distsqz.models.registry import ModelOptions, build_model, default_image_size, recipe_for
+from distsqz.models.registry import ModelOptions, make_model, recipe_for
 from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.memory_order import lay_out
 from distsqz.training.options import ServerOptions, TrainingOptions
-
-
-def seed_all(seed: int) -> None:
-    """Seeds every generator that a model may draw from: torch's, numpy's and Python's own."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
+from distsqz.training.seeding import seeded
 
 DDP, PS = "ddp", "ps"
 """The names of the strategies: all-reduce, parameter server."""
@@ -40,6 +32,7 @@ class Cell:
     world_size: int
     image_size: int
     num_classes: int
+    """Outputs of the model. `options.num_classes` is what it is asked for; None keeps its own number."""
     total_steps: int
     """Updates from the start of training to its end, warm-up included."""
     options: TrainingOptions
@@ -57,15 +50,15 @@ class Cell:
         return self.options.batch_size * self.world_size
 
     def build(self) -> nn.Module:
-        """The model with its initial parameters: the same for the same seed."""
-        seed_all(self.options.seed)
-        shape = ModelOptions(
-            model=self.model,
-            squeeze_ratio=self.options.squeeze_ratio,
-            pct_3x3=self.options.pct_3x3,
-            image_size=self.image_size,
-        )
-        return build_model(shape, self.num_classes)
+        """The model with its initial parameters: the same for the same seed.
+
+        A factory may draw them with torch, numpy or `random`.
+
+        Raises:
+            RequestError: the model cannot be made.
+        """
+        with seeded(self.options.seed):
+            return make_model(model_options(self.model, self.options), self.options.num_classes)
 
     def build_replica(
         self, weights: Mapping[str, Any] | None = None, resume: Checkpoint | None = None
@@ -81,15 +74,12 @@ class Cell:
             module.load_state_dict(resume.model)
         elif weights:
             module.load_state_dict(weights)
-        module.to(memory_format=self.memory_format(module))  # type: ignore[call-overload]
+        lay_out(module, self.memory_format(module))
         return module
 
     def memory_format(self, module: nn.Module) -> torch.memory_format:
         """The order in memory of images and filters."""
-        choice = self.options.channels_last
-        convolutional = any(isinstance(part, nn.Conv2d) for part in module.modules())
-        on = choice == "on" or (choice == "auto" and convolutional)
-        return torch.channels_last if on else torch.contiguous_format
+        return memory_format(module, self.options)
 
     def recipe(self) -> Recipe:
         """The model's recipe, its learning rate scaled to the global batch unless the user gave one.
@@ -106,21 +96,49 @@ class Cell:
             self.options.data,
             image_size=self.image_size,
             seed=self.options.seed,
-            num_classes=self.options.num_classes,
+            num_classes=self.num_classes,
         )
 
 
+def memory_format(module: nn.Module, options: TrainingOptions) -> torch.memory_format:
+    """The order in memory of a model's images and filters."""
+    convolutional = any(isinstance(part, nn.Conv2d) for part in module.modules())
+    on = options.channels_last == "on" or (options.channels_last == "auto" and convolutional)
+    return torch.channels_last if on else torch.contiguous_format
+
+
+def model_options(model: str, options: TrainingOptions) -> ModelOptions:
+    """Which model is built, for images of which size."""
+    return ModelOptions(
+        model=model,
+        squeeze_ratio=options.squeeze_ratio,
+        pct_3x3=options.pct_3x3,
+        image_size=options.image_size,
+    )
+
+
 def plan_cell(
-    model: str, world_size: int, options: TrainingOptions, server: ServerOptions | None = None
+    model: str,
+    world_size: int,
+    options: TrainingOptions,
+    data: ImageData,
+    num_classes: int,
+    server: ServerOptions | None = None,
 ) -> Cell:
     """The cell of a model, as long as its data and options make sense together.
 
+    Args:
+        model: a name of the registry, or package.module:factory.
+        world_size: workers.
+        options: how it is trained, the size of an image included.
+        data: what it is trained on.
+        num_classes: outputs of the model.
+        server: its parameter server, if any.
+
     Raises:
-        RequestError: the data cannot be had, or there is too little of it.
+        RequestError: there is too little data.
     """
-    options = replace(options, data=absolute_spec(options.data))  # workers may stand elsewhere
-    image_size = options.image_size or default_image_size(model)
-    data = open_data(options.data, image_size=image_size, seed=options.seed, num_classes=options.num_classes)
+    assert options.image_size is not None
     strategy = DDP if server is None else PS
     if options.evaluate == "end" and data.validation is None:
         raise RequestError(f"--evaluate end: --data {options.data} has no validation images; leave it out")
@@ -129,8 +147,8 @@ def plan_cell(
         model=model,
         strategy=strategy,
         world_size=world_size,
-        image_size=image_size,
-        num_classes=options.num_classes or data.num_classes,
+        image_size=options.image_size,
+        num_classes=num_classes,
         total_steps=_total_steps(data, world_size, options),
         options=options,
         server=server,

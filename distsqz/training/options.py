@@ -69,7 +69,8 @@ class TrainingOptions:
     image_size: int | None = None
     """Height and width of an image in pixels; by default what the model was made for (224 for most)."""
     num_classes: int | None = None
-    """Outputs of the model; by default as many as the data set has classes (synthetic: 1000)."""
+    """Outputs of the model; by default as many as the data set has classes. Synthetic images have as many
+    classes as a model of your own has outputs by itself, else 1000."""
     squeeze_ratio: float | None = None
     """SqueezeNet's squeeze ratio, if not the paper's 0.125."""
     pct_3x3: float | None = None
@@ -87,7 +88,8 @@ class TrainingOptions:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes under autocast; parameters and gradients stay fp32."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up."""
+    """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up,
+    unless they cannot be trained so."""
     bucket_mb: float | None = None
     """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each.
     For all-reduce: a parameter server cuts its chunks itself."""
@@ -97,7 +99,7 @@ class TrainingOptions:
     threads: int | None = None
     """Compute threads a worker; by default its host's cores divided by the workers there."""
     seed: int = 0
-    """Of initial parameters, order of images, flips and dropout."""
+    """Seed of initial parameters (drawn by torch, numpy or random), order of images, flips and dropout."""
     lr: float | None = None
     """Learning rate; by default the model's recipe, scaled to the global batch."""
     lr_warmup_steps: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +10,18 @@ from typing import Any
 from torch import nn
 
 from distsqz.compression.readers import read_state
+from distsqz.data import ImageData, absolute_spec, open_data
 from distsqz.errors import RequestError
 from distsqz.models.registry import default_image_size, takes_metaparameters
-from distsqz.models.weights import load_state
+from distsqz.models.weights import load_state, require_finite
 from distsqz.sync.flat import layout_of
-from distsqz.training.cell import Cell, describe_cell, plan_cell
+from distsqz.training.cell import Cell, describe_cell, model_options, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
+from distsqz.training.classes import settle_classes
 from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.seeding import seeded
 from distsqz.training.session import SessionPlan
+from distsqz.training.try_out import try_out
 
 
 def plan_session(
@@ -28,8 +31,12 @@ def plan_session(
     strategies: Sequence[ServerOptions | None] = (None,),
     checkpoint: Path | None = None,
     resume: Path | None = None,
+    *,
+    gpus: bool = False,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
     """Plans a session of one cell a model and strategy; gives it with the cells' entries for run.json.
+
+    Every model makes a training step here: one that cannot be trained is refused before anything starts.
 
     Args:
         models: registry names or `package.module:factory`.
@@ -38,6 +45,7 @@ def plan_session(
         strategies: how replicas agree: through a parameter server, or None for all-reduce.
         checkpoint: a file of initial parameters, for a single model.
         resume: a checkpoint file or a run directory to go on from, for a single cell.
+        gpus: whether workers train on GPUs.
 
     Raises:
         RequestError: model, data, options or checkpoint do not make sense.
@@ -49,26 +57,51 @@ def plan_session(
     if options.image_size is None:
         # One size for all: cells are compared where the model alone makes the difference.
         options = replace(options, image_size=max(map(default_image_size, models)))
+    options = replace(options, data=absolute_spec(options.data))  # workers may stand elsewhere
     if checkpoint and resume:
         raise RequestError(
             f"--checkpoint {checkpoint}: --resume {resume} brings parameters of its own; give one of them"
         )
-    cells, entries, weights = [], [], {}
-    for model, strategy in itertools.product(models, strategies):
-        server = strategy and _resolved(strategy, world_size)
-        cell = plan_cell(model, world_size, _own_options(model, models, options), server)
-        module = cell.build()
-        if server:
-            layout_of(module, server.shards, world_size)  # says what cannot be split over so many
+    data = _open_data(options)
+    own_options = {model: _own_options(model, models, options) for model in models}
+    with seeded(options.seed):
+        classes = settle_classes(
+            [model_options(model, own_options[model]) for model in models], options.num_classes, data
+        )
+    servers = [strategy and _resolved(strategy, world_size) for strategy in strategies]
+    cells, entries, notices = [], [], [*classes.notices]
+    weights, state = {}, None
+    for model in models:
+        asked = replace(own_options[model], num_classes=classes.asked[model])
+        tried = try_out(model, asked, servers, classes.reason, evaluates=_evaluates(asked, data), gpus=gpus)
+        notices += tried.notices
         if checkpoint:
-            load_state(module, read_state(checkpoint), checkpoint)
-            weights[cell.name] = module.state_dict()
-        cells.append(cell)
-        entries.append(describe_cell(cell, module))
-    state = _resumed(resume, cells[0], module) if resume else None
-    if state:
-        entries[0]["steps"] -= state.step
-    return SessionPlan(cells=cells, weights=weights, resume=state), entries
+            load_state(tried.module, read_state(checkpoint), checkpoint)
+        elif not resume:
+            require_finite(tried.module, f"--model {model}")
+        for server in servers:
+            cell = plan_cell(model, world_size, tried.options, data, tried.result.outputs, server)
+            if server:
+                layout_of(tried.module, server.shards, world_size)  # says what cannot be split over so many
+            if checkpoint:
+                weights[cell.name] = tried.module.state_dict()
+            cells.append(cell)
+            entries.append(describe_cell(cell, tried.module))
+        if resume:
+            state = _resumed(resume, cells[0], tried.module)
+            entries[0]["steps"] -= state.step
+    return SessionPlan(cells=cells, weights=weights, resume=state, notices=notices), entries
+
+
+def _open_data(options: TrainingOptions) -> ImageData:
+    assert options.image_size is not None
+    return open_data(
+        options.data, image_size=options.image_size, seed=options.seed, num_classes=options.num_classes
+    )
+
+
+def _evaluates(options: TrainingOptions, data: ImageData) -> bool:
+    return data.validation is not None and options.evaluate != "never"
 
 
 def _own_options(model: str, models: Sequence[str], options: TrainingOptions) -> TrainingOptions:
@@ -100,6 +133,7 @@ def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
         raise RequestError(
             f"--resume {path}: not of this model ({str(error).splitlines()[-1].strip()})"
         ) from error
+    require_finite(module, f"--resume {path}")
     if cell.total_steps - state.step <= cell.options.warmup_steps:
         raise RequestError(
             f"--resume {path}: stands at step {state.step} of {cell.total_steps}, which leaves nothing to "

@@ -23,6 +23,7 @@ from distsqz.metering.wire import WireMeter
 from distsqz.sync.parameter_server import Servers
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
+from distsqz.training.directory import working_directory
 from distsqz.training.options import ServerOptions
 from distsqz.training.outbox import Outbox
 from distsqz.training.replica import Replica
@@ -40,6 +41,10 @@ class SessionPlan:
     """Where the only cell goes on from."""
     preflight_s: float = 1.0
     """How long each path between hosts is measured before training begins, in seconds; 0: not at all."""
+    notices: Sequence[str] = ()
+    """Lines for the user on what is done otherwise than by default."""
+    directory: str | None = field(default_factory=working_directory)
+    """Where the command runs. Workers go there, so that a model may read files by relative paths."""
 
     @property
     def server(self) -> ServerOptions | None:

@@ -23,11 +23,12 @@ from distsqz.sync.data_parallel import DataParallel
 from distsqz.sync.flat import load_rows
 from distsqz.sync.parameter_server import ParameterServer, Servers
 from distsqz.sync.strategy import Strategy
-from distsqz.training.cell import Cell, seed_all
+from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.evaluation import judge
 from distsqz.training.outbox import Outbox
 from distsqz.training.replica import Replica
+from distsqz.training.seeding import seed_all
 
 
 class Trainer:

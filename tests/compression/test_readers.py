@@ -186,6 +186,15 @@ def test_the_shape_of_a_squeezenet_is_told_from_its_tensors(
 
 
 @pytest.mark.timeout(60)
+def test_a_registry_model_saved_under_ddp_is_told_from_its_tensors(tmp_path: Path) -> None:
+    saved = SqueezeNet(num_classes=5, version="1.1").state_dict()
+    path = tmp_path / "ddp.pth"
+    torch.save({"state_dict": {f"module.{key}": each for key, each in saved.items()}, "epoch": 1}, path)
+    info, state = read_model(path)
+    assert (info.name, info.num_classes) == ("squeezenet1_1", 5)
+    assert state.keys() == saved.keys()
+
+
 def test_tensors_of_no_model_are_refused_before_a_model_is_built_for_them(tmp_path: Path) -> None:
     torch.save({"b": torch.zeros(3_000_000)}, tmp_path / "m.pth")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

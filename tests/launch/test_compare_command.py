@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from commands import Finished, commands_that_join
+from commands import Commands, Finished, commands_that_join
 
 pytestmark = pytest.mark.ray
 
@@ -79,3 +79,10 @@ def test_the_smaller_model_saves_a_factor_of_49_in_bytes(said: dict[str, Any]) -
     assert (comparison["paired"], comparison["pairs"]) == (True, STEPS)
     assert comparison["bytes_ratio"] == pytest.approx(244_403_360 / 4_993_696, rel=0.01)
     assert comparison["step_ratio"] > 1
+
+
+def test_a_model_may_read_files_relative_to_where_the_command_runs(joined: Commands) -> None:
+    model = ("--models", "tests.own_models:net_of_a_file", "--image-size", 16, "--batch-size", 4)
+    finished = joined("launch/compare.py", *model, "--steps", 2, "--warmup-steps", 0)
+    assert finished.status == 0, finished.stderr
+    assert set(finished.table("steps")["strategy"]) == {"ddp", "ps"}

@@ -46,6 +46,10 @@ def check_refused(refused: Finished) -> str:
         (("--batchsize", 4), ("--batchsize", "perhaps you meant --batch-size")),
         (("--model", "squeeznet"), ("--model squeeznet", *MODELS)),
         (("--model", "torch.nn:Identity"), ("--model torch.nn:Identity", "no parameters")),
+        (
+            ("--model", "tests.own_models:TwoHeads", "--image-size", 16),
+            ("TwoHeads: returns tuple in training",),
+        ),
         (("--runs", "/proc/nowhere"), ("--runs /proc/nowhere", "that you can write")),
     ],
 )

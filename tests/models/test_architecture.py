@@ -72,6 +72,13 @@ def test_a_total_says_which_macs_multiply_activations(capsys: pytest.CaptureFixt
     assert "1,081,984 MACs in all: 1,049,216 multiply by weights" in printed.err
 
 
+def test_an_own_model_is_shown_with_its_own_number_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    main(Options(model="tests.models.unusual_models:Bilinear", image_size=64, format="json"))
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["params"] == 10 * (3 * 3 + 1)
+    assert "unusual_models:Bilinear, 10 classes" in printed.err
+
+
 @pytest.mark.parametrize("fmt", ["json", "csv", "table", "markdown", "latex"])
 def test_an_unknown_layer_is_named_and_never_zero(fmt: Format, capsys: pytest.CaptureFixture[str]) -> None:
     main(Options(model="tests.models.unusual_models:Bilinear", num_classes=10, image_size=64, format=fmt))

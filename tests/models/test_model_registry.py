@@ -17,6 +17,7 @@ from distsqz.models.registry import (
     check_model,
     default_image_size,
     image_size_of,
+    own_classes,
     smallest_image_size,
 )
 
@@ -67,6 +68,7 @@ class Pair(Net):
 
 
 limit = 3
+instance = Net()
 """
 
 
@@ -153,6 +155,7 @@ def test_unknown_name_is_refused_with_the_known_ones() -> None:
     [
         ("missing", "has no 'missing'"),
         ("limit", "'limit' is not callable"),
+        ("instance", "'instance' is a Net that is already built; every worker builds its own"),
         ("not_a_model", "returned dict, must return a torch.nn.Module"),
         ("no_parameters", "has no parameters to train"),
         ("frozen", "has no parameters to train"),
@@ -173,6 +176,41 @@ def test_ones_own_model_that_cannot_work_is_refused(own: str, factory: str, comp
 )
 def test_module_that_cannot_be_imported_is_refused(own: str, name: str) -> None:  # noqa: ARG001
     assert refusal(ModelOptions(model=name)).startswith(f"--model {name}: cannot import ")
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("nets.py", "give the module and the factory in it, nets:FACTORY"),
+        ("./nets.py:Net", "nets:Net"),
+        ("nets.py:Net", "nets:Net"),
+        ("mypkg/nets:Net", "mypkg.nets:Net"),
+        ("mypkg/nets.py", "mypkg.nets:FACTORY"),
+        ("/home/me/nets.py:Net", "nets:Net, with /home/me in PYTHONPATH"),
+        ("../nets.py:Net", "nets:Net, with .. in PYTHONPATH"),
+    ],
+)
+def test_a_path_in_place_of_a_module_is_refused_with_what_to_give(path: str, advice: str) -> None:
+    message = refusal(ModelOptions(model=path))
+    assert message.startswith(f"--model {path}: names a file; ")
+    assert message.endswith(advice)
+
+
+def test_ones_own_model_keeps_its_number_of_classes_unless_it_is_asked_to_change(own: str) -> None:
+    options = ModelOptions(model=f"{own}:Net", image_size=8)
+    assert build_model(options)(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+    assert build_model(options, 4)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
+    assert build_model(ModelOptions(image_size=32))(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("factory", "classes"), [("Net", 10), ("ten_classes", 10), ("any_keywords", 10), ("wants_vectors", None)]
+)
+def test_a_factory_tells_how_many_classes_its_model_has_by_itself(
+    own: str, factory: str, classes: int | None
+) -> None:
+    assert own_classes(ModelOptions(model=f"{own}:{factory}", image_size=8)) == classes
+    assert own_classes(ModelOptions(model="squeezenet")) is None
 
 
 def test_torch_identity_is_refused_for_having_no_parameters() -> None:

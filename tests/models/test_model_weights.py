@@ -169,3 +169,85 @@ def test_a_file_that_would_run_code_is_refused(squeezenet: nn.Module, tmp_path: 
 def test_a_missing_file_and_a_directory_are_refused(squeezenet: nn.Module, tmp_path: Path) -> None:
     assert "cannot be read (No such file or directory)" in refusal(squeezenet, tmp_path / "none.pth")
     assert "cannot be read (Is a directory)" in refusal(squeezenet, tmp_path)
+
+
+def small_model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(2))
+
+
+def trained_model() -> tuple[nn.Module, Tensor]:
+    """A model after a forward pass, and an input that shows which weights another has."""
+    model, images = small_model(), torch.randn(2, 3, 8, 8)
+    model(images)
+    return model, images
+
+
+def same_answers(left: nn.Module, right: nn.Module, images: Tensor) -> bool:
+    return torch.equal(left.eval()(images), right.eval()(images))
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+def test_a_state_dict_beside_other_things_is_found_under_its_usual_keys(key: str, tmp_path: Path) -> None:
+    saved, images = trained_model()
+    content = {"epoch": 3, key: saved.state_dict(), "optimizer": {"state": {}, "param_groups": []}}
+    model, _ = trained_model()
+    load_weights(model, save(content, tmp_path / "training.pth"))
+    assert same_answers(model, saved, images)
+
+
+def test_a_checkpoint_of_a_model_under_ddp_loads_into_the_plain_model(tmp_path: Path) -> None:
+    saved, images = trained_model()
+    under_ddp = {f"module.{key}": tensor for key, tensor in saved.state_dict().items()}
+    model, _ = trained_model()
+    load_weights(model, save({"state_dict": under_ddp}, tmp_path / "ddp.pth"))
+    assert same_answers(model, saved, images)
+
+
+def test_a_checkpoint_of_a_compiled_model_loads_into_the_plain_one_and_back(tmp_path: Path) -> None:
+    saved, images = trained_model()
+    compiled = torch.compile(saved)
+    assert isinstance(compiled, nn.Module)
+    assert all(key.startswith("_orig_mod.") for key in compiled.state_dict())
+    model, _ = trained_model()
+    load_weights(model, save(compiled.state_dict(), tmp_path / "compiled.pth"))
+    assert same_answers(model, saved, images)
+    other, _ = trained_model()
+    load_weights(torch.compile(other), save(saved.state_dict(), tmp_path / "plain.pth"))
+    assert same_answers(other, saved, images)
+
+
+def test_a_model_with_one_compiled_part_loads_into_the_plain_one(tmp_path: Path) -> None:
+    saved, images = trained_model()
+    plain, _ = trained_model()
+    assert isinstance(saved, nn.Sequential)
+    saved[0] = torch.compile(saved[0])
+    path = save({f"module.{key}": each for key, each in saved.state_dict().items()}, tmp_path / "part.pth")
+    assert "module.0._orig_mod.weight" in torch.load(path)
+    load_weights(plain, path)
+    saved[0] = saved[0]._orig_mod
+    assert same_answers(plain, saved, images)
+
+
+def test_a_model_whose_own_names_begin_with_module_loads_its_own_checkpoint(tmp_path: Path) -> None:
+    saved, images = trained_model()
+    model, _ = trained_model()
+    wrapped = nn.ModuleDict({"module": model})
+    load_weights(wrapped, save(nn.ModuleDict({"module": saved}).state_dict(), tmp_path / "own.pth"))
+    assert same_answers(model, saved, images)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> None:
+    saved, _ = trained_model()
+    saved.get_parameter("0.weight").data[1, 0, 0, :2] = value
+    path = save(saved.state_dict(), tmp_path / "diverged.pth")
+    model, _ = trained_model()
+    assert "0.weight holds 2 of 108 values that are NaN or infinite" in refusal(model, path)
+
+
+def test_infinite_buffers_are_masks_and_nan_in_them_is_not(tmp_path: Path) -> None:
+    model, _ = trained_model()
+    model.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
+    load_weights(model, save(model.state_dict(), tmp_path / "mask.pth"))
+    state = model.state_dict() | {"1.running_var": torch.full((4,), float("nan"))}
+    assert "1.running_var holds 4 of 4" in refusal(model, save(state, tmp_path / "diverged.pth"))

@@ -1,0 +1,131 @@
+"""Tries a model before anything starts: how it is laid out, and whether strategies train it right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from distsqz.errors import RequestError
+from distsqz.models.registry import make_model, one_line
+from distsqz.training.cell import memory_format, model_options
+from distsqz.training.dry_run import DryRun, DryRunSettings, dry_run, name_some
+from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.seeding import seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedModel:
+    """A model that can be trained."""
+
+    module: nn.Module
+    """It has made a step: its parameters are the initial ones, its buffers need not be."""
+    result: DryRun
+    options: TrainingOptions
+    """As asked for, but contiguous where the model cannot be trained in channels_last."""
+    notices: Sequence[str] = ()
+    """A line for each thing that is done otherwise than by default."""
+
+
+def try_out(
+    model: str,
+    options: TrainingOptions,
+    servers: Sequence[ServerOptions | None],
+    reason: str,
+    *,
+    evaluates: bool,
+    gpus: bool,
+) -> TriedModel:
+    """Builds a model and makes one training step with it, as each strategy will.
+
+    Args:
+        model: a name of the registry, or package.module:factory.
+        options: how it is trained; `num_classes` is what it is asked for.
+        servers: the strategies: a parameter server, or None for all-reduce.
+        reason: what `num_classes` follows from.
+        evaluates: whether accuracy is measured.
+        gpus: whether workers train on GPUs; the step is made on one if this host has any.
+
+    Raises:
+        RequestError: the model cannot be made or trained, or a strategy would not train it right.
+    """
+    message = f"--model {model}"
+    assert options.image_size is not None
+    settings = DryRunSettings(
+        image_size=options.image_size,
+        batch_size=min(2, options.batch_size),
+        bf16=options.precision == "bf16",
+        device="cuda" if gpus and torch.cuda.is_available() else "cpu",
+        evaluates=evaluates,
+    )
+    attempt = _run_laid_out(model, options, settings)
+    result, options = attempt.result, attempt.options
+    if options.num_classes not in (None, result.outputs):
+        hint = ""
+        if not reason.startswith("--num-classes") and result.outputs > (options.num_classes or 0):
+            hint = f"; give --num-classes {result.outputs} to train it as it is"
+        raise RequestError(
+            f"{message}: returns {result.outputs} logits for an image, "
+            f"must return {options.num_classes} for {reason}{hint}"
+        )
+    for server in servers:
+        _refuse_mistrained(result, server, options, message)
+    return attempt
+
+
+def _run_laid_out(model: str, options: TrainingOptions, settings: DryRunSettings) -> TriedModel:
+    """Tries channels_last where it is due, and contiguous memory where that fails."""
+    try:
+        return _run(model, options, settings)
+    except _LayoutError as error:
+        reason = str(error)
+    tried = _run(model, replace(options, channels_last="off"), settings)
+    if options.channels_last == "on":
+        raise RequestError(
+            f"--channels-last on: {model} can only be trained in contiguous memory ({reason}); "
+            "leave the option out"
+        )
+    return replace(
+        tried, notices=[f"{model}: is trained in contiguous memory, not in channels_last ({reason})"]
+    )
+
+
+class _LayoutError(RequestError):
+    """A model cannot be trained in channels_last, for which the layout may be the reason."""
+
+
+def _run(model: str, options: TrainingOptions, settings: DryRunSettings) -> TriedModel:
+    """Makes a step with a newly built model."""
+    with seeded(options.seed):
+        module = make_model(model_options(model, options), options.num_classes)
+        order = memory_format(module, options)
+        try:
+            result = dry_run(module, replace(settings, memory_format=order), f"--model {model}")
+        except RequestError as error:
+            if order is torch.contiguous_format:
+                raise
+            raise _LayoutError(one_line(error.__cause__ or error)) from error
+    return TriedModel(module=module, result=result, options=options)
+
+
+def _refuse_mistrained(
+    result: DryRun, server: ServerOptions | None, options: TrainingOptions, message: str
+) -> None:
+    """Refuses what a strategy would train wrong, or fail at only after the start."""
+    if result.repeated:
+        raise RequestError(
+            f"{message}: {name_some(result.repeated)} got several gradients in one backward pass, of which "
+            "only the first would be sent; give use_reentrant=False to torch.utils.checkpoint"
+        )
+    if result.moved and server:
+        raise RequestError(
+            f"{message}: its forward pass gives {name_some(result.moved)} a new .data, which a parameter "
+            "server does not reach; change the values in place, or train it with ddp"
+        )
+    if result.unused and server is None and not options.find_unused_parameters:
+        raise RequestError(
+            f"{message}: {name_some(result.unused)} got no gradient, which DDP would wait for; give "
+            "--find-unused-parameters, or take them out of the model"
+        )
