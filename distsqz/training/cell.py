@@ -15,6 +15,7 @@ from distsqz.data import ImageData, absolute_spec, open_data, steps_per_epoch
 from distsqz.errors import RequestError
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, build_model, default_image_size, recipe_for
+from distsqz.sync.agreement import state_digests
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.options import ServerOptions, TrainingOptions
 
@@ -66,6 +67,10 @@ class Cell:
             image_size=self.image_size,
         )
         return build_model(shape, self.num_classes)
+
+    def is_reproducible(self, module: nn.Module) -> bool:
+        """Whether building the model again gives the values of `module`; the registry's own models do."""
+        return ":" not in self.model or state_digests(self.build()) == state_digests(module)
 
     def build_replica(
         self, weights: Mapping[str, Any] | None = None, resume: Checkpoint | None = None

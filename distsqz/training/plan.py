@@ -54,6 +54,7 @@ def plan_session(
             f"--checkpoint {checkpoint}: --resume {resume} brings parameters of its own; give one of them"
         )
     cells, entries, weights = [], [], {}
+    drawn: dict[str, dict[str, Any]] = {}  # initial parameters of models that ignore the seed, for all cells
     for model, strategy in itertools.product(models, strategies):
         server = strategy and _resolved(strategy, world_size)
         cell = plan_cell(model, world_size, _own_options(model, models, options), server)
@@ -63,6 +64,8 @@ def plan_session(
         if checkpoint:
             load_state(module, read_state(checkpoint), checkpoint)
             weights[cell.name] = module.state_dict()
+        elif not cell.is_reproducible(module):
+            weights[cell.name] = drawn.setdefault(model, module.state_dict())
         cells.append(cell)
         entries.append(describe_cell(cell, module))
     state = _resumed(resume, cells[0], module) if resume else None
