@@ -148,7 +148,7 @@ def test_accuracy_is_that_of_one_process_over_all_images(tmp_path: Path) -> None
     asked = options(
         data=f"imagefolder:{tmp_path}", num_classes=None, evaluate="end", checkpoint_every=5, loader_workers=0
     )
-    plan, _ = plan_session([MODEL], 2, asked)
+    plan, _ = plan_session(["small_models:normed_net"], 2, asked)
     boxes = run_group(plan, 2, tmp_path)
     (evaluation,) = boxes[0].records["evaluations"]
     assert "evaluations" not in boxes[1].records
