@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -41,7 +41,9 @@ class AnyModule(nn.Module):
             self.blocks.append(self._block(draw, half))
         self.head = nn.LazyLinear(num_classes) if draw.random() < 0.2 else nn.Linear(CHANNELS, num_classes)
         if draw.random() < 0.2:
-            draw.choice([*self.blocks, self.stem]).requires_grad_(requires_grad=False)
+            for parameter in draw.choice([*self.blocks, self.stem]).parameters():
+                if not nn.parameter.is_lazy(parameter):
+                    parameter.requires_grad_(requires_grad=False)
         self.to(self.dtype)
         self.held: list[nn.Parameter] = []
         if draw.random() < 0.2:
@@ -72,8 +74,10 @@ class AnyModule(nn.Module):
         return logits
 
 
-def _level(parameters: object) -> torch.Tensor:
-    return 0.01 * sum(parameter.mean() for parameter in parameters if parameter.numel())  # type: ignore
+def _level(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """A number that depends on all parameters that have been initialised."""
+    known = [each for each in parameters if not nn.parameter.is_lazy(each) and each.numel()]
+    return 0.01 * torch.stack([each.mean() for each in known]).sum() if known else torch.zeros(())
 
 
 class Rows(nn.Module):
