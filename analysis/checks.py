@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.measured import makes_steps_together
 from analysis.traffic import placement_of
-from distsqz.theory.all_reduce import ring_crosses, ring_tx_bytes
+from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes
 from distsqz.theory.placement import Placement
 from distsqz.theory.shipping import HEADER_BYTES, SEGMENT_BYTES
 
@@ -112,6 +112,8 @@ def check(views: CellViews) -> list[Breach]:
 def _check_handed_over(views: CellViews) -> Iterator[Breach]:
     """Every rank hands over the whole payload in every step, unless it is left behind by backup workers."""
     cell, payload_bytes = views.cell, views.cell.get("payload_bytes")
+    if payload_bytes is not None and _is_ring(cell) and cell.get("find_unused_parameters"):
+        payload_bytes += UNUSED_FLAG_BYTES * cell["tensors"]
     if payload_bytes is None or cell.get("backup_workers") or (cell["world_size"] == 1 and _is_ring(cell)):
         return
     for rank, of_rank in _by_rank(views.steps):

@@ -21,9 +21,9 @@ def digest(tensor: torch.Tensor) -> int:
     return zlib.crc32(values.view(torch.uint8).numpy().data) if values.numel() else 0
 
 
-def parameter_digests(module: nn.Module) -> dict[str, int]:
-    """A checksum of each parameter, by name."""
-    return {name: digest(value) for name, value in module.named_parameters()}
+def state_digests(module: nn.Module) -> dict[str, int]:
+    """A checksum of each parameter and buffer, by name."""
+    return {name: digest(value) for name, value in _state(module).items()}
 
 
 def adopt_rank_0(module: nn.Module) -> None:
@@ -34,12 +34,11 @@ def adopt_rank_0(module: nn.Module) -> None:
     Raises:
         DriftError: ranks have tensors of other names, shapes or data types.
     """
-    tensors = dict([*module.named_parameters(), *module.named_buffers()])
+    tensors = _state(module)
     kinds = {name: (tuple(value.shape), str(value.dtype)) for name, value in tensors.items()}
     for name in _unlike(_gather(kinds)):
         raise DriftError(f"{name} does not have the same shape and data type on every rank")
-    digests = {name: digest(value) for name, value in tensors.items()}
-    _broadcast(tensors[name] for name in _unlike(_gather(digests)))
+    _broadcast(tensors[name] for name in _unlike(_gather(state_digests(module))))
 
 
 def adopt_buffers_of_rank_0(module: nn.Module) -> None:
@@ -53,7 +52,7 @@ def check_parameters(module: nn.Module) -> None:
     Raises:
         DriftError: a parameter differs; it names the parameter and the ranks.
     """
-    digests = _gather(parameter_digests(module))
+    digests = _gather({name: digest(value) for name, value in module.named_parameters()})
     for rank, of_rank in enumerate(digests):
         check_alike(digests[0], of_rank, "rank 0", f"rank {rank}")
 
@@ -67,6 +66,10 @@ def check_alike(first: Mapping[str, int], second: Mapping[str, int], one: str, o
     for name, value in first.items():
         if second.get(name) != value:
             raise DriftError(f"the values of {name} on {one} and on {other} differ, and should not")
+
+
+def _state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])
 
 
 def _gather(mine: dict[str, Any]) -> list[dict[str, Any]]:

@@ -101,6 +101,11 @@ class FirstForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A parameter was looked up, and has been waited for."""
         self._announced.add(index)
 
+    @property
+    def unseen(self) -> set[int]:
+        """Parameters that the pass has neither looked up nor read."""
+        return set(range(len(self._starts))) - self._announced - self.unannounced
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

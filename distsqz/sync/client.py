@@ -137,8 +137,10 @@ class ServerClient:
             starts = itertools.accumulate((each.numel() for each in self._parameters), initial=0)
             with FirstForward(self._rows, [*starts][:-1], self._names) as self._first:
                 yield
-            self._unannounced = sorted({c for index in self._first.unannounced for c in self._chunks[index]})
-            self._kept |= self._first.detached
+            # Parts that this pass left out may do either in a later one.
+            unannounced = self._first.unannounced | self._first.unseen
+            self._unannounced = sorted({chunk for index in unannounced for chunk in self._chunks[index]})
+            self._kept |= self._first.detached | self._first.unseen
             self._first = None
         self._backward = True
 

@@ -20,7 +20,7 @@ from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.agreement import adopt_rank_0, check_parameters
 from distsqz.sync.sgd import sgd_of
-from distsqz.theory.all_reduce import ring_crosses, ring_tx_bytes
+from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes
 from distsqz.theory.placement import Placement
 
 
@@ -65,13 +65,14 @@ class DataParallel:
         """
         adopt_rank_0(module)
         self._module = module
-        self.model = replicate(module, transfers, bucket_mb, find_unused)
-        self._transfers = transfers
-        self._find_unused = find_unused
         self._trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self._find_unused = find_unused
+        flags_bytes = UNUSED_FLAG_BYTES * len(self._trained) if find_unused else 0
+        self._buckets = _Buckets(transfers, flags_bytes)
+        self.model = replicate(module, self._buckets, bucket_mb, find_unused)
         self._world_size = len(placement.workers)
         self._sends, self._receives = ring_crosses(rank, placement)
-        self._optimizer = sgd_of(module, momentum, weight_decay)
+        self._optimizer = sgd_of(module, momentum, weight_decay, all_used=not find_unused)
         if state:
             fused = self._optimizer.param_groups[0]["fused"]
             # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
@@ -88,6 +89,7 @@ class DataParallel:
         Raises:
             UnusedParameterError: a parameter has no gradient, which DDP was not told to expect.
         """
+        self._buckets.backward_ended()
         if not self._find_unused:
             self._refuse_unused()
         self._optimizer.step()
@@ -140,7 +142,7 @@ class DataParallel:
 
 
 def replicate(
-    module: nn.Module, transfers: TransferLog | None, bucket_mb: float | None, find_unused: bool = False
+    module: nn.Module, buckets: "_Buckets", bucket_mb: float | None, find_unused: bool
 ) -> DistributedDataParallel:
     """Makes `module` one of the default group's replicas; their gradients are summed, not averaged.
 
@@ -150,7 +152,7 @@ def replicate(
 
     Args:
         module: the model, which has the same parameters and buffers on every rank.
-        transfers: where each bucket is noted; None sends them unnoted.
+        buckets: what all-reduces the gradients.
         bucket_mb: gradients are sent in buckets of about this many MiB; None leaves it to DDP, whose first
             bucket is smaller, so that sending begins early in the backward pass.
         find_unused: whether parameters may have no gradient in a step.
@@ -165,24 +167,46 @@ def replicate(
         bucket_cap_mb=bucket_mb,
         gradient_as_bucket_view=True,
     )
-    replica.register_comm_hook(transfers, _sum_bucket)
+    replica.register_comm_hook(buckets, _sum_bucket)
     return replica
 
 
-def _sum_bucket(transfers: TransferLog | None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    gradients = bucket.buffer()
-    transfer = None
-    if transfers:
-        transfer = transfers.launch("all_reduce", bucket.index(), gradients.nbytes)
-        transfers.gradients_ready()
+class _Buckets:
+    """All-reduces DDP's buckets, each noted as a transfer."""
 
-    def done(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
-        # NCCL's futures complete when the work is queued, not when it is done.
-        if transfer and not gradients.is_cuda:
-            transfer.done()
-        return future.value()[0]
+    def __init__(self, transfers: TransferLog | None, flags_bytes: int) -> None:
+        self._transfers = transfers
+        self._flags_bytes = flags_bytes
+        self._flags: Transfer | None = None
 
-    work = dist.all_reduce(gradients, async_op=True)
-    assert work is not None  # None is for ranks outside the group; every rank is in the default one
-    summed: torch.futures.Future[torch.Tensor] = work.get_future().then(done)
-    return summed
+    def all_reduce(self, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+        """Sums a bucket over the ranks."""
+        gradients, transfers = bucket.buffer(), self._transfers
+        transfer = None
+        if transfers:
+            transfer = transfers.launch("all_reduce", bucket.index(), gradients.nbytes)
+            transfers.gradients_ready()
+
+        def done(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
+            # NCCL's futures complete when the work is queued, not when it is done.
+            if transfer and not gradients.is_cuda:
+                transfer.done()
+            return future.value()[0]
+
+        work = dist.all_reduce(gradients, async_op=True)
+        assert work is not None  # None is for ranks outside the group; every rank is in the default one
+        summed: torch.futures.Future[torch.Tensor] = work.get_future().then(done)
+        if transfers and self._flags_bytes and bucket.is_last():
+            # DDP sends its flags itself, right after the last bucket.
+            self._flags = transfers.launch("all_reduce", bucket.index() + 1, self._flags_bytes)
+        return summed
+
+    def backward_ended(self) -> None:
+        """DDP has waited for all that it sent."""
+        if self._flags:
+            self._flags.done()
+            self._flags = None
+
+
+def _sum_bucket(buckets: _Buckets, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    return buckets.all_reduce(bucket)

@@ -18,8 +18,18 @@ def can_fuse(parameters: Iterable[torch.Tensor]) -> bool:
     return all(parameter.is_cuda or parameter.dtype in _FUSED_DTYPES for parameter in parameters)
 
 
-def sgd_of(module: nn.Module, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """The optimizer of all parameters of a model; its learning rate is 0 until it is set."""
+def sgd_of(
+    module: nn.Module, momentum: float, weight_decay: float, *, all_used: bool = True
+) -> torch.optim.SGD:
+    """The optimizer of all parameters of a model; its learning rate is 0 until it is set.
+
+    Args:
+        module: the model.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        all_used: whether every trained parameter has a gradient in every step. Torch's fused SGD fails where
+            a parameter has its first gradient later than others.
+    """
     parameters = list(module.parameters())
-    fused = can_fuse(parameter for parameter in parameters if parameter.requires_grad)
+    fused = all_used and can_fuse(parameter for parameter in parameters if parameter.requires_grad)
     return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=fused)

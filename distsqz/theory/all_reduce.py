@@ -10,6 +10,9 @@ from collections import defaultdict
 
 from distsqz.theory.placement import LinkLoad, Placement
 
+UNUSED_FLAG_BYTES = 4
+"""Bytes that DDP all-reduces for each parameter tensor in a step where it looks for unused parameters."""
+
 
 def ring_tx_bytes(payload_bytes: int, world_size: int) -> int:
     """Bytes that each rank sends, and receives: 2 (n - 1) / n of the payload, to the nearest byte.

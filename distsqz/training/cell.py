@@ -13,6 +13,7 @@ from distsqz.data import ImageData, open_data, steps_per_epoch
 from distsqz.errors import RequestError
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, make_model, recipe_for
+from distsqz.sync.agreement import state_digests
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.memory_order import lay_out
 from distsqz.training.options import ServerOptions, TrainingOptions
@@ -59,6 +60,10 @@ class Cell:
         """
         with seeded(self.options.seed):
             return make_model(model_options(self.model, self.options), self.options.num_classes)
+
+    def is_reproducible(self) -> bool:
+        """Whether the model begins with the same values each time it is built; the registry's models do."""
+        return ":" not in self.model or state_digests(self.build()) == state_digests(self.build())
 
     def build_replica(
         self, weights: Mapping[str, Any] | None = None, resume: Checkpoint | None = None

@@ -71,6 +71,7 @@ def plan_session(
     servers = [strategy and _resolved(strategy, world_size) for strategy in strategies]
     cells, entries, notices = [], [], [*classes.notices]
     weights, state = {}, None
+    drawn: dict[str, dict[str, Any]] = {}  # initial parameters of models that ignore the seed, for all cells
     for model in models:
         asked = replace(own_options[model], num_classes=classes.asked[model])
         tried = try_out(model, asked, servers, classes.reason, evaluates=_evaluates(asked, data), gpus=gpus)
@@ -85,6 +86,8 @@ def plan_session(
                 layout_of(tried.module, server.shards, world_size)  # says what cannot be split over so many
             if checkpoint:
                 weights[cell.name] = tried.module.state_dict()
+            elif not resume and not cell.is_reproducible():
+                weights[cell.name] = drawn.setdefault(model, cell.build().state_dict())
             cells.append(cell)
             entries.append(describe_cell(cell, tried.module))
         if resume:

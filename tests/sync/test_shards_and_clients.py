@@ -33,7 +33,7 @@ TIMEOUT_S = 120
 SYNC = Consistency()
 
 
-def small_net() -> nn.Module:
+def small_net() -> nn.Sequential:
     """Enough kinds of parameters: filters in channels_last, biases, a matrix."""
     torch.manual_seed(7)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(6 * 36, 5))
@@ -163,9 +163,11 @@ def flat(model: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def trained_alone(workers: int, steps: int = STEPS) -> torch.Tensor:
+def trained_alone(
+    workers: int, steps: int = STEPS, model_of: Callable[[], nn.Module] = small_net
+) -> torch.Tensor:
     """The textbook loop on the joined batch."""
-    model = small_net()
+    model = model_of()
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
     for step in range(steps):
         images, labels = (
@@ -186,6 +188,54 @@ def test_sync_computes_what_one_process_does_on_the_joined_batch(workers: int) -
             assert torch.equal(flat(worker.model), flat(made.workers[0].model))
             difference = (flat(worker.model) - alone).norm() / alone.norm()
             assert difference < 1e-6
+
+
+class Reader(nn.Module):
+    """Reads a parameter of its net before the net's own modules do."""
+
+    def __init__(self, net: nn.Sequential, read: Callable[[nn.Sequential], torch.Tensor]) -> None:
+        super().__init__()
+        self.net = net
+        self.read = read
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(images * self.read(self.net).norm())
+        return logits
+
+
+def read_by_its_parent() -> nn.Module:
+    return Reader(small_net(), lambda net: net[4].weight)
+
+
+def read_out_of_a_list() -> nn.Module:
+    net = small_net()
+    held = [net[4].weight]
+    return Reader(net, lambda _net: held[0])
+
+
+def read_by_a_hook() -> nn.Module:
+    net = small_net()
+    net[0] = torch.nn.utils.weight_norm(net[0])
+    return net
+
+
+def read_by_a_hook_of_its_own() -> nn.Module:
+    net = small_net()
+    net[0].register_forward_pre_hook(lambda part, images: (images[0] * part.weight.norm(),))
+    return net
+
+
+@pytest.mark.parametrize(
+    "model",
+    [read_by_its_parent, read_out_of_a_list, read_by_a_hook, read_by_a_hook_of_its_own],
+)
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_whoever_reads_a_parameter_reads_the_last_update(model: Callable[[], nn.Module]) -> None:
+    with service(2, servers=2, model=model) as made:
+        train(made, delay=lambda rank, _step: 0.05 * rank)  # answers to the first worker come late
+        alone = trained_alone(2, model_of=model)
+        for worker in made.workers:
+            assert (flat(worker.model) - alone).norm() / alone.norm() < 1e-5
 
 
 @needs_ipv6

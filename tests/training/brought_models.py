@@ -1,5 +1,6 @@
 """Models that people bring, each of a kind that is easily mistrained; named as brought_models:NAME."""
 
+import os
 import random
 
 import numpy as np
@@ -165,6 +166,75 @@ class SharedPlain(Shared):
         return self.fc(x)
 
 
+class FreshDraws(NumpyInit):
+    """Weights drawn from a generator that no seed reaches."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        with torch.no_grad():
+            drawn = np.random.default_rng().standard_normal(self.conv.weight.shape)
+            self.conv.weight.copy_(torch.from_numpy(drawn) * 0.2)
+
+
+class RankDraws(nn.Module):
+    """A frozen parameter and a buffer that differ in every process."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        own = torch.Generator().manual_seed(os.getpid())
+        self.offset = nn.Parameter(torch.randn(3, 1, 1, generator=own), requires_grad=False)
+        self.register_buffer("shift", torch.randn(3, 1, 1, generator=own), persistent=False)
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x + self.offset + self.shift)).mean((2, 3)))
+
+
+class Drifting(nn.Module):
+    """Moves a weight a little further on the second rank than on the first."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        if self.training and torch.distributed.is_initialized():
+            self.fc.bias.data.add_(1e-6 * torch.distributed.get_rank())
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+class RenormLate(nn.Module):
+    """Writes to a weight in the third training step and later."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.training and self.calls >= 3:
+            with torch.no_grad():
+                self.conv.weight.mul_(0.99)
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+class SharedMemory(nn.Module):
+    """Two parameters in the same memory."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes)
+        self.alias = nn.Parameter(self.fc.weight.data[0])
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x)).mean((2, 3))) + self.alias.sum()
+
+
 class Complex(nn.Module):
     """A Fourier layer with complex weights."""
 
@@ -192,6 +262,14 @@ class Half(nn.Module):
     def forward(self, x):
         x = x.to(self.conv.weight.dtype)
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+class Single(Half):
+    dtype = torch.float32
+
+
+class Double(Half):
+    dtype = torch.float64
 
 
 class Half16(Half):

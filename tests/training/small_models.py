@@ -48,6 +48,11 @@ def small_net(num_classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+def normed_net(num_classes: int) -> nn.Module:
+    """A small net whose running figures follow the last batch, and so differ between ranks."""
+    return nn.Sequential(nn.BatchNorm2d(3, momentum=0.9), small_net(num_classes))
+
+
 class FailsOnRankOne(nn.Module):
     """Raises in the third training step of rank 1."""
 

@@ -106,6 +106,20 @@ def test_buckets_are_as_large_as_asked_for(tmp_path: Path) -> None:
     assert [each.bucket for each in last] == list(range(len(last)))
 
 
+def test_flags_of_unused_parameters_are_counted_as_a_transfer(tmp_path: Path) -> None:
+    asked = options(find_unused_parameters=True, steps=3)
+    plan, (entry,) = plan_session(["brought_models:Unused"], 2, asked)
+    box = run_group(plan, 2, tmp_path)[0]
+    step = box.steps()[-1]
+    assert step.logical_tx_bytes == entry["payload_bytes"] + 4 * entry["tensors"]
+    transfers = [each for each in box.records["transfers"] if isinstance(each, TransferRecord)]
+    last = [each for each in transfers if each.step == 3]
+    assert last[-1].payload_bytes == 4 * entry["tensors"]
+    assert step.tcp_tx_bytes is not None and step.predicted_tx_bytes is not None
+    # Gloo's own messages are of some hundred bytes for each all-reduce, more than this model's payload.
+    assert 0 <= step.tcp_tx_bytes - step.predicted_tx_bytes < 1200 * len(last)
+
+
 def test_unmetered_steps_leave_their_counters_unknown(tmp_path: Path) -> None:
     plan, _ = plan_session([MODEL], 2, options(metered=False))
     (step, *_) = run_group(plan, 2, tmp_path)[0].steps()
@@ -148,7 +162,7 @@ def test_accuracy_is_that_of_one_process_over_all_images(tmp_path: Path) -> None
     asked = options(
         data=f"imagefolder:{tmp_path}", num_classes=None, evaluate="end", checkpoint_every=5, loader_workers=0
     )
-    plan, _ = plan_session([MODEL], 2, asked)
+    plan, _ = plan_session(["small_models:normed_net"], 2, asked)
     boxes = run_group(plan, 2, tmp_path)
     (evaluation,) = boxes[0].records["evaluations"]
     assert "evaluations" not in boxes[1].records

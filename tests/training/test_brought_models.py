@@ -1,0 +1,149 @@
+"""Models as users bring them: DDP and a parameter server train the same parameters, or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from group import Outcome, train_each
+from torch.nn import functional as F
+
+from distsqz.data import train_batches
+from distsqz.errors import RequestError
+from distsqz.models.recipes import OWN_MODEL
+from distsqz.training.cell import Cell
+from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.plan import plan_session
+
+WORKERS = 2
+PS = ServerOptions(servers=2)
+
+
+def options(**changes: Any) -> TrainingOptions:
+    plain: dict[str, Any] = {
+        "image_size": 32, "num_classes": 10, "batch_size": 4, "steps": 20, "warmup_steps": 0, "lr": 0.2,
+        "threads": 1, "channels_last": "off",
+    }  # fmt: skip
+    return TrainingOptions(**(plain | changes))
+
+
+def train(
+    names: list[str], folder: Path, strategies: tuple[ServerOptions | None, ...] = (None, PS), **changes: Any
+) -> dict[tuple[str, str], list[Outcome]]:
+    """The outcomes of each rank, by model and strategy."""
+    models = [f"brought_models:{name}" for name in names]
+    plan, _ = plan_session(models, WORKERS, options(**changes), strategies)
+    (outcomes,) = train_each([plan], WORKERS, folder)
+    return {(cell.model.split(":")[1], cell.strategy): outcomes[cell.name] for cell in plan.cells}
+
+
+def difference(one: Outcome, other: Outcome) -> float:
+    """The greatest of any parameter and buffer."""
+    assert not isinstance(one, str), one
+    assert not isinstance(other, str), other
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+TRAINED = ["WeightNorm", "NumpyInit", "RandomFeatures", "SharedPlain", "FreshDraws", "RankDraws", "Norm"]
+
+
+def test_ddp_and_ps_end_with_the_same_parameters(tmp_path: Path) -> None:
+    outcomes = train([*TRAINED, "Shared"], tmp_path, batch_size=8, lr=0.05)
+    for name in TRAINED:
+        assert difference(outcomes[name, "ddp"][0], outcomes[name, "ps"][0]) < 1e-6, name
+    # Gradients that are added to in the backward pass, by reentrant checkpointing, are sent whole.
+    assert difference(outcomes["Shared", "ps"][0], outcomes["SharedPlain", "ps"][0]) < 1e-6
+
+
+def test_workers_have_the_same_buffers_and_frozen_parameters(tmp_path: Path) -> None:
+    for ranks in train(["RandomFeatures", "RankDraws"], tmp_path, steps=1).values():
+        assert difference(*ranks) == 0
+
+
+def test_what_cannot_be_trained_right_ends_with_the_parameter_s_name(tmp_path: Path) -> None:
+    outcomes = train(["Renorm", "RenormLate", "Drifting", "Unused"], tmp_path, steps=3)
+    written = "ParameterWrittenError: the model itself changes its parameter"
+    for name, strategy, line in (
+        ("Renorm", "ps", f"step 0: {written} conv.weight"),
+        (
+            "RenormLate",
+            "ps",
+            f"step 2: {written} conv.weight",
+        ),
+        ("Drifting", "ps", f"step 0: {written} fc.bias"),
+        ("Drifting", "ddp", "step 2: DriftError: the values of fc.bias on rank 0 and on rank 1 differ"),
+        ("Unused", "ddp", "step 0: UnusedParameterError: left_over.weight took no part"),
+    ):
+        for rank, outcome in enumerate(outcomes[name, strategy]):
+            assert isinstance(outcome, str)
+            assert f"rank {rank}, {line}" in outcome
+
+
+def test_one_step_of_ddp_with_an_unused_parameter_is_refused(tmp_path: Path) -> None:
+    (outcome, _) = train(["Unused"], tmp_path, (None,), steps=1)["Unused", "ddp"]
+    assert isinstance(outcome, str)
+    assert "--find-unused-parameters" in outcome
+
+
+def test_models_with_unused_parameters_train_where_that_is_asked_for(tmp_path: Path) -> None:
+    outcomes = train(["Unused", "LayerDrop"], tmp_path, find_unused_parameters=True, lr=0.05)
+    for name in ("Unused", "LayerDrop"):
+        assert difference(outcomes[name, "ddp"][0], outcomes[name, "ps"][0]) < 1e-6, name
+
+
+def test_parameters_in_the_same_memory_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"its alias and fc.weight lie in the same memory"):
+        plan_session(["brought_models:SharedMemory"], WORKERS, options(), [PS])
+
+
+DTYPES = {"Single": torch.float32, "Double": torch.float64, "Half": torch.bfloat16, "Half16": torch.float16}
+
+
+def test_a_step_changes_what_plain_sgd_changes_in_every_data_type(tmp_path: Path) -> None:
+    outcomes = train([*DTYPES], tmp_path, steps=1)
+    plan, _ = plan_session([f"brought_models:{name}" for name in DTYPES], WORKERS, options())
+    for cell, (name, dtype) in zip(plan.cells, DTYPES.items(), strict=True):
+        plain = one_plain_step(cell)
+        for strategy in ("ddp", "ps"):
+            ours, _ = outcomes[name, strategy]
+            assert not isinstance(ours, str), ours
+            for parameter, (before, after) in plain.items():
+                assert ours[parameter].dtype == dtype
+                assert torch.equal(ours[parameter] != before, after != before), (name, strategy, parameter)
+                assert torch.allclose(ours[parameter], after, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+def one_plain_step(cell: Cell) -> Mapping[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Each parameter before and after a step of SGD, not fused, on the averaged gradient of all ranks."""
+    model = cell.build()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=0.2,
+        momentum=OWN_MODEL.momentum,
+        weight_decay=OWN_MODEL.weight_decay,
+        foreach=False,
+        fused=False,
+    )
+    for rank in range(WORKERS):
+        batches = train_batches(cell.open_data().train, rank=rank, world_size=WORKERS, batch_size=4, seed=0)
+        images, labels = next(batches)
+        logits = model(images)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        (F.cross_entropy(logits, labels) / WORKERS).backward()
+    optimizer.step()
+    return {name: (before[name], value.detach()) for name, value in model.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_hooks_of_the_model_never_see_parameters_that_have_not_arrived(tmp_path: Path) -> None:
+    for repetition in range(20):
+        folder = tmp_path / str(repetition)
+        folder.mkdir()
+        outcomes = train(["WeightNorm"], folder)
+        assert difference(outcomes["WeightNorm", "ddp"][0], outcomes["WeightNorm", "ps"][0]) < 1e-6
