@@ -114,15 +114,15 @@ def _refuse_mistrained(
     result: DryRun, server: ServerOptions | None, options: TrainingOptions, message: str
 ) -> None:
     """Refuses what a strategy would train wrong, or fail at only after the start."""
-    if result.repeated:
+    if result.repeated and server is None:
         raise RequestError(
-            f"{message}: {name_some(result.repeated)} got several gradients in one backward pass, of which "
-            "only the first would be sent; give use_reentrant=False to torch.utils.checkpoint"
+            f"{message}: {name_some(result.repeated)} got several gradients in one backward pass, which DDP "
+            "does not take; give use_reentrant=False to torch.utils.checkpoint"
         )
     if result.moved and server:
         raise RequestError(
             f"{message}: its forward pass gives {name_some(result.moved)} a new .data, which a parameter "
-            "server does not reach; change the values in place, or train it with ddp"
+            "server does not reach; train it with ddp"
         )
     if result.unused and server is None and not options.find_unused_parameters:
         raise RequestError(

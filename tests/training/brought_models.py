@@ -65,6 +65,24 @@ class Unused(nn.Module):
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
 
 
+class UnusedLate(nn.Module):
+    """Leaves a block out in the third training step and later."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.block = nn.Linear(8, 8)
+        self.fc = nn.Linear(8, num_classes)
+        self.calls = 0
+
+    def forward(self, x):
+        x = F.relu(self.conv(x)).mean((2, 3))
+        self.calls += self.training
+        if not self.training or self.calls < 3:
+            x = x + self.block(x)
+        return self.fc(x)
+
+
 class LayerDrop(nn.Module):
     """Drops whole blocks at random, as LayerDrop and stochastic depth do."""
 

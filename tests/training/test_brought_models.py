@@ -52,10 +52,13 @@ TRAINED = ["WeightNorm", "NumpyInit", "RandomFeatures", "SharedPlain", "FreshDra
 
 
 def test_ddp_and_ps_end_with_the_same_parameters(tmp_path: Path) -> None:
-    outcomes = train([*TRAINED, "Shared"], tmp_path, batch_size=8, lr=0.05)
+    outcomes = train(TRAINED, tmp_path, batch_size=8, lr=0.05)
     for name in TRAINED:
         assert difference(outcomes[name, "ddp"][0], outcomes[name, "ps"][0]) < 1e-6, name
-    # Gradients that are added to in the backward pass, by reentrant checkpointing, are sent whole.
+
+
+def test_ps_sends_gradients_that_reentrant_checkpointing_adds_to_whole(tmp_path: Path) -> None:
+    outcomes = train(["Shared", "SharedPlain"], tmp_path, (PS,), batch_size=8, lr=0.05)
     assert difference(outcomes["Shared", "ps"][0], outcomes["SharedPlain", "ps"][0]) < 1e-6
 
 
@@ -65,28 +68,32 @@ def test_workers_have_the_same_buffers_and_frozen_parameters(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_trained_right_ends_with_the_parameter_s_name(tmp_path: Path) -> None:
-    outcomes = train(["Renorm", "RenormLate", "Drifting", "Unused"], tmp_path, steps=3)
+    outcomes = train(["RenormLate", "Drifting", "UnusedLate"], tmp_path, steps=3)
     written = "ParameterWrittenError: the model itself changes its parameter"
     for name, strategy, line in (
-        ("Renorm", "ps", f"step 0: {written} conv.weight"),
-        (
-            "RenormLate",
-            "ps",
-            f"step 2: {written} conv.weight",
-        ),
+        ("RenormLate", "ps", f"step 2: {written} conv.weight"),
         ("Drifting", "ps", f"step 0: {written} fc.bias"),
         ("Drifting", "ddp", "step 2: DriftError: the values of fc.bias on rank 0 and on rank 1 differ"),
-        ("Unused", "ddp", "step 0: UnusedParameterError: left_over.weight took no part"),
+        ("UnusedLate", "ddp", "step 2: UnusedParameterError: block.weight took no part"),
     ):
         for rank, outcome in enumerate(outcomes[name, strategy]):
             assert isinstance(outcome, str)
             assert f"rank {rank}, {line}" in outcome
 
 
-def test_one_step_of_ddp_with_an_unused_parameter_is_refused(tmp_path: Path) -> None:
-    (outcome, _) = train(["Unused"], tmp_path, (None,), steps=1)["Unused", "ddp"]
-    assert isinstance(outcome, str)
-    assert "--find-unused-parameters" in outcome
+@pytest.mark.parametrize(
+    ("name", "strategy", "words"),
+    [
+        ("Unused", None, r"left_over\.weight.* got no gradient.*--find-unused-parameters"),
+        ("Shared", None, r"block\.weight.* several gradients"),
+        ("Renorm", PS, r"conv\.weight a new \.data"),
+    ],
+)
+def test_what_one_step_shows_is_refused_before_the_start(
+    name: str, strategy: ServerOptions | None, words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        plan_session([f"brought_models:{name}"], WORKERS, options(), [strategy])
 
 
 def test_models_with_unused_parameters_train_where_that_is_asked_for(tmp_path: Path) -> None:
