@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,13 +47,15 @@ def trained_in_one_process(cell: Cell) -> Mapping[str, torch.Tensor]:
     buffers = [[buffer.clone() for buffer in model.buffers()] for _ in range(WORKERS)]
     for step in range(STEPS):
         optimizer.zero_grad(set_to_none=True)
+        parameters = [parameter.detach().clone() for parameter in model.parameters()]
         for rank in range(WORKERS):
             images, labels = next(batches[rank])
             seed = int(np.random.SeedSequence([0, rank, step]).generate_state(1, np.uint64)[0])
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)
-            put_buffers(model, buffers[rank])
+            put(model.buffers(), buffers[rank])
+            put(model.parameters(), parameters)  # the rank before may have written to them in forward()
             logits = model(images)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             (F.cross_entropy(logits, labels) / WORKERS).backward()
@@ -62,10 +64,10 @@ def trained_in_one_process(cell: Cell) -> Mapping[str, torch.Tensor]:
     return {name: value.detach() for name, value in model.named_parameters()}
 
 
-def put_buffers(model: torch.nn.Module, values: list[torch.Tensor]) -> None:
+def put(tensors: Iterable[torch.Tensor], values: list[torch.Tensor]) -> None:
     with torch.no_grad():
-        for buffer, value in zip(model.buffers(), values, strict=True):
-            buffer.copy_(value)
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
 
 
 def difference(ours: Mapping[str, torch.Tensor], plain: Mapping[str, torch.Tensor]) -> float:
