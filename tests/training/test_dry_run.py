@@ -85,7 +85,6 @@ def test_a_model_that_fails_only_under_bf16_is_refused_there_alone() -> None:
         ("Aux", "returns tuple in training mode, must return a tensor of logits"),
         ("Complex", "has complex parameters (w)"),
         ("SparseEmbedding", "has sparse gradients (table.weight)"),
-        ("Shared", "block.weight, block.bias"),
         ("LateLayer", "makes or replaces parameters (fc.weight, fc.bias)"),
         (
             "NoGradient",
@@ -189,3 +188,8 @@ def test_lazy_parameters_have_their_shapes_on_every_worker() -> None:
     first, second = (cell_of("Lazy").build() for _ in range(2))
     assert first.get_parameter("fc.weight").shape == (10, 8 * 15 * 15)
     assert same_values(first, second)
+
+
+def test_several_gradients_in_one_backward_pass_are_refused_under_ddp_alone() -> None:
+    assert "block.weight, block.bias got several gradients" in refusal("Shared")
+    plan("Shared", PS)
