@@ -113,7 +113,7 @@ def _check_handed_over(views: CellViews) -> Iterator[Breach]:
     """Every rank hands over the whole payload in every step, unless it is left behind by backup workers."""
     cell, payload_bytes = views.cell, views.cell.get("payload_bytes")
     if payload_bytes is not None and _is_ring(cell) and cell.get("find_unused_parameters"):
-        payload_bytes += UNUSED_FLAG_BYTES * cell["tensors"]
+        payload_bytes += UNUSED_FLAG_BYTES * cell.get("tensors", 0)
     if payload_bytes is None or cell.get("backup_workers") or (cell["world_size"] == 1 and _is_ring(cell)):
         return
     for rank, of_rank in _by_rank(views.steps):

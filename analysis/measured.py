@@ -22,12 +22,12 @@ def makes_steps_together(cell: dict[str, Any]) -> bool:
 def measured_steps(run: Run) -> pd.DataFrame:
     """The rows of `steps` that count, one for each rank and step."""
     steps: pd.DataFrame = run.table("steps").to_pandas()
-    steps = steps[~steps["warmup"]]
     apart = steps["cell"].isin([cell["cell"] for cell in run.cells if not makes_steps_together(cell)])
     # Where ranks go their own ways, one that was replaced did its steps again, not the others.
     rank_apart = steps["rank"].where(apart, -1)
     last_attempt = steps.groupby([steps["cell"], steps["step"], rank_apart])["attempt"].transform("max")
-    steps = steps[steps["attempt"] == last_attempt]
+    # A step that was measured may have been made again as warm-up, after a restart.
+    steps = steps[(steps["attempt"] == last_attempt) & ~steps["warmup"]]
     reported = steps.groupby(["cell", "step"])["rank"].transform("nunique")
     steps = steps[(reported == steps["world_size"]) | apart.reindex(steps.index)]
     if run.meta.get("status") == COMPLETE:
@@ -51,9 +51,9 @@ def _broken_blocks(cell: dict[str, Any], steps: pd.DataFrame) -> list[Any]:
     return list(steps.index[~over])
 
 
-def of_steps(rows: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-    """The rows of another table that belong to steps that count, matched by cell, rank and step."""
-    keys = ["cell", "rank", "step"]
+def of_steps(rows: pd.DataFrame, steps: pd.DataFrame, *more_keys: str) -> pd.DataFrame:
+    """The rows of another table that belong to steps that count, matched by cell, rank, step and more."""
+    keys = ["cell", "rank", "step", *more_keys]
     counted = pd.MultiIndex.from_frame(steps[keys])
     return rows[pd.MultiIndex.from_frame(rows[keys]).isin(counted)]
 
@@ -72,5 +72,7 @@ def measured_updates(run: Run, steps: pd.DataFrame | None = None) -> pd.DataFram
     steps = measured_steps(run) if steps is None else steps
     together = updates["cell"].isin([cell["cell"] for cell in run.cells if makes_steps_together(cell)])
     updates["step"] = updates["step"].where(updates["step"].notna(), updates["version"].where(together))
-    counted = updates.index.isin(of_steps(updates, steps).index)
+    # Servers and workers that make their steps together start again together.
+    counted = updates.index.isin(of_steps(updates[together], steps, "attempt").index)
+    counted |= updates.index.isin(of_steps(updates[~together], steps).index)
     return updates[counted | updates["step"].isna()]

@@ -74,6 +74,7 @@ STRATEGY_COLUMNS = [
     *SERVER_COLUMNS,
     "over",
     "bytes_ratio",
+    "bytes_source",
     "step_ratio",
     "step_ratio_ci95",
     "paired",

@@ -172,7 +172,9 @@ def _read_cell(
     if cell.get("servers"):
         # A step's parameters come in the next one, or at the end of a block: only blocks are alike.
         typical_s, exposed_comm_s = (by_block(series, cell) for series in (step_s, exposed_comm_s))
-    means = {view: _number(steps[view].mean()) for view in [*VIEWS, *RECEIVED, *LOCAL, *BEYOND_PAYLOAD]}
+    means = {
+        view: _number(steps[view].mean(skipna=False)) for view in [*VIEWS, *RECEIVED, *LOCAL, *BEYOND_PAYLOAD]
+    }
     in_flight_s = _in_flight_of_ranks_s(cell, steps, transfers)
     comm_s = None if in_flight_s is None else _number(in_flight_s.min(axis=1).median())
     busbw = _busbw(cell, comm_s)

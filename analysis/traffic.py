@@ -42,7 +42,7 @@ def by_host(cell: dict[str, Any], steps: pd.DataFrame, peers: pd.DataFrame) -> p
         counted them, and `wall_s`. None where the run does not tell who was where, or who shared a host.
     """
     placement = placement_of(cell)
-    if placement is None or steps.empty:
+    if placement is None or steps.empty or cell.get("restarted"):  # peers of a step stand for every attempt
         return None
     if steps["tcp_local_tx_bytes"].isna().any() and _any_local(placement):
         return None  # TCP's count of an older distsqz holds what stays on the host, too

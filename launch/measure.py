@@ -14,7 +14,7 @@ from tyro.conf import OmitArgPrefixes
 from analysis.formats import Format
 from analysis.report import breach_warnings, print_report
 from analysis.tables import read_cells
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, RunError
 from distsqz.orchestration.progress import SessionProgress
 from distsqz.orchestration.session import SessionOptions, run_session
 from distsqz.runs import Run, RunWriter
@@ -69,12 +69,8 @@ def measure(
         session, entries = plan(models, options, strategies, checkpoint, resume)
         for notice in session.notices:
             print(notice, file=sys.stderr)
-        if left_out := session.cells[0].open_data().left_out:
-            print(left_out, file=sys.stderr)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
-    cells = read_cells(run)
-    run.add_warnings(breach_warnings(cells))
-    print_report([run], [cells], options.format)
+    print_report([run], [read_cells(run)], options.format)
 
 
 def plan(
@@ -115,11 +111,25 @@ def record(
     runs: Path,
     options: Mapping[str, Any],
 ) -> Run:
-    """Runs a planned session into a new run directory under `runs`."""
+    """Runs a planned session into a new run directory under `runs`.
+
+    Views of the bytes that do not go together are noted there, also where the run fails.
+    """
     start_step = plan.resume.step if plan.resume else 0
-    with (
-        RunWriter.create(runs, name, sys.argv, options, entries) as writer,
-        SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress,
-    ):
-        run_session(plan, session, writer, progress)
-    return Run(writer.path)
+    writer = RunWriter.create(runs, name, sys.argv, options, entries)
+    try:
+        with (
+            writer,
+            SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress,
+        ):
+            run_session(plan, session, writer, progress)
+    except (RunError, KeyboardInterrupt):
+        _note_breaches(Run(writer.path))
+        raise
+    run = Run(writer.path)
+    _note_breaches(run)
+    return run
+
+
+def _note_breaches(run: Run) -> None:
+    run.add_warnings(breach_warnings(read_cells(run)))

@@ -91,6 +91,9 @@ class StepMeter:
         self._account = account
         self._records: dict[str, list[Record]] = {"steps": [], "transfers": [], "peers": []}
         self._laps: list[tuple[str, Any, list[tuple[Any, Any]]]] = []
+        self._dropped_packets: int | None = 0
+        """Packets that the host's queue has dropped in the steps that follow one another; None if unknown.
+        What it drops in one step TCP may send again in the next."""
 
     def begin(
         self,
@@ -117,6 +120,10 @@ class StepMeter:
         self._laps.clear()
         if self._instruments.transfers:
             self._instruments.transfers.begin(step)
+        if not follows:
+            self._dropped_packets = 0
+            if self._instruments.queue:
+                self._instruments.queue.take_dropped_packets()  # before these steps
         if continues:
             self._before, self._start_ns, self._start = self._after, self._end_ns, self._laps_end
             self.lap(BETWEEN)
@@ -141,9 +148,12 @@ class StepMeter:
         self._laps_end = self._clock.now()
         self._clock.settle()
         self._end_ns = time.perf_counter_ns()
+        drained = True
         if meet and self._instruments.peers:
-            self._instruments.peers.drain(DRAIN_TIMEOUT_S)
+            drained = self._instruments.peers.drain(DRAIN_TIMEOUT_S)
         self._after = self._read(meet)
+        if not drained:  # interface and wire have yet to see what TCP has counted
+            self._after = replace(self._after, interface=None, wire=None)
 
     def record(self, samples: int, loss: float) -> None:
         """Makes the records of the step that ended."""
@@ -155,7 +165,7 @@ class StepMeter:
         meter = self._instruments.peers
         tcp = total(passed for peer, passed in peers.items() if not meter.is_local(peer)) if meter else None
         local = total(passed for peer, passed in peers.items() if meter.is_local(peer)) if meter else None
-        dropped_packets = self._dropped_packets(tcp)
+        dropped_packets = self._take_dropped_packets(tcp)
         nic = _difference(self._before.interface, self._after.interface)
         wire = self._after.wire.since(self._before.wire) if self._after.wire and self._before.wire else None
         traffic = [self._account(transfer) for transfer in launched]
@@ -197,7 +207,9 @@ class StepMeter:
                 tcp_rx_bytes=tcp.rx_bytes if tcp else None,
                 tcp_local_tx_bytes=local.tx_bytes if local else None,
                 tcp_local_rx_bytes=local.rx_bytes if local else None,
-                tcp_retrans_bytes=retransmitted_bytes(tcp.repeated_bytes, dropped_packets) if tcp else None,
+                tcp_retrans_bytes=retransmitted_bytes(tcp.repeated_bytes, self._dropped_packets)
+                if tcp
+                else None,
                 queue_dropped_packets=dropped_packets,
                 nic_tx_bytes=nic[0] if nic else None,
                 nic_rx_bytes=nic[1] if nic else None,
@@ -209,9 +221,7 @@ class StepMeter:
             )
         )
         self._records["transfers"].extend(self._transfer_record(transfer) for transfer in told)
-        self._records["peers"].extend(
-            self._peer_record(peer, passed, dropped_packets) for peer, passed in peers.items()
-        )
+        self._records["peers"].extend(self._peer_record(peer, passed) for peer, passed in peers.items())
 
     def take(self) -> dict[str, list[Record]]:
         """The records made since the last call, by table."""
@@ -241,14 +251,20 @@ class StepMeter:
             instruments.scheduler.read() if instruments.scheduler else None,
         )
 
-    def _dropped_packets(self, tcp: TcpCounters | None) -> int | None:
-        """Packets that the host's queue dropped; it is asked only where TCP had to repeat something."""
+    def _take_dropped_packets(self, tcp: TcpCounters | None) -> int | None:
+        """Packets that the host's queue dropped in a step; read where TCP had to repeat something."""
         queue = self._instruments.queue
-        if tcp is None:
+        if tcp is None or queue is None or not queue.available:
+            self._dropped_packets = None
             return None
         if tcp.repeated_bytes <= 0:
             return 0
-        return queue.take_dropped_packets() if queue else None
+        dropped_packets = queue.take_dropped_packets()
+        if dropped_packets is None or self._dropped_packets is None:
+            self._dropped_packets = None
+        else:
+            self._dropped_packets += dropped_packets
+        return dropped_packets
 
     def _phases(self, log: TransferLog | None) -> tuple[dict[str, float], float | None]:
         """Seconds of each phase without its waits; the backward pass ends when gradients are ready."""
@@ -280,7 +296,7 @@ class StepMeter:
             t_done_ns=transfer.t_done_ns,
         )
 
-    def _peer_record(self, peer: Peer, passed: TcpCounters, dropped_packets: int | None) -> PeerRecord:
+    def _peer_record(self, peer: Peer, passed: TcpCounters) -> PeerRecord:
         assert self._instruments.peers is not None
         same_host = self._instruments.peers.is_local(peer)
         return PeerRecord(
@@ -293,7 +309,9 @@ class StepMeter:
             tx_bytes=passed.tx_bytes,
             rx_bytes=passed.rx_bytes,
             # The queue of the interface has no part in what stays on the host.
-            retrans_bytes=retransmitted_bytes(passed.repeated_bytes, 0 if same_host else dropped_packets),
+            retrans_bytes=retransmitted_bytes(
+                passed.repeated_bytes, 0 if same_host else self._dropped_packets
+            ),
             rtt_us=passed.rtt_us,
         )
 

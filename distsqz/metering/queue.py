@@ -28,6 +28,11 @@ class QueueMeter:
             self._device = int(found[0]) if found else None
         self._dropped_packets = self._read()
 
+    @property
+    def available(self) -> bool:
+        """Whether the queue can be read."""
+        return self._dropped_packets is not None
+
     def take_dropped_packets(self) -> int | None:
         """Packets dropped since the last call, or since the meter was made; None where that is unknown."""
         before, self._dropped_packets = self._dropped_packets, self._read()
@@ -51,7 +56,7 @@ class QueueMeter:
                 int(queue.get_attr("TCA_STATS2").get_attr("TCA_STATS_QUEUE")["drops"])
                 for queue in self._route.get_qdiscs(self._device)
                 if queue["parent"] == ROOT
-            )
+            )  # 0 where there is no queue, as on loopback
         except (OSError, NetlinkError, AttributeError, TypeError):  # no such statistics in this kernel
             return None
 

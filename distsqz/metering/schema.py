@@ -134,7 +134,7 @@ class EvaluationRecord:
     samples_seen: int
     """Over all ranks."""
     bytes_so_far: int | None
-    """TCP payload sent by all ranks in the training steps up to here."""
+    """TCP payload that all ranks and servers sent to other hosts in the training steps up to here."""
     accuracy: float
     """Top-1, between 0 and 1."""
     loss: float

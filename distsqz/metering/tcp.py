@@ -1,8 +1,8 @@
 """TCP as the kernel counts it: TCP_INFO of this process's own sockets, without root.
 
-Every count of TCP bytes in distsqz is read here. Payload is what the peer has acknowledged plus what still
-waits in the socket (SIOCOUTQ). `tcpi_bytes_sent - tcpi_bytes_retrans` is not the payload: a segment that the
-sender's own queue drops counts as sent, and again when it is sent anew.
+Every count of the bytes of a connection is read here. Payload is what the peer has acknowledged plus what
+still waits in the socket (SIOCOUTQ). `tcpi_bytes_sent - tcpi_bytes_retrans` is not the payload: a segment
+that the sender's own queue drops counts as sent, and again when it is sent anew.
 
 Source: struct tcp_info in linux/tcp.h, whose fields only ever get appended, so that their offsets are fixed;
 tcp_ioctl() in net/ipv4/tcp.c for SIOCOUTQ.

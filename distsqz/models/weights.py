@@ -76,7 +76,9 @@ def require_finite(module: nn.Module, message: str, state: Mapping[str, Tensor] 
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in (module.state_dict() if state is None else state).items():
-        if not tensor.is_floating_point() or tensor.sum().isfinite():  # the sum is quicker
+        if (
+            not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.sum().isfinite()
+        ):  # the sum is quicker
             continue
         wrong = tensor.isnan() if name not in parameters else ~tensor.isfinite()
         if count := int(wrong.sum()):

@@ -136,7 +136,8 @@ class _Shipment:
             "congestion_control": self._sender.congestion_control,
         }
         recorder.describe_cell(cell, facts)
-        queue = QueueMeter(self._interface())
+        interface = self._interface()
+        queue = QueueMeter(interface) if interface else None
         wire = WireMeter.of_this_host()
         wire_before = wire.read() if wire else None
         sent_before = self._sender.tx_bytes()
@@ -153,20 +154,21 @@ class _Shipment:
             recorder.flush()
             arrived = len(self._clients) - len(under_way)
             watch(cell, self._sender.tx_bytes() - sent_before, arrived)
-        queue.close()
+        if queue:
+            queue.close()
         if wire and wire_before:
             recorder.describe_cell(cell, {"head_wire_tx_bytes": wire.read().since(wire_before).tx_bytes})
             wire.close()
 
-    def _interface(self) -> str:
+    def _interface(self) -> str | None:
         """The interface of the head that copies leave through."""
         if all(client.host == this_host() for client in self._clients):
             return LOOPBACK
-        return interface_of(self._sender.address[0]) or LOOPBACK
+        return interface_of(self._sender.address[0])
 
-    def _retransmitted_bytes(self, reception: Reception, queue: QueueMeter) -> int | None:
+    def _retransmitted_bytes(self, reception: Reception, queue: QueueMeter | None) -> int | None:
         repeated_bytes = self._sender.repeated_bytes(reception.own_ends)
-        dropped_packets = queue.take_dropped_packets()
+        dropped_packets = queue.take_dropped_packets() if queue else None
         if dropped_packets is None or self._dropped_packets is None:
             self._dropped_packets = None
         else:
@@ -175,7 +177,7 @@ class _Shipment:
             return None
         return retransmitted_bytes(repeated_bytes, self._dropped_packets)
 
-    def _record(self, client: Client, arrival: Arrival, queue: QueueMeter) -> ShipmentRecord:
+    def _record(self, client: Client, arrival: Arrival, queue: QueueMeter | None) -> ShipmentRecord:
         reception, wire = arrival.reception, arrival.wire
         return ShipmentRecord(
             cell=self._cargo.name,

@@ -21,8 +21,9 @@ def host_labels(nodes: Iterable[Mapping[str, Any]] | None = None) -> dict[str, s
     Args:
         nodes: the cluster's nodes as `ray.nodes()` lists them, which is the default.
     """
-    alive = [node for node in (ray.nodes() if nodes is None else nodes) if node["Alive"]]
-    names = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in alive}
+    every = ray.nodes() if nodes is None else nodes
+    # Those that have died count, too: a label must not change while a session goes on.
+    names = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in every}
     shared = [name for name in names.values() if list(names.values()).count(name) > 1]
     return {address: f"{name}@{address}" if name in shared else name for address, name in names.items()}
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from distsqz.errors import RequestError
 from distsqz.models.registry import one_line, require_trainable
+from distsqz.sync.agreement import state_digests
 from distsqz.training.memory_order import lay_out
 
 
@@ -43,6 +44,8 @@ class DryRun:
     """Parameters that got several gradients in one backward pass, as reentrant checkpointing makes them."""
     moved: tuple[str, ...]
     """Parameters whose values were in other memory after the forward pass (a new `.data`)."""
+    written: tuple[str, ...]
+    """Parameters whose values the forward or backward pass changed in place."""
 
 
 def dry_run(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun:
@@ -83,6 +86,7 @@ def _step(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun:
     before = dict(module.named_parameters())
     _refuse(message, "complex parameters", (name for name, each in parameters.items() if each.is_complex()))
     places = {name: each.data_ptr() for name, each in parameters.items()}
+    values = state_digests(module)
     images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size)
     images = images.to(settings.device, memory_format=settings.memory_format)
     with _counted_gradients(parameters) as gradients:
@@ -94,6 +98,7 @@ def _step(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun:
             F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
         except Exception as error:
             raise RequestError(f"{message}: fails in the backward pass ({one_line(error)})") from error
+    changed = {name for name, digest in state_digests(module).items() if values.get(name) != digest}
     sparse = (name for name, each in parameters.items() if each.grad is not None and each.grad.is_sparse)
     _refuse(message, "sparse gradients", sparse)
     if settings.evaluates:
@@ -103,6 +108,7 @@ def _step(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun:
         unused=tuple(name for name in parameters if not gradients[name]),
         repeated=tuple(name for name in parameters if gradients[name] > 1),
         moved=moved,
+        written=tuple(name for name in parameters if name in changed and name not in moved),
     )
 
 

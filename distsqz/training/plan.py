@@ -69,9 +69,9 @@ def plan_session(
             [model_options(model, own_options[model]) for model in models], options.num_classes, data
         )
     servers = [strategy and _resolved(strategy, world_size) for strategy in strategies]
-    cells, entries, notices = [], [], [*classes.notices]
+    cells, entries, notices = [], [], [*classes.notices, *([data.left_out] if data.left_out else [])]
     weights, state = {}, None
-    drawn: dict[str, dict[str, Any]] = {}  # initial parameters of models that ignore the seed, for all cells
+    drawn: dict[str, Any] = {}  # initial parameters of models that ignore the seed, for all cells; else None
     for model in models:
         asked = replace(own_options[model], num_classes=classes.asked[model])
         tried = try_out(model, asked, servers, classes.reason, evaluates=_evaluates(asked, data), gpus=gpus)
@@ -86,8 +86,10 @@ def plan_session(
                 layout_of(tried.module, server.shards, world_size)  # says what cannot be split over so many
             if checkpoint:
                 weights[cell.name] = tried.module.state_dict()
-            elif not resume and not cell.is_reproducible():
-                weights[cell.name] = drawn.setdefault(model, cell.build().state_dict())
+            elif not resume and model not in drawn:
+                drawn[model] = None if cell.is_reproducible() else cell.build().state_dict()
+            if not checkpoint and drawn.get(model):
+                weights[cell.name] = drawn[model]
             cells.append(cell)
             entries.append(describe_cell(cell, tried.module))
         if resume:

@@ -95,7 +95,7 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
         rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
         for index in interleaved(len(trainers), rounds):
             trainer = trainers[index]
-            if len(trainers) > 1:
+            if len(trainers) > 1 and not trainer.cell.together:  # those that are meet at a block's start
                 dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
         if len(trainers) > 1 or plan.cells[0].together:

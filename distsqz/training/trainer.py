@@ -172,8 +172,6 @@ class Trainer:
                     self._evaluate(done)
                 if saves:
                     self._save(done)
-                if (evaluates or saves) and self.cell.together:
-                    dist.barrier()  # else the next step would count one rank's work here as communication
             except Exception as error:
                 raise self._failure(error) from error
             self.step = done

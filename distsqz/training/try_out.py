@@ -124,6 +124,11 @@ def _refuse_mistrained(
             f"{message}: its forward pass gives {name_some(result.moved)} a new .data, which a parameter "
             "server does not reach; train it with ddp"
         )
+    if result.written and server:
+        raise RequestError(
+            f"{message}: its training step changes {name_some(result.written)} in place, which the shards of "
+            "a parameter server would undo; train it with ddp"
+        )
     if result.unused and server is None and not options.find_unused_parameters:
         raise RequestError(
             f"{message}: {name_some(result.unused)} got no gradient, which DDP would wait for; give "

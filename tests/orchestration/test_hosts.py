@@ -25,5 +25,6 @@ def test_two_nodes_at_one_address_are_one_host() -> None:
     assert host_labels([node("a", "10.0.0.1"), node("a", "10.0.0.1")]) == {"10.0.0.1": "a"}
 
 
-def test_a_node_that_has_died_does_not_make_a_name_ambiguous() -> None:
-    assert host_labels([node("a", "10.0.0.1", alive=False), node("a", "10.0.0.2")]) == {"10.0.0.2": "a"}
+def test_a_label_stays_when_another_host_of_the_name_dies() -> None:
+    labels = host_labels([node("a", "10.0.0.1", alive=False), node("a", "10.0.0.2")])
+    assert labels["10.0.0.2"] == "a@10.0.0.2"

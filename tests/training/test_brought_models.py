@@ -87,6 +87,7 @@ def test_what_cannot_be_trained_right_ends_with_the_parameter_s_name(tmp_path: P
         ("Unused", None, r"left_over\.weight.* got no gradient.*--find-unused-parameters"),
         ("Shared", None, r"block\.weight.* several gradients"),
         ("Renorm", PS, r"conv\.weight a new \.data"),
+        ("Clamped", PS, r"changes fc\.weight in place"),
     ],
 )
 def test_what_one_step_shows_is_refused_before_the_start(
