@@ -14,6 +14,8 @@ from labs import ROOT, lab_up
 from distsqz.lab import lab
 from distsqz.lab.ray_nodes import start_ray
 
+pytestmark = pytest.mark.slow
+
 PAYLOAD = 4_225_832
 WORKERS_A_HOST = 2
 

@@ -60,6 +60,7 @@ def images(place: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_needs_neither_a_home_nor_a_short_tmpdir(tmp_path: Path, deep: Path) -> None:
     commands = Commands(tmp_path / "runs", {"HOME": "/proc/nowhere", "TMPDIR": str(deep)})

@@ -106,6 +106,7 @@ def unconnected() -> Iterator[None]:
     """Strategies can be made without a process group: they account for transfers and make none."""
     parts = "distsqz.sync.parameter_server"
     with (
+        patch("distsqz.sync.data_parallel.adopt_rank_0", lambda _: None),
         patch("distsqz.sync.data_parallel.replicate", lambda module, *_: module),
         patch(f"{parts}.Pair.connect", lambda *_: SimpleNamespace(connections=[])),
         patch(f"{parts}.ServerClient", MagicMock()),

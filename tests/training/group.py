@@ -84,6 +84,10 @@ def train_each(plans: Sequence[SessionPlan], world_size: int, folder: Path) -> l
     ]
 
 
+PATIENCE_S = 8.0
+"""How long a rank waits for a shard that another rank has left in the midst of a step."""
+
+
 def _join(rank: int, world_size: int, folder: Path) -> Replica:
     """Makes this process a rank of a new group."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name resolves to
@@ -96,6 +100,7 @@ def _join(rank: int, world_size: int, folder: Path) -> Replica:
         device="cpu",
         address="127.0.0.1",
         interface="lo",
+        timeout_s=PATIENCE_S,
     )
 
 

@@ -67,7 +67,7 @@ products, which each processor adds in its own order.
         ("double_squeezenet", None),
         ("double_squeezenet", PS),
         ("squeezenet_without_dropout", PS),
-        ("alexnet_without_dropout", None),
+        pytest.param("alexnet_without_dropout", None, marks=pytest.mark.slow),
         pytest.param("double_alexnet", None, marks=pytest.mark.slow),
         pytest.param("double_alexnet", PS, marks=pytest.mark.slow),
     ],
