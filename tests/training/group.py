@@ -112,7 +112,7 @@ def _train_each(rank: int, plans: Sequence[SessionPlan], world_size: int, folder
         servers = LocalServers(folder / f"plan-{index}", plan.server.shards) if plan.server else None
         outcomes.append({cell.name: _trained(plan, cell, replica, servers) for cell in plan.cells})
     torch.save(outcomes, folder / f"outcomes-{rank}.pt")
-    dist.destroy_process_group()
+    _leave()
 
 
 def _trained(plan: SessionPlan, cell: Cell, replica: Replica, servers: LocalServers | None) -> Outcome:
@@ -144,4 +144,10 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
     except Exception as error:
         box.error = str(error)
     torch.save(box, folder / f"box-{rank}.pt")
+    _leave()
+
+
+def _leave() -> None:
+    """Ends this process at once: Gloo's threads now and then crash an interpreter that winds up."""
     dist.destroy_process_group()
+    os._exit(0)
