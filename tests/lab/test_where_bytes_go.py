@@ -73,7 +73,6 @@ def test_tcp_carries_what_is_predicted_and_the_wire_its_frames(report: dict[str,
     assert 0 <= cell["tcp_vs_predicted"] < 1e-3
     assert cell["tcp_local_tx_bytes"] == pytest.approx(cell["predicted_local_tx_bytes"], rel=1e-3)
     assert 1.03 < cell["wire_vs_tcp"] < 1.12
-    assert cell["queue_dropped_packets"] == 0
 
 
 def test_a_parameter_server_sends_four_thirds_of_a_ring_s_bytes(report: dict[str, Any]) -> None:
