@@ -167,7 +167,7 @@ def archive_footprint(archive: Path, options: Options) -> Footprint:
 
 
 def weights_bytes(stored: Iterable[Tensor], precision: str) -> int:
-    """Of all tensors; those of one dimension are biases or scales, and as wide as a bias."""
+    """Bytes of all stored tensors; those of one dimension are biases or scales, and as wide as a bias."""
     return sum(tensor.numel() * _bytes_a_value(tensor, precision) for tensor in stored)
 
 

@@ -16,7 +16,7 @@ from distsqz.models.preprocessing import Preprocessing
 
 LARGEST_16_BIT = 65_535
 FORMATS_OF_16_BITS = ("PNG", "PPM")
-"""Whose whole numbers of more than 8 bits reach to 65,535 in Pillow, whatever type it holds them in."""
+"""Formats whose integers of more than 8 bits reach to 65,535 in Pillow, whatever type it holds them in."""
 
 
 def decode(path: Path) -> Image.Image:

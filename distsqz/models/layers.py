@@ -43,10 +43,10 @@ class Layer:
     tensor, if the tensor's first dimension is not the batch, or if the layer is never called as a
     module."""
     activation_bytes: int | None
-    """Of the output. In modules that are not from torch.nn, functional convolutions and matrix products
-    inside count as well."""
+    """Bytes of the output. In modules that are not from torch.nn, the results of functional convolutions and
+    matrix products inside count as well."""
     gradient_bytes: int
-    """Of the trainable parameters' gradients: what synchronising this layer has to move."""
+    """Bytes of the trainable parameters' gradients, which synchronising this layer has to move."""
     not_understood: tuple[str, ...] = ()
     """Operations whose multiply-accumulates are unknown (`aten::_trilinear`), and types of outputs whose
     size is unknown (`output of type Boxes`)."""

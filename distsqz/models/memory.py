@@ -48,11 +48,11 @@ class Step:
     live_values: int
     """Of all tensors that exist while the operation runs, its output included."""
     im2col_values: int
-    """Of the matrix into which im2col unfolds the whole input of a convolution; 0 where that is its input.
-    For a transposed convolution, of the matrix that col2im folds into its output."""
+    """Values of the matrix into which im2col unfolds the whole input of a convolution; 0 where that is its
+    input. For a transposed convolution, values of the matrix that col2im folds into its output."""
     im2col_row_values: int
-    """Of the part of that matrix that makes one row of the output; for a transposed convolution, of the
-    part that one row of the input makes."""
+    """Values of the part of that matrix that makes one row of the output; for a transposed convolution, of
+    the part that one row of the input makes."""
     not_understood: str | None = None
     """Why the step may need more than these figures say; None if it does not."""
 

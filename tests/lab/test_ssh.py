@@ -14,7 +14,7 @@ from distsqz.lab import ssh
 from distsqz.metering.wire import LAB_VARIABLE
 
 TCP_TABLES = ("sh", "-c", "cat /proc/net/tcp*")
-"""Of IPv4, and of IPv6 where the kernel has it."""
+"""Prints the kernel's tables of TCP sockets: IPv4's, and IPv6's where the kernel has it."""
 
 
 def test_a_command_runs_over_ssh(with_ssh: Commands) -> None:
