@@ -32,21 +32,6 @@ class SmallNet(nn.Sequential):
         )
 
 
-class BigNet(nn.Sequential):
-    """Images of any size -> logits; 1,056,458 parameters in 4,225,832 bytes, which take little to compute."""
-
-    def __init__(self, num_classes: int = 10) -> None:
-        super().__init__(
-            nn.Conv2d(3, 256, 3, stride=8, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(8),
-            nn.Flatten(),
-            nn.Linear(256 * 8 * 8, 64),
-            nn.ReLU(),
-            nn.Linear(64, num_classes),
-        )
-
-
 class TwoHeads(SmallNet):
     """Returns the logits of two heads while it is trained."""
 

@@ -35,7 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
                 sys.executable,
                 "launch/compare.py",
                 "--models",
-                "tests.own_models:BigNet",
+                "benchmarks.link.four_megabytes:FourMegabytes",
                 "--runs",
                 str(runs),
             ),
