@@ -112,6 +112,7 @@ def test_every_worker_trains_on_a_host_of_its_own_and_sends_what_theory_says(
     assert sorted(links["host"]) == sorted(links["peer_host"]) == ["h1", "h2", "h3", "h4"]
 
 
+@pytest.mark.slow
 def test_without_the_token_no_one_joins_or_submits(cluster: Lab) -> None:
     head, stranger = cluster.hosts[:2]
     alone = "env RAY_AUTH_MODE=disabled RAY_AUTH_TOKEN_PATH=/dev/null"

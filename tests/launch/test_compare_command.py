@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from commands import Commands, Finished, commands_that_join
+from commands import Finished, commands_that_join
 
 pytestmark = pytest.mark.ray
 
-STEPS = 4
+STEPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_models_take_turns_in_blocks_there_and_back(compared: Finished) -> None:
     measured = steps[(steps["rank"] == 0) & ~steps["warmup"]].sort_values("t_start_ns")
     turns = [(model, len(list(block))) for model, block in itertools.groupby(measured["model"])]
     # blocks of one step: squeezenet alexnet, alexnet squeezenet, ...
-    assert turns == [("squeezenet", 1), ("alexnet", 2), ("squeezenet", 2), ("alexnet", 2), ("squeezenet", 1)]
+    assert turns == [("squeezenet", 1), ("alexnet", 2), ("squeezenet", 2), ("alexnet", 1)]
 
 
 def test_warm_up_comes_before_anything_is_measured(compared: Finished) -> None:
@@ -79,10 +79,3 @@ def test_the_smaller_model_saves_a_factor_of_49_in_bytes(said: dict[str, Any]) -
     assert (comparison["paired"], comparison["pairs"]) == (True, STEPS)
     assert comparison["bytes_ratio"] == pytest.approx(244_403_360 / 4_993_696, rel=0.01)
     assert comparison["step_ratio"] > 1
-
-
-def test_a_model_may_read_files_relative_to_where_the_command_runs(joined: Commands) -> None:
-    model = ("--models", "tests.own_models:net_of_a_file", "--image-size", 16, "--batch-size", 4)
-    finished = joined("launch/compare.py", *model, "--steps", 2, "--warmup-steps", 0)
-    assert finished.status == 0, finished.stderr
-    assert set(finished.table("steps")["strategy"]) == {"ddp", "ps"}

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.ray
 FEW_STEPS = ("--batch-size", 4, "--image-size", 16, "--steps", 8, "--warmup-steps", 1)
 
 
-def test_an_exception_on_one_rank_is_told_in_one_line(embedded: Commands) -> None:
-    failed = embedded("launch/ddp.py", "--model", "tests.own_models:RaisingNet", *FEW_STEPS)
+def test_an_exception_on_one_rank_is_told_in_one_line(joined: Commands) -> None:
+    failed = joined("launch/ddp.py", "--model", "tests.own_models:RaisingNet", *FEW_STEPS)
     assert (failed.status, failed.stdout) == (1, "")
     assert "Traceback" not in failed.stderr
     host = failed.run.meta["environment"]["host"]

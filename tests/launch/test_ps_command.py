@@ -65,7 +65,7 @@ def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished)
     assert "The hottest shard of alexnet-ps-w2 is" in alexnet.stdout
 
 
-@pytest.mark.parametrize("consistency", ["async", "ssp"])
+@pytest.mark.parametrize("consistency", [pytest.param("async", marks=pytest.mark.slow), "ssp"])
 def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, consistency: str) -> None:
     lead = ("--staleness", 1) if consistency == "ssp" else ()
     done = joined("launch/ps.py", *SMALL, "--workers", 2, "--consistency", consistency, *lead, "--steps", 20)
@@ -128,8 +128,9 @@ def test_ssp_lets_no_worker_run_further_ahead_than_asked(joined: Commands) -> No
 
 
 def test_both_strategies_take_turns_and_are_compared(joined: Commands) -> None:
+    # The model reads a file by a path that is relative to where the command runs, on every worker.
     done = joined(
-        *("launch/compare.py", "--models", SMALL[1], *SMALL[2:], "--workers", 2),
+        *("launch/compare.py", "--models", "tests.own_models:net_of_a_file", *SMALL[2:], "--workers", 2),
         *("--steps", 8, "--warmup-steps", 2, "--block-steps", 2),
     )
     assert done.status == 0, done.stderr

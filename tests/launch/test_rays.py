@@ -25,12 +25,14 @@ def with_token(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield ray
 
 
+@pytest.mark.slow
 def test_the_token_of_this_host_opens_its_ray(with_token: dict[str, str], tmp_path: Path) -> None:
     finished = Commands(tmp_path / "runs", with_token)("launch/ddp.py", *SMALL, "--workers", 1, "--steps", 1)
     assert finished.status == 0, finished.stderr
     assert len(finished.table("steps")) > 0
 
 
+@pytest.mark.slow
 def test_a_ray_that_wants_a_token_says_so_to_who_has_none(with_token: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / ".ray" / "auth_token").unlink()
     refused = Commands(tmp_path / "runs", with_token)("launch/ddp.py", *SMALL, "--steps", 1)

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from local_servers import LocalServers, running_servers
+from local_servers import LocalServers, running_servers, start_processes
 
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
@@ -62,7 +61,7 @@ class Box:
 def run_group(plan: SessionPlan, world_size: int, folder: Path) -> list[Box]:
     """Runs a session on `world_size` new processes, and its servers on more; gives each rank's box."""
     with running_servers(plan, folder):
-        mp.spawn(_worker, args=(plan, world_size, folder), nprocs=world_size)
+        start_processes(_worker, (plan, world_size, folder), world_size)
     return [torch.load(folder / f"box-{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
@@ -76,7 +75,7 @@ def train_each(plans: Sequence[SessionPlan], world_size: int, folder: Path) -> l
         for index, plan in enumerate(plans):
             (folder / f"plan-{index}").mkdir()
             stack.enter_context(running_servers(plan, folder / f"plan-{index}"))
-        mp.spawn(_train_each, args=(plans, world_size, folder), nprocs=world_size)
+        start_processes(_train_each, (plans, world_size, folder), world_size)
     by_rank = [torch.load(folder / f"outcomes-{rank}.pt") for rank in range(world_size)]
     return [
         {cell.name: [outcomes[index][cell.name] for outcomes in by_rank] for cell in plan.cells}

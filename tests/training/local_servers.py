@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,15 @@ from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.server import Server
 from distsqz.training.session import SessionPlan
 
+multiprocessing.set_forkserver_preload(["distsqz.training.session", "distsqz.training.server"])
+
+
+def start_processes(
+    function: Callable[..., None], arguments: tuple[Any, ...], count: int, *, join: bool = True
+) -> mp.ProcessContext:
+    """Calls a function in new processes, which have torch and the trainer imported as they begin."""
+    return mp.start_processes(function, arguments, count, join, start_method="forkserver")
+
 
 @contextlib.contextmanager
 def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
@@ -26,7 +37,7 @@ def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
         ProcessException: a server failed.
     """
     count = plan.server.shards if plan.server else 0
-    servers = mp.spawn(serve, args=(plan, folder), nprocs=count, join=False)
+    servers = start_processes(serve, (plan, folder), count, join=False)
     try:
         while not all((folder / f"server-{index}").exists() for index in range(count)):
             servers.join(0.01)
@@ -50,7 +61,7 @@ def serve(index: int, plan: SessionPlan, folder: Path) -> None:
                 if method == "records":
                     connection.send(records)
                 elif method == "stop":
-                    return
+                    os._exit(0)  # Gloo's threads now and then crash an interpreter that winds up
                 else:
                     asked = getattr(server, method)
                     connection.send(asked(*arguments) if callable(asked) else asked)
