@@ -20,12 +20,12 @@ lint: .venv/.installed
 	$(BIN)/lint-imports --no-cache
 
 # The stamp is written last, so that an installation cut short is made again.
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq \
 	  && apt-get install -y -qq python3-venv; } \
 	  || { echo "make: $(PYTHON) has no venv; install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[test]'
 	touch $@
 
 # Fashion-MNIST from Debian where that can be had; elsewhere the loader fetches the official files itself.

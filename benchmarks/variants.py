@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bootstrap import paired_ratio
-from analysis.tables import CellTable, read_cells
-from distsqz.orchestration.session import SessionOptions
+from distsqz.cli.measure import record
+from distsqz.cluster.session import SessionOptions
+from distsqz.report.bootstrap import paired_ratio
+from distsqz.report.tables import CellTable, read_cells
 from distsqz.runs import Run
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
-from launch.measure import record
 
 
 def run_variants(

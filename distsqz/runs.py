@@ -7,6 +7,7 @@ whatever becomes of the writer.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -379,6 +380,10 @@ def git_commit() -> str | None:
     """The commit that this code stands at, with `-dirty` where files differ; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        # An installed package may lie in somebody else's repository, of which it is no part.
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True
+        )
         output = subprocess.run(
             [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True,
@@ -418,8 +423,17 @@ def environment() -> Environment:
         "cores": cores_of_this_host(),
         "cpu_quota": cpu_quota(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "versions": {name: metadata.version(name) for name in ("torch", "ray", "numpy", "pandas", "pyarrow")},
+        "versions": _versions("distsqz", "torch", "ray", "numpy", "pandas", "pyarrow"),
     }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def _cpu_model() -> str | None:

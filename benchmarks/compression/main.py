@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional
 
-from analysis.formats import Format, render
 from benchmarks.compression.other_coders import huffman_bytes, order0_bytes, xz_bytes, zstd_bytes
-from distsqz.cli import run_command
-from distsqz.compression.agreement import agreement, logits_of
-from distsqz.compression.archive import decode, encode
-from distsqz.compression.curvature import measure_curvature
-from distsqz.compression.images import batches, find_images
-from distsqz.compression.rate_distortion import Trade
-from distsqz.compression.readers import load_model
-from distsqz.compression.search import compress, install
-from distsqz.compression.views import random_views
+from distsqz.cli.command import run_command
+from distsqz.report.formats import Format, render
+from distsqz.weights.agreement import agreement, logits_of
+from distsqz.weights.archive import decode, encode
+from distsqz.weights.curvature import measure_curvature
+from distsqz.weights.images import batches, find_images
+from distsqz.weights.rate_distortion import Trade
+from distsqz.weights.readers import load_model
+from distsqz.weights.search import compress, install
+from distsqz.weights.views import random_views
 
 
 @dataclass(frozen=True, kw_only=True)

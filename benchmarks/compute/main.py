@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.variants import by_variant, run_variants, step_ratio, told
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.runs import Run
 from distsqz.training.options import TrainingOptions
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.lateness.planted import PHASES
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RunError
 
 MODELS = "benchmarks.lateness.planted"

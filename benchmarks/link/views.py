@@ -16,15 +16,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.bounds import load_by_host
-from analysis.formats import render
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RunError
 from distsqz.lab import lab
 from distsqz.lab.lab import Lab, LabOptions
 from distsqz.lab.privileges import become_root
 from distsqz.lab.rate import parse_rate
 from distsqz.lab.ray_nodes import start_ray
+from distsqz.report.bounds import load_by_host
+from distsqz.report.formats import render
 
 MODEL = "benchmarks.link.four_megabytes:FourMegabytes"
 

@@ -14,11 +14,11 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from analysis.bootstrap import paired_ratio
 from benchmarks.overhead.trainings import RayTraining, TorchrunTraining, Training
 from benchmarks.variants import period_s, run_variants, told
-from distsqz.cli import run_command
-from distsqz.orchestration.worker_env import KEEP_FREED_MEMORY
+from distsqz.cli.command import run_command
+from distsqz.cluster.worker_env import KEEP_FREED_MEMORY
+from distsqz.report.bootstrap import paired_ratio
 from distsqz.training.options import TrainingOptions
 
 Turn = tuple[int, int]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RunError
 from distsqz.lab import lab
 from distsqz.lab.lab import Lab, LabOptions

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RunError
 from distsqz.runs import Run
 

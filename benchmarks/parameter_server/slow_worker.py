@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.parameter_server.paced_net import SLOW_RANK
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RunError
 from distsqz.runs import Run
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from distsqz.data.batches import evaluation_batches, steps_per_epoch, train_batches
 from distsqz.data.cifar10 import open_cifar10
 from distsqz.data.fashion_mnist import open_fashion_mnist
-from distsqz.data.image_folder import open_image_folder
 from distsqz.data.split import Batch, ImageData, SourceError, Split
 from distsqz.data.synthetic import open_synthetic
 from distsqz.errors import RequestError
@@ -51,6 +50,8 @@ def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None 
             case "cifar10", Path() as directory:
                 data = open_cifar10(directory, image_size)
             case "imagefolder", Path() as directory:
+                from distsqz.data.image_folder import open_image_folder  # alone needs Pillow
+
                 data = open_image_folder(directory, image_size)
             case _:
                 raise SourceError(f"not known or not complete; give {KNOWN}")

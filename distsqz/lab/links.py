@@ -15,8 +15,6 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from distsqz.lab.processes import namespace
 from distsqz.lab.state import Host, LabState
 from distsqz.metering.wire import DEVICE, WireCounters, WireMeter, open_netlink
@@ -28,6 +26,14 @@ QUEUE_S = 0.5
 """Longest time that a frame may wait in a queue, which sets the queue's length. That of a real host, 1000
 packets of 1514 bytes to 64 KiB (txqueuelen), takes as long at 24 Mbit/s to 1 Gbit/s. A queue of 100 ms still
 drops packets at 20 Mbit/s where several connections look for the link's rate at once."""
+
+
+def netlink_error() -> type[Exception]:
+    """What the kernel's refusals of a netlink request are raised as."""
+    from pyroute2.netlink.exceptions import NetlinkError  # Linux only
+
+    error: type[Exception] = NetlinkError
+    return error
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def remove_link(name: str) -> None:
     with netlink() as route:
         index = _index(route, name)
         if index is not None:
-            with suppress(NetlinkError):  # its other end went meanwhile, and took it along
+            with suppress(netlink_error()):  # its other end went meanwhile, and took it along
                 route.link("del", index=index)
 
 
@@ -151,7 +157,7 @@ def _make_pair(route: Any, port: str, peer: dict[str, Any]) -> None:
     """A veth pair whose near end is a port of the bridge; an old one of that name goes."""
     old = _index(route, port)
     if old is not None:
-        with suppress(NetlinkError):  # it went meanwhile, with the namespace of its other end
+        with suppress(netlink_error()):  # it went meanwhile, with the namespace of its other end
             route.link("del", index=old)
     route.link("add", ifname=port, kind="veth", peer=peer)
     route.link("set", index=_index(route, port), master=_index(route, BRIDGE), state="up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ def what_is_missing() -> str | None:
     """Why no lab can be made here, as one line; None if one can."""
     if sys.platform != "linux":
         return "a lab takes Linux's namespaces"
+    if importlib.util.find_spec("pyroute2") is None:
+        return "pyroute2 is not installed (pip install 'distsqz[lab]')"
     for tool in ("unshare", "nsenter", "taskset"):
         if not shutil.which(tool):
             return f"{tool} is missing (Debian's package util-linux)"

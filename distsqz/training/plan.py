@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from distsqz.compression.readers import read_state
 from distsqz.data import ImageData, absolute_spec, open_data
 from distsqz.errors import RequestError
 from distsqz.models.registry import default_image_size, takes_metaparameters
@@ -22,6 +21,7 @@ from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.seeding import seeded
 from distsqz.training.session import SessionPlan
 from distsqz.training.try_out import try_out
+from distsqz.weights.readers import read_state
 
 
 def plan_session(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from distsqz.cli import run_command
+from distsqz.cli import main
 from distsqz.lab.processes import holders
 from distsqz.lab.state import labs_directory
 from distsqz.runs import Run
@@ -80,7 +79,6 @@ class Commands:
 
     def here(self, script: str, *options: object) -> Finished:
         """Runs a command to its end in this process, which spares it importing torch: for those refused."""
-        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
         stdout, stderr = io.StringIO(), io.StringIO()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         status: object = 0
@@ -91,9 +89,8 @@ class Commands:
         ):
             patch.chdir(ROOT)
             patch.setattr(os, "environ", environment(self.ray))
-            patch.setattr(sys, "argv", [script, "--runs", str(self.runs), *map(str, options)])
             try:
-                run_command(module.main, module.Options, "")
+                main.run(Path(script).stem, ["--runs", str(self.runs), *map(str, options)])
             except SystemExit as stop:
                 status = stop.code or 0
         for number, handler in handlers.items():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from distsqz.compression.archive import decode, encode
+from distsqz.cli.compress import CalibrationOptions, Options, main
+from distsqz.cli.train_compressed import TrainingOptions, compress_by_training, report
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
-from launch.compress import CalibrationOptions, Options, main
-from launch.train_compressed import TrainingOptions, compress_by_training, report
-from tests.compression.small_problem import INFO, small_model
+from distsqz.weights.archive import decode, encode
+from tests.weights.small_problem import INFO, small_model
 
 OPTIONS = TrainingOptions(
     data="synthetic", image_size=8, density=0.3, bits=3, rounds=1, fine_tune_steps=2, share_steps=1

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from distsqz.compression.archive import decode
+from distsqz.cli import compress, evaluate
+from distsqz.cli.compress import CalibrationOptions
+from distsqz.cli.train_compressed import TrainingOptions
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
-from launch import compress, evaluate
-from launch.compress import CalibrationOptions
-from launch.train_compressed import TrainingOptions
+from distsqz.weights.archive import decode
 from tests.own_models import SmallNet
 
 MODEL = "tests.own_models:SmallNet"

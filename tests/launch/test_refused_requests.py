@@ -14,8 +14,8 @@ import grpc
 import pytest
 from commands import SHARED_CPUS, Commands, Finished, ray_home
 
+from distsqz.cluster import ray_cluster as cluster
 from distsqz.models.registry import MODELS
-from distsqz.orchestration import cluster
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from PIL import Image
 from tyro.conf import Positional
 
 import distsqz
-from analysis.report import find_runs
-from distsqz.cli import parse
+from distsqz.cli.command import parse
+from distsqz.cli.report import find_runs
+from distsqz.cluster import ray_cluster as cluster
 from distsqz.errors import RequestError
-from distsqz.orchestration import cluster
 from distsqz.shipping import cargo
 
 MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
@@ -177,7 +177,7 @@ def test_models_and_runs_that_are_named_by_their_path_expand_the_home(
 def test_a_terminal_of_ascii_letters_gets_what_it_can_show() -> None:
     command = """
 from dataclasses import dataclass
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 @dataclass
 class Options:
     debug: bool = False

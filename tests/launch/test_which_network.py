@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from commands import SMALL_MODEL, Commands, own_labs, wait_until
 
+from distsqz.cli import network
+from distsqz.cli.network import NetworkOptions, lab_for
+from distsqz.cluster.session import SessionOptions
 from distsqz.errors import RequestError
 from distsqz.lab import lab
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.privileges import what_is_missing
-from distsqz.orchestration.session import SessionOptions
-from launch import network
-from launch.network import NetworkOptions, lab_for
 
 HERE = SessionOptions(address="local")
 

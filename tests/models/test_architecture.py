@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.architecture import Options, main
-from analysis.formats import Format
+from distsqz.cli.architecture import Options, main
+from distsqz.report.formats import Format
 
 SCRIPT = Path(__file__).parents[2] / "analysis" / "architecture.py"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from group import run_group
 
-from analysis.tables import read_cells
+from distsqz.report.tables import read_cells
 from distsqz.runs import COMPLETE, Run, RunWriter
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session

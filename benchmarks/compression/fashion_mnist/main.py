@@ -14,15 +14,15 @@ import torch
 import tyro
 from torch import nn
 
-from distsqz.cli import run_command
-from distsqz.compression.archive import encode
-from distsqz.compression.deep_compress import DeepCompressOptions, deep_compress
-from distsqz.compression.fine_tune import FineTuning, Free, fine_tune
-from distsqz.compression.quantised import CompressedModel, ModelInfo
+from distsqz.cli.command import run_command
 from distsqz.data import ImageData, evaluation_batches, open_data
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
 from distsqz.models.weights import load_weights
 from distsqz.training.evaluation import judge
+from distsqz.weights.archive import encode
+from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress
+from distsqz.weights.fine_tune import FineTuning, Free, fine_tune
+from distsqz.weights.quantised import CompressedModel, ModelInfo
 
 IMAGE_SIZE = 64
 

@@ -1,1 +1,0 @@
-"""What runs and models amount to: tables, figures, layer tables and the report."""

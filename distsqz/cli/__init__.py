@@ -1,0 +1,1 @@
+"""The command `distsqz`: one module a subcommand, and what they share."""

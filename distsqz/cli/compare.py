@@ -1,0 +1,54 @@
+"""Trains models side by side, metered, and reports what the smaller saves: `distsqz compare`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes
+
+from distsqz.cli.measure import MeasureOptions, measure, plan
+from distsqz.cli.network import NetworkOptions, lab_for, run_in_lab
+from distsqz.errors import RequestError
+from distsqz.training.options import ServerOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MeasureOptions):
+    """Options of `distsqz compare`."""
+
+    models: tuple[str, ...] = ("squeezenet", "alexnet")
+    """Models to take turns on the same workers: names of the registry, or package.module:factory."""
+    strategies: tuple[Literal["ddp", "ps"], ...] = ("ddp", "ps")
+    """How replicas agree: all-reduce, a parameter server; each model takes turns under each."""
+    server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
+    network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
+
+
+def main(options: Options) -> None:
+    """Plans, trains and reports."""
+    lab = lab_for(options.network, options.session)
+    if lab is None:
+        measure("compare", options.models, options, strategies=strategies(options))
+        return
+    with redirect_stdout(sys.stderr):  # an own model may print
+        plan(
+            options.models, options, strategies=strategies(options)
+        )  # what is wrong with the request shows before hosts are made for it
+    sys.exit(run_in_lab(lab))
+
+
+def strategies(options: Options) -> list[ServerOptions | None]:
+    """What `--strategies` stands for."""
+    if len(set(options.strategies)) < len(options.strategies) or not options.strategies:
+        raise RequestError(f"--strategies {' '.join(options.strategies)}: name ddp, ps or both, each once")
+    if "ps" not in options.strategies and options.server != ServerOptions():
+        by_default = asdict(ServerOptions()).items()
+        name, value = next(each for each in asdict(options.server).items() if each not in by_default)
+        raise RequestError(
+            f"--{name.replace('_', '-')} {value}: is for a parameter server; "
+            "add ps to --strategies or leave it out"
+        )
+    return [None if name == "ddp" else options.server for name in options.strategies]

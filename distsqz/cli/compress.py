@@ -1,0 +1,195 @@
+"""Compresses a model: `distsqz compress CHECKPOINT --out m.sqz --calibration DIR | --data DATA`."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import Progress, track
+from torch import nn
+from tyro.conf import OmitArgPrefixes, Positional
+
+from distsqz.cli.train_compressed import TrainingOptions, compress_by_training, report
+from distsqz.data.class_folders import LabelledFiles
+from distsqz.errors import RequestError, RunError, require_at_least
+from distsqz.report.formats import Format, prose, render, to_json
+from distsqz.weights.agreement import Agreement, agreement, hits, logits_of
+from distsqz.weights.archive import decode, write_archive
+from distsqz.weights.curvature import measure_curvature
+from distsqz.weights.images import batches, check_labels, find_images
+from distsqz.weights.quantised import ModelInfo
+from distsqz.weights.rate_distortion import Trade
+from distsqz.weights.readers import load_model
+from distsqz.weights.search import PROBES, Candidate, check_compressible, compress, install, search
+from distsqz.weights.shares import layer_shares
+from distsqz.weights.views import VIEWS_A_BATCH, random_views
+
+STDERR = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """Without training: images alone show which errors matter."""
+
+    calibration: Path | None = None
+    """A folder of images in class folders; one half of them is used for choosing, the other for judging."""
+    target_bytes: int | None = None
+    """Make the best archive of at most this size."""
+    max_drop: float | None = None
+    """Make the smallest archive that loses at most so many points of top-1 and of top-5 accuracy on the
+    images used for choosing; by default 1, where no size is asked for."""
+    images: int = 1000
+    """Take at most so many of the folder's images, evenly spread over it."""
+    views: int = 8
+    """Random crops of each image that curvature is measured on."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for values out of range, or that contradict."""
+        if self.target_bytes is not None and self.max_drop is not None:
+            raise RequestError("--target-bytes and --max-drop: give one of them, the other follows")
+        require_at_least(self, {"target_bytes": 1, "views": 1})
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise RequestError(f"--max-drop {self.max_drop}: must be from 0 to 100 points")
+        if self.images < 2:
+            raise RequestError(
+                f"--images {self.images}: must be at least 2, one to choose by, one to judge by"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `distsqz compress`."""
+
+    checkpoint: Annotated[Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+    """Weights: a .pth, .safetensors or .sqz file, SqueezeNet's published .net, or ndf's .pkl."""
+    out: Path
+    """The archive to write."""
+    model: str | None = None
+    """A name of the registry; needed for files that do not tell (squeezenet_simple_bypass has the tensors of
+    squeezenet, which is taken without it)."""
+    by_calibration: OmitArgPrefixes[CalibrationOptions] = field(default_factory=CalibrationOptions)
+    by_training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
+    format: Format = "table"
+    """Of the tables on stdout."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Reads, compresses, writes, judges what was written."""
+    calibration, training = options.by_calibration, options.by_training
+    if (calibration.calibration is None) == (training.data is None):
+        raise RequestError("give either --calibration, a folder of images, or --data, images to train on")
+    mode, unused, defaults = (
+        ("--data", training, TrainingOptions())
+        if calibration.calibration is not None
+        else ("--calibration", calibration, CalibrationOptions())
+    )
+    for name, value in vars(unused).items():
+        if value != getattr(defaults, name):
+            raise RequestError(f"--{name.replace('_', '-')} {value}: goes with {mode}, which was not given")
+    if not options.out.parent.is_dir():
+        raise RequestError(f"--out {options.out}: there is no folder {options.out.parent}")
+    if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):
+        raise RequestError(f"--out {options.out}: cannot be written; name a file in a folder of your own")
+    info, model = load_model(options.checkpoint, options.model)
+    if calibration.calibration is None:
+        trained = compress_by_training(model, info, training)
+        print(report(trained, write_archive(options.out, trained.model), options.format))
+        return
+    check_compressible(model, info)
+    choosing, judging = _halves(_images(calibration, info))
+    candidate = _search(model, info, choosing, calibration)
+    write_archive(options.out, candidate.model)
+    twin = install(model, decode(options.out.read_bytes()))
+    halves = {"choosing": choosing, "judging": judging}
+    judged = {name: (len(images), _judge(model, twin, info, images)) for name, images in halves.items()}
+    print(_report(candidate, model, judged, options.format))
+
+
+def _images(options: CalibrationOptions, info: ModelInfo) -> LabelledFiles:
+    assert options.calibration is not None
+    every, left_out = find_images(options.calibration)
+    if line := left_out.describe(f"--calibration {options.calibration}"):
+        print(line, file=sys.stderr)
+    found = every.spread(options.images)
+    check_labels(torch.from_numpy(found.labels), info, f"--calibration {options.calibration}")
+    return found
+
+
+def _halves(images: LabelledFiles) -> tuple[LabelledFiles, LabelledFiles]:
+    """Every other image, so that neighbouring classes come to both."""
+    if len(images) < 2:
+        raise RequestError(f"--calibration: {len(images)} image, must hold at least 2")
+    return images[::2], images[1::2]
+
+
+def _search(
+    model: nn.Module, info: ModelInfo, images: LabelledFiles, options: CalibrationOptions
+) -> Candidate:
+    views = random_views(images.paths, info.preprocessing, options.views)
+    total = math.ceil(options.views * len(images) / VIEWS_A_BATCH)
+    curvatures = measure_curvature(model, track(views, "which errors matter", total, console=STDERR))
+    reference = logits_of(model, batches(images, info.preprocessing))
+    labels = torch.from_numpy(images.labels)
+    allowed = (1.0 if options.max_drop is None else options.max_drop) / 100
+    if options.target_bytes is None and hits(reference, labels, 1) <= allowed:
+        raise RequestError(
+            f"--calibration {options.calibration}: {info.name} gets hardly any of its labels right, so "
+            "that no loss of accuracy would show; give --target-bytes instead of --max-drop"
+        )
+
+    def suits(candidate: Candidate) -> bool:
+        if options.target_bytes is not None:
+            return len(candidate.archive) <= options.target_bytes
+        twin = install(model, candidate.model)
+        found = agreement(reference, logits_of(twin, batches(images, info.preprocessing)), labels)
+        lost = max(found.reference_top1 - found.top1, found.reference_top5 - found.top5)
+        return lost <= allowed + 1e-6  # shares are not exact in binary
+
+    with Progress(console=STDERR, transient=True) as progress:
+        task = progress.add_task("price of a bit", total=PROBES)
+
+        def compress_at(trade: Trade) -> Candidate:
+            candidate = compress(model, info, curvatures, trade)
+            told = f"{trade.nats_per_bit:.2g} nats a bit: {len(candidate.archive):,} bytes"
+            progress.update(task, advance=1, description=told)
+            return candidate
+
+        best = search(compress_at, suits, smallest=options.target_bytes is None)
+    if best is None and options.target_bytes is not None:
+        raise RunError(f"--target-bytes {options.target_bytes}: {info.name} cannot be made that small")
+    if best is None:
+        raise RunError(f"--max-drop {100 * allowed:g}: no archive of {info.name} loses so little")
+    return best
+
+
+def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledFiles) -> Agreement:
+    """How far the archive's answers are from the original's."""
+    before, after = (logits_of(each, batches(images, info.preprocessing)) for each in (model, twin))
+    return agreement(before, after, torch.from_numpy(images.labels))
+
+
+def _report(
+    candidate: Candidate, model: nn.Module, judged: dict[str, tuple[int, Agreement]], fmt: Format
+) -> str:
+    layers = [
+        asdict(share)
+        for share in layer_shares(candidate.model, getattr(model, "layer_names", {}), candidate.damage_nats)
+    ]
+    halves = [{"half": name, "images": count, **asdict(found)} for name, (count, found) in judged.items()]
+    size = len(candidate.archive)
+    if fmt == "json":
+        return to_json({"archive_bytes": size, "halves": halves, "layers": layers})
+    original = sum(parameter.numel() * 4 for parameter in model.parameters())
+    told = f"{size:,} bytes: {original / size:.1f}x fewer than {original:,}, the model in fp32."
+    tables = [render(pd.DataFrame(layers), fmt), render(pd.DataFrame(halves), fmt)]
+    return "\n".join(tables if fmt == "csv" else [*tables, prose([told], fmt)])

@@ -1,0 +1,267 @@
+"""What fits where: a model's weights, live tensors and workspace against the on-chip memory of real devices.
+
+`distsqz/models/memory.py` says how tensors are counted. Weights are parameters, buffers and constants. A
+precision gives every weight and every activation 4, 2 or 1 bytes; int8 keeps biases in 32 bits, as integer
+kernels add them to 32-bit sums, and its scales are left out; integers, such as tables of indices, keep
+their size. A total is the weights and the most that live tensors and the workspace of the operation at hand
+need together. The workspace in it is im2col a row of the output at a time; what unfolding the whole input
+would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the codes of
+one layer at a time, a byte each, are decoded into memory (`decode_bytes`). If a model has an operation that
+is not understood, the bytes of activations and workspace and the total are null.
+
+A device's memories on the chip count as one, whatever buses and banks divide them, and as empty: a verdict
+says what cannot fit, and what might. Of a Zynq only the memory of its programmable logic is listed.
+
+The csv format carries the table of what fits alone; the others carry every table.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from distsqz.errors import RequestError
+from distsqz.models.layers import layer_table
+from distsqz.models.memory import Step, memory_steps, stored_tensors
+from distsqz.models.registry import ModelOptions, build_model, image_size_of
+from distsqz.report.formats import Format, render, to_json
+from distsqz.weights.readers import outline, read_archive
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+BYTES_A_VALUE: dict[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES_A_BIAS: dict[str, int] = {"fp32": 4, "fp16": 2, "int8": 4}
+DEVICES = Path(__file__).with_name("devices.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which models, at which precisions and image size."""
+
+    models: tuple[str, ...] = ("squeezenet", "squeezenet1_1", "alexnet", "alexnet_bvlc")
+    """Names in the registry, or package.module:factory for a model of your own."""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    """Of weights and activations alike."""
+    archive: Path | None = None
+    """A compressed archive of one of the models: its size stands in for the weights in a row of its own."""
+    image_size: int | None = None
+    """Height and width of the image, in pixels; by default what each model was made for."""
+    num_classes: int | None = None
+    """Classes that the models tell apart; by default 1000, or what a model of your own has by itself."""
+    format: Format = "table"
+    """How the result is printed; csv prints the table of what fits alone."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one model needs at one precision, for one image."""
+
+    model: str
+    weights: str
+    """How they are kept: a precision, or `archive`."""
+    image_size: int
+    weights_bytes: int
+    activation_bytes: int | None
+    """The most that live tensors take at any step."""
+    activation_peak: str | None
+    """The operation at which they do."""
+    im2col_bytes: int | None
+    """Of the convolution that unfolds to the most, its whole input at once."""
+    row_im2col_bytes: int | None
+    """Likewise, a row of the output at a time."""
+    decode_bytes: int
+    total_bytes: int | None
+    not_understood: tuple[str, ...] = ()
+    """The operations for which activations, im2col and the total are None, each with the reason."""
+
+
+def main(options: Options) -> None:
+    """Prints what the models need, what the devices have, and what fits."""
+    _refuse_none_or_twice("--models", options.models)
+    _refuse_none_or_twice("--precisions", options.precisions)
+    found = [row for name in options.models for row in footprints(name, options)]
+    if options.archive is not None:
+        found.append(archive_footprint(options.archive, options))
+    budgets = devices()
+    print(
+        "One image, forward. Tensors count while an operation still needs them; a concatenation's parts are "
+        "written into its result, ReLU in place where the model says so. Totals hold im2col a row at a time.",
+        file=sys.stderr,
+    )
+    for model, reasons in {row.model: row.not_understood for row in found if row.not_understood}.items():
+        print(f"{model}: activations and workspace are unknown; {'; '.join(reasons)}", file=sys.stderr)
+    fits = fits_frame(found, budgets)
+    if options.format == "json":
+        print(
+            to_json(
+                {
+                    "footprints": [asdict(row) for row in found],
+                    "devices": budgets.to_dict("records"),
+                    "fits": fits.to_dict("records"),
+                }
+            )
+        )
+    else:
+        print("\n\n".join(tables(found, budgets, fits, options.format)))
+
+
+def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fmt: Format) -> list[str]:
+    """What models need, what devices have, what fits; as csv what fits alone, a row for each pair."""
+    if fmt == "csv":
+        return [render(fits, fmt)]
+    # As objects, so that an integer beside a null stays one.
+    needs = pd.DataFrame([asdict(row) for row in found], dtype=object).drop(columns="not_understood")
+    matrix = fits.pivot(index=["model", "weights"], columns="device", values="fits")
+    rows = [(row.model, row.weights) for row in found]
+    matrix = matrix.loc[rows, budgets["device"]].rename_axis(columns=None).reset_index()
+    legend = (
+        "What fits (all: in memory on the chip; flash: weights in flash on the chip, the rest in memory; "
+        "weights: they alone, in either; no; a dash: unknown)"
+    )
+    return [
+        render(needs, fmt, "What models need, for one image"),
+        render(budgets, fmt, "What devices have on the chip"),
+        render(matrix, fmt, legend),
+    ]
+
+
+def footprints(name: str, options: Options) -> list[Footprint]:
+    """A model's needs at each precision."""
+    asked = ModelOptions(model=name, image_size=options.image_size)
+    with torch.device("meta"):  # Shapes are all that is wanted: nothing is allocated or computed.
+        model = build_model(asked, options.num_classes)
+    image_size = image_size_of(asked)
+    steps = memory_steps(model, image_size)
+    stored = stored_tensors(model, image_size)
+    return [
+        _footprint(name, kept, image_size, steps, BYTES_A_VALUE[kept], weights_bytes(stored, kept))
+        for kept in options.precisions
+    ]
+
+
+def archive_footprint(archive: Path, options: Options) -> Footprint:
+    """The needs of the model in an archive, for images as it expects them.
+
+    Raises:
+        RequestError: it cannot be read, or is of a model that was not asked for.
+    """
+    info = read_archive(archive, "--archive").info
+    if info.name not in options.models:
+        raise RequestError(f"--archive {archive}: is of {info.name}; name that in --models")
+    model = outline(info)
+    image_size = info.preprocessing.crop if options.image_size is None else options.image_size
+    steps = memory_steps(model, image_size)
+    largest_layer = max(layer.params for layer in layer_table(model, image_size))
+    size = archive.stat().st_size
+    return _footprint(info.name, "archive", image_size, steps, 1, size, largest_layer)
+
+
+def weights_bytes(stored: Iterable[Tensor], precision: str) -> int:
+    """Bytes of all stored tensors; those of one dimension are biases or scales, and as wide as a bias."""
+    return sum(tensor.numel() * _bytes_a_value(tensor, precision) for tensor in stored)
+
+
+def _bytes_a_value(tensor: Tensor, precision: str) -> int:
+    if not tensor.is_floating_point():
+        return tensor.element_size()
+    return (BYTES_A_BIAS if tensor.dim() <= 1 else BYTES_A_VALUE)[precision]
+
+
+def devices() -> pd.DataFrame:
+    """The budgets: device, kind, on_chip_bytes, flash_bytes (null where it has none), made_of, source."""
+    return pd.read_csv(DEVICES, dtype={"on_chip_bytes": "Int64", "flash_bytes": "Int64"})
+
+
+def fits_frame(found: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
+    """A row for each device and footprint: what is needed, what is there, and the verdict in `fits`."""
+    return pd.DataFrame(
+        [
+            {
+                "device": device["device"],
+                "on_chip_bytes": device["on_chip_bytes"],
+                "flash_bytes": device["flash_bytes"],
+                "model": row.model,
+                "weights": row.weights,
+                "weights_bytes": row.weights_bytes,
+                "total_bytes": row.total_bytes,
+                "fits": verdict(row, device["on_chip_bytes"], device["flash_bytes"]),
+            }
+            for device in budgets.to_dict("records")
+            for row in found
+        ],
+        dtype=object,
+    )
+
+
+def verdict(need: Footprint, on_chip_bytes: int, flash_bytes: Any) -> str | None:
+    """The best of: all in its memory, weights in its flash and the rest in memory, weights alone, none.
+
+    None where that hangs on what activations and workspace take, and this is unknown.
+    """
+    in_flash = not pd.isna(flash_bytes) and need.weights_bytes <= flash_bytes
+    weights_fit = in_flash or need.weights_bytes <= on_chip_bytes
+    if need.total_bytes is None:
+        return None if weights_fit else "no"
+    if need.total_bytes <= on_chip_bytes:
+        return "all"
+    if in_flash and need.total_bytes - need.weights_bytes <= on_chip_bytes:
+        return "flash"
+    return "weights" if weights_fit else "no"
+
+
+def _refuse_none_or_twice(option: str, given: tuple[str, ...]) -> None:
+    """Refuses an option without a value, or with the same one twice, whose rows nobody could tell apart."""
+    if not given:
+        raise RequestError(f"{option}: none given; give at least one")
+    for value in given:
+        if given.count(value) > 1:
+            raise RequestError(f"{option} {value}: given twice; name each once")
+
+
+def _footprint(
+    name: str,
+    kept: str,
+    image_size: int,
+    steps: list[Step],
+    value_bytes: int,
+    weights: int,
+    decode_bytes: int = 0,
+) -> Footprint:
+    not_understood = tuple(f"{step.name} ({step.not_understood})" for step in steps if step.not_understood)
+    if not_understood:
+        return Footprint(
+            model=name,
+            weights=kept,
+            image_size=image_size,
+            weights_bytes=weights,
+            activation_bytes=None,
+            activation_peak=None,
+            im2col_bytes=None,
+            row_im2col_bytes=None,
+            decode_bytes=decode_bytes,
+            total_bytes=None,
+            not_understood=not_understood,
+        )
+    peak = max(steps, key=lambda step: step.live_values)
+    most_values = max(step.live_values + step.im2col_row_values for step in steps)
+    return Footprint(
+        model=name,
+        weights=kept,
+        image_size=image_size,
+        weights_bytes=weights,
+        activation_bytes=peak.live_values * value_bytes,
+        activation_peak=peak.name,
+        im2col_bytes=max(step.im2col_values for step in steps) * value_bytes,
+        row_im2col_bytes=max(step.im2col_row_values for step in steps) * value_bytes,
+        decode_bytes=decode_bytes,
+        total_bytes=weights + decode_bytes + most_values * value_bytes,
+    )

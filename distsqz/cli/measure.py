@@ -1,0 +1,135 @@
+"""What the measuring commands share: a planned session, run into a run directory, then its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import OmitArgPrefixes
+
+from distsqz.cli.progress import SessionProgress
+from distsqz.cluster.session import SessionOptions, run_session
+from distsqz.errors import RequestError, RunError
+from distsqz.report.formats import Format
+from distsqz.report.report import breach_warnings, print_report
+from distsqz.report.tables import read_cells
+from distsqz.runs import Run, RunWriter
+from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.plan import plan_session
+from distsqz.training.session import SessionPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """Options of every measuring command."""
+
+    session: OmitArgPrefixes[SessionOptions] = field(default_factory=SessionOptions)
+    training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
+    runs: Path = Path("runs")
+    """Where the run directory is made."""
+    format: Format = "table"
+    """Of the report on stdout."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneModelOptions(MeasureOptions):
+    """Options of a measuring command that trains a single model."""
+
+    model: str = "squeezenet"
+    """squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet, alexnet_bvlc,
+    or package.module:factory for a model of your own."""
+    checkpoint: Path | None = None
+    """Start from the parameters in this file: a published .pth, a .safetensors or an .sqz. What else an .sqz
+    tells, such as how images are prepared, is not taken from it."""
+    resume: Path | None = None
+    """Go on from this checkpoint, or from the newest one of this run directory."""
+
+
+def measure(
+    name: str,
+    models: Sequence[str],
+    options: MeasureOptions,
+    strategies: Sequence[ServerOptions | None] = (None,),
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+) -> None:
+    """Trains models on the same workers, in a session named `name`, and prints what it found.
+
+    Raises:
+        RequestError: what was asked for cannot be done; it leaves no run behind.
+        RunError: training failed; the run directory keeps what was measured until then.
+    """
+    with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
+        session, entries = plan(models, options, strategies, checkpoint, resume)
+        for notice in session.notices:
+            print(notice, file=sys.stderr)
+        run = record(name, session, entries, options.session, options.runs, asdict(options))
+    print_report([run], [read_cells(run)], options.format)
+
+
+def plan(
+    models: Sequence[str],
+    options: MeasureOptions,
+    strategies: Sequence[ServerOptions | None] = (None,),
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+) -> tuple[SessionPlan, list[dict[str, Any]]]:
+    """The session that `options` ask for, and its cells' entries for run.json.
+
+    Raises:
+        RequestError: what was asked for does not make sense.
+    """
+    if options.session.gpus and any(strategies):
+        raise RequestError("--gpus: a parameter server trains on CPUs; --strategies ddp does without")
+    if options.training.bucket_mb is not None and all(strategies):
+        raise RequestError(
+            f"--bucket-mb {options.training.bucket_mb:g}: is for all-reduce (ddp); a parameter server's "
+            "chunks follow from the model and --workers; leave it out"
+        )
+    return plan_session(
+        models,
+        options.session.workers,
+        options.training,
+        strategies=strategies,
+        checkpoint=checkpoint,
+        resume=resume,
+        gpus=options.session.gpus,
+    )
+
+
+def record(
+    name: str,
+    plan: SessionPlan,
+    entries: Sequence[Mapping[str, Any]],
+    session: SessionOptions,
+    runs: Path,
+    options: Mapping[str, Any],
+) -> Run:
+    """Runs a planned session into a new run directory under `runs`.
+
+    Views of the bytes that do not go together are noted there, also where the run fails.
+    """
+    start_step = plan.resume.step if plan.resume else 0
+    writer = RunWriter.create(runs, name, sys.argv, options, entries)
+    try:
+        with (
+            writer,
+            SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress,
+        ):
+            run_session(plan, session, writer, progress)
+    except (RunError, KeyboardInterrupt):
+        _note_breaches(Run(writer.path))
+        raise
+    run = Run(writer.path)
+    _note_breaches(run)
+    return run
+
+
+def _note_breaches(run: Run) -> None:
+    run.add_warnings(breach_warnings(read_cells(run)))

@@ -1,0 +1,29 @@
+"""Trains one model through a parameter server, metered: `distsqz ps --model squeezenet`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tyro.conf import OmitArgPrefixes
+
+from distsqz.cli.measure import OneModelOptions, measure
+from distsqz.training.options import ServerOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(OneModelOptions):
+    """Options of `distsqz ps`."""
+
+    server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
+
+
+def main(options: Options) -> None:
+    """Plans, trains and reports."""
+    measure(
+        "ps",
+        [options.model],
+        options,
+        strategies=[options.server],
+        checkpoint=options.checkpoint,
+        resume=options.resume,
+    )

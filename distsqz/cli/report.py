@@ -1,0 +1,91 @@
+"""Reports what runs measured: `distsqz report [RUN ...]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from distsqz.errors import RequestError
+from distsqz.report.formats import Format
+from distsqz.report.report import print_report
+from distsqz.report.shipments import is_deployment, shipments_report
+from distsqz.report.tables import read_cells
+from distsqz.runs import Run, newest_run, runs_under
+
+DESCRIPTION = "Report what runs measured: every byte, every millisecond, what a smaller model saves."
+FIGURE_SUFFIXES = (".svg", ".png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to report, and how."""
+
+    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
+    """Run directories, or ids of runs under --runs; the newest by default."""
+    runs: Path = Path("runs")
+    """Directory that holds the runs."""
+    format: Format = "table"
+    """json has everything, csv the cells only."""
+    figure: Path | None = None
+    """Also draw bytes and step times of runs that trained into this .svg or .png file."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Prints the report, and draws the figure if one is asked for."""
+    if options.figure and options.figure.suffix not in FIGURE_SUFFIXES:
+        raise RequestError(f"--figure {options.figure}: must end in {' or '.join(FIGURE_SUFFIXES)}")
+    runs = find_runs(options.run, options.runs)
+    if any(map(is_deployment, runs)):
+        if not all(map(is_deployment, runs)):
+            raise RequestError("RUN: some deployed and some trained; report on them apart")
+        if options.figure:
+            raise RequestError(f"--figure {options.figure}: draws runs that trained; leave it out for these")
+        print(shipments_report(runs, options.format))
+        return
+    cells = [read_cells(run) for run in runs]
+    print_report(runs, cells, options.format)
+    if options.figure:
+        from distsqz.report.figures import draw  # matplotlib takes a second to import
+
+        draw(list(chain(*cells)), options.figure)
+
+
+def find_runs(names: Sequence[str], root: Path) -> list[Run]:
+    """The runs named, each once, or the newest under `root`; copies are left out, and named on stderr.
+
+    Raises:
+        RequestError: there is no such run.
+    """
+    paths = [_find_run(name, root) for name in names] or [newest_run(root)]
+    by_id: dict[str, Run] = {}
+    for run in [Run(path) for path in dict.fromkeys(path.resolve() for path in paths)]:
+        first = by_id.setdefault(run.run_id, run)
+        if first is not run:
+            print(f"left out {run.path}: the same run as {first.path}", file=sys.stderr)
+    return list(by_id.values())
+
+
+def _find_run(name: str, root: Path) -> Path:
+    """A run's directory, by its path, by its name under `root`, or by the id of a run that was renamed."""
+    name = os.path.expanduser(name)  # noqa: PTH111 - unlike Path's, does not raise
+    for path in (Path(name), root / name):
+        if os.path.isfile(path / "run.json"):  # noqa: PTH113 - unlike Path's, does not raise for any name
+            return path
+    for run in runs_under(root)[0]:
+        if run.run_id == name:
+            return run.path
+    if os.path.isdir(name):  # noqa: PTH112 - likewise
+        return Path(name)  # Run says why it is none
+    raise RequestError(
+        f"RUN {name}: neither a run directory nor the id of a run under --runs {root}; "
+        "leave it out for the newest"
+    )

@@ -1,0 +1,20 @@
+"""The subcommands of `distsqz`: each is the module of this folder that has its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SUBCOMMANDS: Mapping[str, str] = {
+    "ddp": "Train a model data-parallel over Ray and count every byte that it sends.",
+    "ps": "Train a model through a parameter server over Ray and count every byte that it sends.",
+    "compare": "Train models side by side over Ray and report what synchronising each of them costs.",
+    "report": "Report what runs measured: every byte, every millisecond, what a smaller model saves.",
+    "runs": "List runs, or remove some.",
+    "lab": "Emulate hosts and shaped links on this machine.",
+    "deploy": "Send models from this host to clients on Ray's hosts and count what each costs.",
+    "compress": "Compress a trained model into a small archive.",
+    "evaluate": "Judge a model on labelled images, by itself or beside another.",
+    "architecture": "Show what a model is made of, layer by layer, beside AlexNet.",
+    "footprint": "Show which models fit into the on-chip memory of which devices.",
+    "compression": "Set an archive beside tables 1 and 2 of the SqueezeNet paper.",
+}

@@ -1,0 +1,98 @@
+"""Deep Compression with training, for launch/compress.py: options, data, and what to tell of the result."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from torch import nn
+
+from distsqz.data import ImageData, evaluation_batches, open_data
+from distsqz.models.registry import default_image_size
+from distsqz.report.formats import Format, prose, render, to_json
+from distsqz.training.evaluation import judge
+from distsqz.weights.coder import encode_symbols
+from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress
+from distsqz.weights.quantised import CompressedModel, ModelInfo
+
+JUDGED_AT_ONCE = 100
+"""Images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(DeepCompressOptions):
+    """With training: prune, fine-tune, share values, fine-tune those."""
+
+    data: str | None = None
+    """Instead of --calibration, compress by training on these: fashion-mnist[:DIR], cifar10:DIR,
+    imagefolder:PATH or synthetic."""
+    image_size: int | None = None
+    """Height and width of an image in pixels; by default what the model was made for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model compressed with training."""
+
+    model: CompressedModel
+    accuracy: float | None
+    """On the validation images; None if the data has none."""
+    accuracy_before: float | None
+
+
+def compress_by_training(model: nn.Module, info: ModelInfo, options: TrainingOptions) -> Trained:
+    """Compresses `model` in place on `options.data`.
+
+    Raises:
+        RequestError: the data cannot be had or has more classes than the model; an option names no layer.
+        RunError: the training fails.
+    """
+    image_size = default_image_size(info.name) if options.image_size is None else options.image_size
+    data = open_data(
+        options.data or "", image_size=image_size, seed=options.seed, num_classes=info.num_classes
+    )
+    if data.left_out:
+        print(data.left_out, file=sys.stderr)
+    info = replace(info, preprocessing=data.preprocessing)
+    before = _accuracy(model, data)
+    compressed = deep_compress(model, data.train, info, options)
+    return Trained(model=compressed, accuracy=_accuracy(model, data), accuracy_before=before)
+
+
+def report(trained: Trained, archive_bytes: int, fmt: Format) -> str:
+    """A table of the layers and a line on the whole; for json one object."""
+    layers = [
+        {
+            "tensor": name,
+            "weights": tensor.symbols.size,
+            "density": float((tensor.symbols != 0).mean()),
+            "values": None if tensor.codebook is None else len(tensor.codebook),
+            "bytes": (size := len(encode_symbols([tensor.symbols])[1])),
+            "bits_per_weight": 8 * size / max(1, tensor.symbols.size),
+        }
+        for name, tensor in trained.model.tensors.items()
+    ]
+    if fmt == "json":
+        return to_json(
+            {
+                "archive_bytes": archive_bytes,
+                "accuracy": trained.accuracy,
+                "accuracy_before": trained.accuracy_before,
+                "layers": layers,
+            }
+        )
+    original = sum(4 * tensor.symbols.size for tensor in trained.model.tensors.values())
+    told = [f"{archive_bytes:,} bytes: {original / archive_bytes:.1f}x fewer than {original:,}, in fp32."]
+    if trained.accuracy is not None and trained.accuracy_before is not None:
+        told.append(f"Validation accuracy {trained.accuracy:.2%}, {trained.accuracy_before:.2%} before.")
+    table = render(pd.DataFrame(layers), fmt)
+    return table if fmt == "csv" else "\n".join([table, prose(told, fmt)])
+
+
+def _accuracy(model: nn.Module, data: ImageData) -> float | None:
+    if data.validation is None:
+        return None
+    batches = evaluation_batches(data.validation, rank=0, world_size=1, batch_size=JUDGED_AT_ONCE)
+    seen, right, _loss = judge(model.eval(), batches)
+    return right / seen

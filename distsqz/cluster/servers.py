@@ -1,0 +1,178 @@
+"""The shards of a parameter server as Ray actors: where they stand, how workers reach them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distsqz.cluster.collector import SEND_EVERY_S, CollectorOutbox
+from distsqz.cluster.hosts import this_host
+from distsqz.errors import RequestError
+from distsqz.metering.schema import UpdateRecord
+from distsqz.sync.flat import joined
+from distsqz.sync.parameter_server import ShardPlace
+from distsqz.training.directory import enter_directory
+from distsqz.training.options import Placement, ServerOptions
+from distsqz.training.server import Server
+
+
+@ray.remote(num_cpus=0)
+class ServerActor:
+    """One server; Ray only ever starts it and makes introductions."""
+
+    def __init__(self, plan: Any, index: int, collector: Any, attempt: int) -> None:
+        self._outbox = CollectorOutbox(collector)
+        self._sending = threading.Lock()
+        self._records: list[UpdateRecord] = []
+        address = ray.util.get_node_ip_address()
+        enter_directory(plan.directory)
+        self._server = Server(plan, index, this_host(), address, self._records.append, attempt)
+        threading.Thread(target=self._send_records, daemon=True).start()
+
+    def introduce(self) -> tuple[ShardPlace, int]:
+        """Where workers meet it, and its process id."""
+        return self._server.place, os.getpid()
+
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
+        """Begins to connect to a worker."""
+        self._server.admit(cell, rank, name, step)
+
+    def parameters(self, cell: str) -> dict[int, torch.Tensor]:
+        """The parameters by chunk."""
+        return self._server.parameters(cell)
+
+    def momentum(self, cell: str) -> dict[int, torch.Tensor]:
+        """The optimizer's momentum by chunk."""
+        return self._server.momentum(cell)
+
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """A digest of each piece that it owns."""
+        return self._server.digests(cell)
+
+    def progress(self, cell: str, rank: int) -> int:
+        """Steps that a worker has finished."""
+        return self._server.progress(cell, rank)
+
+    def close(self) -> int:
+        """Sends the records that are left; gives the most memory that it has ever held, in bytes."""
+        with self._sending:
+            self._outbox.put({"updates": self._taken()})
+            self._outbox.close()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _send_records(self) -> None:
+        """Not where gradients are handled: those would wait."""
+        while True:
+            time.sleep(SEND_EVERY_S)
+            with self._sending:
+                if records := self._taken():
+                    self._outbox.put({"updates": records})
+
+    def _taken(self) -> list[UpdateRecord]:
+        count = len(self._records)  # more may be appended meanwhile
+        taken = self._records[:count]
+        del self._records[:count]
+        return taken
+
+
+class RayServers:
+    """A session's servers, from a worker's side."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Finds the actors of these names, by shard."""
+        self._actors = [ray.get_actor(name) for name in names]
+        introduced = ray.get([actor.introduce.remote() for actor in self._actors])
+        self.places: Sequence[ShardPlace] = [place for place, _ in introduced]
+        self.pids = [pid for _, pid in introduced]
+
+    def admit(self, cell: str, rank: int, name: str, step: int) -> None:
+        """Asks every server to connect to a worker that begins with `step`; does not wait until they have."""
+        for actor in self._actors:
+            actor.admit.remote(cell, rank, name, step)
+
+    def parameters(self, cell: str) -> torch.Tensor:
+        """A cell's parameters: chunks x chunk_elements."""
+        return joined(ray.get([actor.parameters.remote(cell) for actor in self._actors]))
+
+    def momentum(self, cell: str) -> torch.Tensor:
+        """The optimizer's momentum of them."""
+        return joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
+
+    def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """A digest of each piece of a cell's parameters."""
+        by_shard = ray.get([actor.digests.remote(cell) for actor in self._actors])
+        return {piece: value for of_shard in by_shard for piece, value in of_shard.items()}
+
+    def progress(self, cell: str, rank: int) -> int:
+        """Steps that a worker has finished, though it may be gone."""
+        return int(min(ray.get([actor.progress.remote(cell, rank) for actor in self._actors])))
+
+    def close(self) -> list[int]:
+        """Lets them send the records that are left; gives the peak memory of each, in bytes."""
+        return list(ray.get([actor.close.remote() for actor in self._actors]))
+
+
+def start_servers(
+    options: ServerOptions,
+    worker_nodes: Sequence[str],
+    plan: Any,
+    collector: Any,
+    env: dict[str, str],
+    token: str,
+    attempt: int = 0,
+) -> tuple[list[str], list[Any]]:
+    """Starts the servers where `options` want them; gives their names and handles, which keep them alive.
+
+    Args:
+        options: how many, and where.
+        worker_nodes: the Ray node of each worker, by rank.
+        plan: a reference to the session's plan.
+        collector: takes what they record.
+        env: environment variables for them.
+        token: of this session, for their names.
+        attempt: how often they were started before.
+    """
+    everywhere = [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+    nodes = nodes_for(options, worker_nodes, everywhere)
+    names = [f"distsqz-{token}-server-{index}" for index in range(options.shards)]
+    actors = [
+        ServerActor.options(  # type: ignore[attr-defined]
+            name=name,
+            max_concurrency=4,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            runtime_env={"env_vars": env},
+        ).remote(plan, index, collector, attempt)
+        for index, (name, node) in enumerate(zip(names, nodes, strict=True))
+    ]
+    return names, actors
+
+
+def nodes_for(options: ServerOptions, worker_nodes: Sequence[str], everywhere: Sequence[str]) -> list[str]:
+    """The node of each server."""
+    with_workers = list(dict.fromkeys(worker_nodes))
+    free = [node for node in everywhere if node not in with_workers]
+    chosen = free if options.placement == "dedicated" and len(free) >= options.shards else with_workers
+    return [chosen[index % len(chosen)] for index in range(options.shards)]
+
+
+def check_servers_fit(placement: Placement, servers: int, workers: int, hosts: int, cpus: int) -> None:
+    """Whether a cluster has room for the servers beside the workers.
+
+    Raises:
+        RequestError: it has not.
+    """
+    if servers > cpus:
+        raise RequestError(f"--servers {servers}: the cluster has {cpus} CPUs; ask for fewer")
+    if placement == "dedicated" and 1 < hosts < workers + servers:
+        raise RequestError(
+            f"--servers {servers}: dedicated ones take hosts of their own, and --workers {workers} leave "
+            f"{max(0, hosts - workers)} of the cluster's {hosts}; ask for fewer, or --placement colocated"
+        )

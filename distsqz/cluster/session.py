@@ -1,0 +1,186 @@
+"""A session as its driver sees it: workers train in the background, their records are taken as they come."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distsqz.cluster.actors import train_through_servers
+from distsqz.cluster.collector import Collector, Delivery
+from distsqz.cluster.data_parallel import end_controller, train
+from distsqz.cluster.failures import Failure, explain, hosts_without_answer
+from distsqz.cluster.hosts import host_ports
+from distsqz.cluster.priority import step_aside
+from distsqz.cluster.ray_cluster import ray_cluster
+from distsqz.cluster.servers import check_servers_fit
+from distsqz.errors import RunError, require_at_least
+from distsqz.interrupts import noted_interrupts
+from distsqz.metering.schema import Record
+from distsqz.metering.wire import emulated_hosts
+from distsqz.training.session import SessionPlan
+
+POLL_S = 1.0
+LAST_WORDS_S = 3.0
+"""How long after the first failure others may be heard, and Train may notice: a host that is cut off it
+misses for a minute."""
+LEAVING_S = 10.0
+"""How long a training that was stopped may take to end its workers and servers."""
+TELLING_S = 5
+"""Of the collective timeout, what is left to hear and tell why a collective did not end."""
+
+
+class Recorder(Protocol):
+    """Keeps what a session tells; a run directory is one."""
+
+    def __enter__(self) -> Self:
+        """Begins."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Notes how it ended; may be told twice."""
+
+    def append(self, table: str, records: Iterable[Record]) -> None:
+        """Takes records of a table."""
+
+    def flush(self) -> None:
+        """Brings them where they last."""
+
+    def describe_cell(self, cell: str, facts: Mapping[str, Any]) -> None:
+        """Takes what became known of a cell."""
+
+    def save_checkpoint(self, cell: str, step: int, checkpoint: bytes) -> None:
+        """Takes a checkpoint's file content."""
+
+
+Watch = Callable[[Delivery], None]
+"""Called with all that came in since the last call, to show progress."""
+
+
+def default_workers() -> int:
+    """One a host of the lab that this process is in, else 2."""
+    return len(emulated_hosts() or ()) or 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """Where and with how many workers a session runs."""
+
+    workers: int = field(default_factory=default_workers)
+    """Data-parallel workers; by default one a host of a lab, else 2."""
+    address: str | None = None
+    """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default the one that `ray start` began on this host,
+    if any, else one is started and stopped again; local: always that."""
+    gpus: bool = False
+    """One GPU a worker, NCCL instead of Gloo."""
+    collective_timeout_s: int = 60
+    """Seconds within which a collective, push or pull that does not end has failed."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range."""
+        require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * TELLING_S})
+
+
+def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:
+    """Starts or joins a Ray, trains the plan's cells on its workers and records everything.
+
+    Raises:
+        RequestError: the Ray or the workers cannot be had.
+        RunError: training failed; names host, rank and step.
+    """
+    servers = plan.server.shards if plan.server else 0
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
+        ray_cluster(options.address, options.workers, options.gpus) as embedded,
+        recorder,  # how it ended is written before Ray goes, which may take this process along
+    ):
+        addresses = host_ports()
+        if plan.server:
+            cpus = int(ray.cluster_resources().get("CPU", 0))
+            check_servers_fit(plan.server.placement, servers, options.workers, len(addresses), cpus)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        failures: list[Failure] = []
+        hosts: list[str] = []
+        pids: set[int] = set()
+
+        def take() -> None:
+            delivery: Delivery = ray.get(collector.take.remote())
+            failures.extend(delivery.failures)
+            hosts[:] = next((facts["hosts"] for facts in delivery.facts.values() if "hosts" in facts), hosts)
+            pids.update(delivery.pids)
+            if embedded and delivery.pids and len(pids) == options.workers + servers:
+                step_aside(psutil.Process().children(recursive=True), pids)
+            _record(delivery, recorder)
+            watch(delivery)
+
+        timeout_s = options.collective_timeout_s - TELLING_S
+        stop = threading.Event()
+
+        stoppable = plan.server is not None and all(cell.server for cell in plan.cells)
+
+        def train_all() -> None:
+            if plan.server and stoppable:
+                restarts = plan.server.restarts
+                train_through_servers(plan, options.workers, timeout_s, restarts, collector, stop)
+            else:
+                train(plan, options.workers, options.gpus, timeout_s, storage, collector, embedded=embedded)
+
+        training = _Background(train_all)
+        with noted_interrupts() as interrupted:
+            give_up_at = math.inf
+            try:
+                while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
+                    training.join(POLL_S)
+                    take()
+                    if failures:
+                        give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
+            finally:  # also where nothing can be recorded any more, on a full disk for one
+                # A thread that waits for Ray while it is shut down could end this process in the midst of it.
+                stop.set()
+                if training.is_alive() and embedded and not stoppable:
+                    end_controller()
+                if embedded or stoppable:
+                    training.join(LEAVING_S)
+            take()
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        if isinstance(training.error, RunError):
+            raise training.error
+        if training.error or failures:
+            gone = hosts_without_answer(addresses)
+            raise explain(training.error, failures, hosts, gone) from training.error
+
+
+class _Background(threading.Thread):
+    """Runs a call, keeping its exception; Ctrl-C stays with the main thread, which Ray would take it from."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._call()
+        except Exception as error:
+            self.error = error
+
+
+def _record(delivery: Delivery, recorder: Recorder) -> None:
+    for cell, facts in delivery.facts.items():
+        recorder.describe_cell(cell, facts)
+    for table, records in delivery.records.items():
+        recorder.append(table, records)
+    for cell, step, checkpoint in delivery.checkpoints:
+        recorder.save_checkpoint(cell, step, checkpoint)
+    recorder.flush()

@@ -1,0 +1,1 @@
+"""What runs found: metrics, comparisons, checks between views, tables and figures."""

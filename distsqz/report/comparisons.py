@@ -1,0 +1,329 @@
+"""Cells against each other: a larger model against a smaller one, a parameter server against all-reduce.
+
+Two step times are compared where everything that could make a difference is alike but for what is compared.
+That is every key of a cell's entry in run.json and, across runs, of the run's environment, except those that
+are named here with the reason: an option that is added to distsqz counts without being added here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distsqz.report.bootstrap import Floats, paired_ratio, unpaired_ratio
+from distsqz.report.tables import CellTable
+from distsqz.runs import Environment
+from distsqz.training.options import ServerOptions
+
+NOT_SETTINGS = frozenset(
+    {
+        "cell",  # a name
+        "params",  # these three follow from the model
+        "tensors",
+        "payload_bytes",
+        "steps",  # how many steps were measured makes a median surer, not larger
+        "epochs",  # likewise
+        "threads",  # what was asked for; `threads_per_worker` is what it came to
+        "restarted",  # these two were measured
+        "server_peak_rss_bytes",
+    }
+)
+"""Keys of a cell's entry in run.json that say nothing about how it was run."""
+
+BLOCKS = frozenset({"block_steps"})
+"""Does not count across runs: a run of a single cell takes no turns, and the default follows from `steps`."""
+
+MODEL = frozenset({"model", "squeeze_ratio", "pct_3x3"})
+"""Keys of a cell's entry that say which model it is."""
+
+STRATEGY_OPTIONS = frozenset(field.name for field in fields(ServerOptions))
+
+OF_BYTES = MODEL | STRATEGY_OPTIONS | {"strategy", "world_size", "num_classes"}
+"""Keys of a cell's entry that change what a rank sends."""
+
+HOSTS = frozenset({"hosts", "server_hosts"})
+"""Other hosts change what a rank sends only where other ranks or servers share one."""
+
+NOT_OF_THE_MACHINE = frozenset(
+    {
+        "host",  # a name; `hosts` of the cells are where they ran
+        "memory_bytes",  # a run that has too little fails
+        "versions",  # one by one
+        "pandas",  # these two only write and read results
+        "pyarrow",
+    }
+)
+"""Keys of a run's environment, and packages of its versions, that have no effect on a step."""
+
+ENVIRONMENT = frozenset(Environment.__annotations__) - NOT_OF_THE_MACHINE
+"""What a run should tell of the machine; one of an older distsqz may not."""
+
+GOODPUT_TOLERANCE = 0.05
+"""Links whose measured goodput differs by no more than this share of the larger count as alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """Two cells, and how they differ apart from what they are compared for."""
+
+    base: CellTable
+    other: CellTable
+    across_runs: bool
+    """Whether they are of different runs, and so perhaps of different machines."""
+    differences: dict[str, tuple[Any, Any]]
+    """By name of a setting: its value in `base` and in `other`."""
+    not_recorded: list[str]
+    """Settings that a run does not tell, each with the run's id: they may differ."""
+
+    @property
+    def same_bytes(self) -> bool:
+        """Whether none of the differences changes what a rank sends."""
+        names = self.differences.keys()
+        if not names.isdisjoint(HOSTS) and _arrangement(self.base) != _arrangement(self.other):
+            return False
+        return names.isdisjoint(OF_BYTES)
+
+    def told(self) -> list[str]:
+        """A line for each difference."""
+        return [f"{name} {_shown(one)} and {_shown(two)}" for name, (one, two) in self.differences.items()]
+
+
+def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
+    """Comparisons of models within each run, then those across runs that hold a single cell each."""
+    within = chain(*(compare_models(of_run) for of_run in cells))
+    alone = [of_run[0] for of_run in cells if len(of_run) == 1]
+    return [*within, *compare_models(alone, across_runs=True)]
+
+
+def compare_models(cells: Iterable[CellTable], across_runs: bool = False) -> list[dict[str, Any]]:
+    """Each cell against the smallest model under the same strategy with as many workers.
+
+    Among the cells of smaller models it is held against one that is alike but for the model if there is one,
+    else against the one that differs in the fewest settings.
+
+    A row has `bytes_ratio` (of what a rank sends a step; `bytes_source` says by which view) and `step_ratio`
+    (of step times), both the larger model's over the smaller's. Within a run that took turns in blocks the
+    step ratio is the geometric mean over pairs of blocks (`paired`); else the ratio of the medians. Where
+    `differences` lists any, `step_ratio` is None, and `bytes_ratio` too if they change what a rank sends.
+    `not_recorded` lists settings that a run does not tell.
+
+    Args:
+        cells: all of one run, or each of a run of its own.
+        across_runs: whether each is of a run of its own.
+    """
+    groups = defaultdict(list)
+    for cell in cells:
+        if cell.row.get("payload_bytes") is not None:
+            groups[cell.row["strategy"], cell.row["world_size"]].append(cell)
+    rows = []
+    for group in groups.values():
+        ordered = sorted(group, key=lambda cell: int(cell.row["payload_bytes"]))
+        for large in ordered:
+            smaller = [cell for cell in ordered if cell.row["payload_bytes"] < large.row["payload_bytes"]]
+            pairs = [_pair(small, large, MODEL, across_runs) for small in smaller]
+            rows += [_comparison(_closest(pairs))] if pairs else []
+    return rows
+
+
+def compare_strategies(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
+    """For each model, every other strategy against all-reduce, in cells of one run.
+
+    A row has `bytes_ratio` (of what all processes send a step, servers too) and `step_ratio` (of step times),
+    both over all-reduce's; above 1, all-reduce is cheaper. Both are None as in `compare_models`.
+    """
+    groups = defaultdict(list)
+    for cell in cells:
+        groups[cell.row["model"], cell.row["world_size"]].append(cell)
+    rows = []
+    for group in groups.values():
+        bases = [cell for cell in group if cell.row["strategy"] == "ddp"]
+        others = [cell for cell in group if cell.row["strategy"] != "ddp"]
+        if bases:
+            rows += [
+                _against(_closest([_pair_of_strategies(base, other) for base in bases])) for other in others
+            ]
+    return rows
+
+
+def _closest(pairs: Sequence[_Pair]) -> _Pair:
+    """The first of the pairs with the fewest differences."""
+    return min(pairs, key=lambda pair: len(pair.differences))
+
+
+def _pair_of_strategies(base: CellTable, other: CellTable) -> _Pair:
+    """Settings that only one of two cells of a run has are its strategy's own."""
+    own = base.entry.keys() ^ other.entry.keys()
+    return _pair(base, other, {"strategy", *own}, across_runs=False)
+
+
+def _pair(base: CellTable, other: CellTable, compared: Collection[str], across_runs: bool) -> _Pair:
+    ignored = NOT_SETTINGS.union(compared, BLOCKS if across_runs else ())
+    settings, others = (_settings(cell, ignored, across_runs) for cell in (base, other))
+    expected = {*settings, *others, *(ENVIRONMENT if across_runs else ())}
+    return _Pair(
+        base=base,
+        other=other,
+        across_runs=across_runs,
+        differences={
+            name: (value, others[name])
+            for name, value in settings.items()
+            if name in others and not _alike(name, value, others[name])
+        },
+        not_recorded=[
+            f"{name} in {cell.run_id}"
+            for cell, known in ((base, settings), (other, others))
+            for name in sorted(expected - known.keys())
+        ],
+    )
+
+
+def _settings(cell: CellTable, ignored: Collection[str], across_runs: bool) -> dict[str, Any]:
+    """What a cell's step times may depend on, as far as it is known."""
+    settings = {name: value for name, value in cell.entry.items() if name not in ignored}
+    if settings.get("emulated_rate_bits_per_s"):
+        rates = settings["emulated_rate_bits_per_s"]
+        settings["emulated_rate_bits_per_s"] = {host: rates[host] for host in _hosts(cell) if host in rates}
+    if across_runs:
+        environment = {**cell.environment, **(cell.environment.get("versions") or {})}
+        if environment.get("cpu") is None:  # it could not be read; a quota of None is none
+            environment.pop("cpu", None)
+        settings |= {name: value for name, value in environment.items() if name not in NOT_OF_THE_MACHINE}
+        if cell.row["goodput_bytes_per_s"] is not None:
+            settings["goodput_bytes_per_s"] = cell.row["goodput_bytes_per_s"]
+    return settings
+
+
+def _alike(name: str, value: Any, other: Any) -> bool:
+    if name == "goodput_bytes_per_s":
+        return math.isclose(value, other, rel_tol=GOODPUT_TOLERANCE)
+    return bool(value == other)
+
+
+def _hosts(cell: CellTable) -> list[str]:
+    """The host of each rank, then that of each server."""
+    return [*(cell.entry.get("hosts") or []), *(cell.entry.get("server_hosts") or [])]
+
+
+def _arrangement(cell: CellTable) -> list[int]:
+    """Which ranks and servers share a host, whatever the hosts' names."""
+    hosts = _hosts(cell)
+    return [hosts.index(host) for host in hosts]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return f"[{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}]"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e6 else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _against(pair: _Pair) -> dict[str, Any]:
+    base, other, compared = pair.base, pair.other, _comparison(pair)
+    bytes_ratio, bytes_source = _ratio_of_all(other.row, base.row) if pair.same_bytes else (None, None)
+    return {
+        "model": base.row["model"],
+        "world_size": base.row["world_size"],
+        "strategy": other.row["strategy"],
+        "servers": other.row.get("servers"),
+        "placement": other.row.get("placement"),
+        "consistency": other.row.get("consistency"),
+        "over": base.row["strategy"],
+        "cell": other.row["cell"],
+        "over_cell": base.row["cell"],
+        "bytes_ratio": bytes_ratio,
+        "bytes_source": bytes_source,
+        **{
+            key: compared[key]
+            for key in ("step_ratio", "step_ratio_ci95", "paired", "pairs", "differences", "not_recorded")
+        },
+    }
+
+
+def _all_tx_bytes(row: dict[str, Any], source: str) -> float | None:
+    """What all processes together send a step: a server sends what the workers receive."""
+    sent, received = row[f"{source}_tx_bytes"], row[f"{source}_rx_bytes"]
+    if row["strategy"] == "ddp":
+        received = 0.0
+    return None if sent is None or received is None else float(row["world_size"] * (sent + received))
+
+
+def _ratio_of_all(other: dict[str, Any], base: dict[str, Any]) -> tuple[float | None, str | None]:
+    """What all processes send, by TCP's count where both cells have one, else by prediction."""
+    for source in ("tcp", "predicted"):
+        sent, base_sent = _all_tx_bytes(other, source), _all_tx_bytes(base, source)
+        if sent is not None and base_sent:
+            return sent / base_sent, source
+    return None, None
+
+
+def _comparison(pair: _Pair) -> dict[str, Any]:
+    small, large = pair.base, pair.other
+    bytes_ratio, bytes_source = _bytes_ratio(small.row, large.row) if pair.same_bytes else (None, None)
+    return {
+        "strategy": small.row["strategy"],
+        "world_size": small.row["world_size"],
+        "small": small.row["model"],
+        "large": large.row["model"],
+        "small_cell": small.row["cell"],
+        "large_cell": large.row["cell"],
+        "small_run_id": small.run_id,
+        "large_run_id": large.run_id,
+        "bytes_ratio": bytes_ratio,
+        "bytes_source": bytes_source,
+        **(_no_step_ratio() if pair.differences else _step_ratio(small, large, pair.across_runs)),
+        "differences": pair.told(),
+        "not_recorded": pair.not_recorded,
+    }
+
+
+def _bytes_ratio(small: dict[str, Any], large: dict[str, Any]) -> tuple[float | None, str | None]:
+    """TCP's count where both have one, else the prediction."""
+    for source in ("tcp", "predicted"):
+        of_small, of_large = small[f"{source}_tx_bytes"], large[f"{source}_tx_bytes"]
+        if of_small and of_large is not None:
+            return of_large / of_small, source
+    return None, None
+
+
+def _no_step_ratio() -> dict[str, Any]:
+    return {"step_ratio": None, "step_ratio_ci95": None, "paired": False, "pairs": None}
+
+
+def _step_ratio(small: CellTable, large: CellTable, across_runs: bool) -> dict[str, Any]:
+    paired = not across_runs and small.block_means_s() is not None
+    numerators, denominators = _paired_blocks(small, large) if paired else _all_steps(small, large)
+    known = len(numerators) > 0 and len(denominators) > 0
+    step_ratio, interval = (
+        (paired_ratio if paired else unpaired_ratio)(numerators, denominators) if known else (None, None)
+    )
+    return {
+        "step_ratio": step_ratio,
+        "step_ratio_ci95": list(interval) if interval else None,
+        "paired": paired,
+        "pairs": len(numerators) if paired else None,
+    }
+
+
+def _paired_blocks(small: CellTable, large: CellTable) -> tuple[Floats, Floats]:
+    pairs = pd.concat([large.block_means_s(), small.block_means_s()], axis=1, join="inner")
+    return _floats(pairs.iloc[:, 0]), _floats(pairs.iloc[:, 1])
+
+
+def _all_steps(small: CellTable, large: CellTable) -> tuple[Floats, Floats]:
+    return _floats(large.step_s), _floats(small.step_s)
+
+
+def _floats(series: pd.Series[float]) -> Floats:
+    return np.asarray(series, dtype=np.float64)

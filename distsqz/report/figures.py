@@ -1,0 +1,156 @@
+"""The report's figure: for each cell, the bytes that a rank sends a step and where the step's time goes.
+
+It shows the numbers of the report's table: the same bytes, step times and intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from distsqz.errors import RequestError
+from distsqz.lab.rate import format_rate
+from distsqz.report.formats import UNKNOWN
+from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
+
+PART_COLOURS = {
+    "data_s": "#b9c4cf",
+    "forward_s": "#7fa8d1",
+    "backward_s": "#2f6ca8",
+    "wait_s": "#f4cf73",
+    "exposed_comm_s": "#e8743b",
+    "optimizer_s": "#5b4a8a",
+    "other_s": "#dedede",
+}
+"""Computation in blues, so that communication and waiting stand out."""
+
+PART_NAMES = {part: part.removesuffix("_s") for part in PARTS} | {
+    "wait_s": "waiting for the last rank",
+    "exposed_comm_s": "exposed communication",
+}
+
+TCP_COLOUR, PREDICTED_COLOUR = "#e8743b", "#f6c9b3"
+INK, GRID = "#24292f", "#d9dee3"
+
+STYLE = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "ytick.left": False,
+    "grid.color": GRID,
+    # A fixed salt, and no date below, make the same run give the same file.
+    "svg.hashsalt": "distsqz",
+}
+
+
+def draw(cells: Sequence[CellTable], path: Path) -> None:
+    """Writes the figure to `path`, as SVG or PNG by its suffix; opaque, so that it reads on any page.
+
+    Raises:
+        RequestError: `path` cannot be written.
+    """
+    with matplotlib.rc_context(STYLE):
+        try:
+            figure(cells).savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+        except OSError as error:
+            raise RequestError(
+                f"--figure {path}: cannot be written ({error.strerror}); name a file in an existing directory"
+            ) from error
+
+
+def figure(cells: Sequence[CellTable]) -> Figure:
+    """The figure: a row a cell, bytes in the left axes, step times in the right ones."""
+    drawn = Figure(figsize=(11, 1.9 + 0.62 * len(cells)), facecolor="white", layout="constrained")
+    sizes, times = drawn.subplots(1, 2, sharey=True, width_ratios=[2, 3])
+    sizes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
+    sizes.invert_yaxis()
+    _draw_bytes(sizes, cells)
+    _draw_times(times, cells)
+    return drawn
+
+
+def _label(cell: CellTable) -> str:
+    workers = cell.row["world_size"]
+    label = f"{cell.row['model']}\n{cell.row['strategy']}, {workers} worker{'s' if workers > 1 else ''}"
+    if cell.row.get("emulated"):
+        rates = "/".join(map(format_rate, hosts_by_rate(cell.row)))
+        label += f"\nemulated{', ' if rates else ''}{rates}"
+    return label
+
+
+def _draw_bytes(axes: Any, cells: Sequence[CellTable]) -> None:
+    tcp = [cell.row["tcp_tx_bytes"] for cell in cells]
+    shown = [
+        cell.row["predicted_tx_bytes"] if seen is None else seen
+        for cell, seen in zip(cells, tcp, strict=True)
+    ]
+    colours = [PREDICTED_COLOUR if seen is None else TCP_COLOUR for seen in tcp]
+    positive = [value for value in shown if value]
+    axes.set_xscale("log")
+    if positive:
+        # Bars on a log axis have no natural origin: start a decade below the least, leave room for labels.
+        axes.set_xlim(min(positive) / 10, max(positive) * 30)
+    axes.barh(range(len(cells)), [value or float("nan") for value in shown], height=0.55, color=colours)
+    for row, (value, seen) in enumerate(zip(shown, tcp, strict=True)):
+        text = UNKNOWN if value is None else f"{value:,.0f}"
+        text += " (predicted)" if value and seen is None else ""
+        _note(axes, text, value or axes.get_xlim()[0], row)
+    axes.set_title("TCP bytes a rank sends a step (log scale)", loc="left", fontsize=11)
+    axes.grid(axis="x")
+
+
+def _draw_times(axes: Any, cells: Sequence[CellTable]) -> None:
+    """The table's step time of each cell with its interval, cut in proportion to what each part takes."""
+    steps_ms = [(cell.row["step_s"] or 0.0) * 1e3 for cell in cells]
+    left = [0.0] * len(cells)
+    for part in PARTS:
+        widths = [
+            step_ms * float(cell.shares.fillna(0.0)[part])
+            for step_ms, cell in zip(steps_ms, cells, strict=True)
+        ]
+        axes.barh(range(len(cells)), widths, left=left, height=0.55, color=PART_COLOURS[part])
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    longest = 0.0
+    for row, (step_ms, cell) in enumerate(zip(steps_ms, cells, strict=True)):
+        end = step_ms
+        if cell.row["step_s_ci95"]:
+            low, end = (each * 1e3 for each in cell.row["step_s_ci95"])
+            interval = [[step_ms - low], [end - step_ms]]
+            axes.errorbar(step_ms, row, xerr=interval, color=INK, capsize=3, linewidth=1)
+        text = f"{step_ms:,.0f} ms" if step_ms >= 100 else f"{step_ms:.1f} ms"
+        _note(axes, text if step_ms else UNKNOWN, end, row)
+        longest = max(longest, end)
+    axes.set_xlim(0, longest * 1.14 or 1)
+    axes.set_title(
+        "Step time with its 95% interval, ms, and each part's share of it", loc="left", fontsize=11
+    )
+    axes.grid(axis="x")
+    axes.tick_params(labelleft=False)
+    handles = [Patch(color=PART_COLOURS[part], label=PART_NAMES[part]) for part in PARTS]
+    axes.figure.legend(
+        handles=handles, loc="outside lower right", ncols=len(PARTS), frameon=False, fontsize=9
+    )
+
+
+def _note(axes: Any, text: str, x: float, row: int) -> None:
+    """Text just right of where a bar ends."""
+    axes.annotate(
+        text,
+        (x, row),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )

@@ -1,0 +1,161 @@
+"""Deep Compression with training: prune, fine-tune, share values, fine-tune those (Han, Mao, Dally, 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from distsqz.data import Split
+from distsqz.errors import RequestError, require_at_least
+from distsqz.models.recipes import Recipe
+from distsqz.models.registry import recipe_for
+from distsqz.weights.fine_tune import FineTuning, fine_tune
+from distsqz.weights.prune import Masked, dropout_for, gradual_density, groups, magnitude_masks, prunable
+from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
+from distsqz.weights.share import Shared, from_codebook, uniform
+
+BIAS_BITS = 8
+GENTLE = 0.8
+"""Share of the recipe's learning rate that trained weights are trained on with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepCompressOptions:
+    """How far a model is compressed, and how long it is trained meanwhile."""
+
+    density: float = 0.2
+    """Share of the weights that stay, over all layers together: the largest."""
+    layer_density: dict[str, float] = field(default_factory=dict)
+    """Densities of single layers or groups, by the beginning of their names: features.0 1 classifier 0.05."""
+    bits: int = 5
+    """Bits of a weight before entropy coding: a layer has 2^bits shared values, zero included."""
+    layer_bits: dict[str, int] = field(default_factory=dict)
+    """Bits of single layers or groups, by the beginning of their names: features 6 classifier 4."""
+    rounds: int = 3
+    """Times that weights are pruned and the others trained on, each time more."""
+    fine_tune_steps: int = 900
+    """Steps of training on the weights that stay, over all rounds."""
+    share_steps: int = 300
+    """Steps of training on the shared values."""
+    batch_size: int = 64
+    """Images in each step."""
+    lr: float | None = None
+    """Learning rate that each round of training begins with, falling to 0; by default four fifths
+    of the model's recipe, scaled to the batch."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16 computes under autocast; weights and gradients stay fp32."""
+    seed: int = 0
+    """Order of the images, mirroring, dropout."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range."""
+        for name, density in self.densities.items():
+            option = f"--layer-density {name}" if name else "--density"
+            if not 0 < density <= 1:
+                raise RequestError(f"{option} {density}: must be above 0 and at most 1")
+        for name, bits in self.all_bits.items():
+            option = f"--layer-bits {name}" if name else "--bits"
+            if not 1 <= bits <= 12:
+                raise RequestError(f"{option} {bits}: must be from 1 to 12")
+        require_at_least(
+            self, {"rounds": 1, "fine_tune_steps": 0, "share_steps": 0, "batch_size": 1, "seed": 0}
+        )
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise RequestError(f"--lr {self.lr}: must be above 0 and finite")
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """By prefix of the weights' names, "" for all that have none of their own."""
+        return {"": self.density, **self.layer_density}
+
+    @property
+    def all_bits(self) -> dict[str, int]:
+        """Likewise."""
+        return {"": self.bits, **self.layer_bits}
+
+    def lr_for(self, recipe: Recipe) -> float:
+        """The learning rate that was asked for, else the one that suits a model of that recipe."""
+        return self.lr or GENTLE * recipe.lr * self.batch_size / recipe.batch
+
+
+def deep_compress(
+    model: nn.Module, data: Split, info: ModelInfo, options: DeepCompressOptions
+) -> CompressedModel:
+    """Compresses `model`, trained on `data`, which ends with exactly the weights that the result holds.
+
+    Raises:
+        RequestError: an option names no layer, or the split is smaller than a batch.
+        RunError: the loss is no longer a number.
+    """
+    names = list(prunable(model))
+    _check_prefixes("--layer-density", options.layer_density, names)
+    _check_prefixes("--layer-bits", options.layer_bits, names)
+    _prune(model, data, info, options)
+    shared = Shared(model, _by_layer(names, options.all_bits))
+    settings = _settings(info, options, options.share_steps, round_=0)
+    with dropout_for(model, {name: weight != 0 for name, weight in prunable(model).items()}):
+        fine_tune(model, data, settings, shared, "shared values")
+    compressed = CompressedModel(info, quantise(model))
+    model.load_state_dict({name: torch.from_numpy(values) for name, values in compressed.state().items()})
+    model.eval()
+    return compressed
+
+
+def quantise(model: nn.Module) -> dict[str, Quantised]:
+    """The state dict as symbols: shared weights and buffers exactly, biases by 8 bits."""
+    shared = prunable(model)
+    biases = {name.removesuffix("weight") + "bias" for name in shared}
+    arrays = {name: _array(tensor) for name, tensor in model.state_dict().items()}
+    return {
+        name: uniform(values, BIAS_BITS) if name in biases else from_codebook(values)
+        for name, values in arrays.items()
+    }
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32).reshape(tensor.shape)
+
+
+def _prune(model: nn.Module, data: Split, info: ModelInfo, options: DeepCompressOptions) -> None:
+    for round_ in range(1, options.rounds + 1):
+        densities = {
+            prefix: gradual_density(density, round_, options.rounds)
+            for prefix, density in options.densities.items()
+        }
+        done, until = (options.fine_tune_steps * at // options.rounds for at in (round_ - 1, round_))
+        settings = _settings(info, options, until - done, round_=round_)
+        masks = magnitude_masks(model, densities)
+        with dropout_for(model, masks):
+            fine_tune(model, data, settings, Masked(model, masks), f"pruned, round {round_}")
+
+
+def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, round_: int) -> FineTuning:
+    """Of a round of pruning, counted from 1; 0 is for shared values, which do not decay."""
+    recipe = recipe_for(info.name)
+    return FineTuning(
+        steps=steps,
+        lr=options.lr_for(recipe),
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay if round_ else 0.0,
+        batch_size=options.batch_size,
+        seed=options.seed * (options.rounds + 1) + round_,  # other images and drop-outs in every round
+        bf16=options.precision == "bf16",
+    )
+
+
+def _check_prefixes(option: str, given: Mapping[str, object], names: list[str]) -> None:
+    for prefix in given:
+        if not groups(names, {prefix: None})[prefix]:
+            known = ", ".join(name.removesuffix(".weight") for name in names)
+            raise RequestError(f"{option} {prefix}: is no layer or group of layers; there are {known}")
+
+
+def _by_layer(names: list[str], values: Mapping[str, int]) -> dict[str, int]:
+    found = groups(names, values)
+    return {name: values[prefix] for prefix, members in found.items() for name in members}

@@ -1,0 +1,85 @@
+"""Labelled images for calibration and evaluation, prepared as the weights expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from distsqz.data import evaluation_batches
+from distsqz.data.class_folders import LabelledFiles, LeftOut, class_names, scan
+from distsqz.data.image_folder import FolderSplit
+from distsqz.data.split import SourceError
+from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
+from distsqz.weights.quantised import ModelInfo
+
+BATCH = 20
+MOST_DIGITS = 9
+"""Of a class; a longer number is not one."""
+
+
+def find_images(directory: Path, option: str = "--calibration") -> tuple[LabelledFiles, LeftOut]:
+    """The images of a folder with a folder a class, or of its `val` where it has one, and what is left out.
+
+    Classes are numbered by the order of their folders' names, as in ImageNet. Where `val` lies beside a
+    `train`, its classes are those of `train`. Otherwise they are the folder's own, and the files may tell
+    which these are: if every class folder has one image, each named by a whole number of its own
+    (`207.jpg`), that is its class.
+
+    Raises:
+        RequestError: there are no images, or a class that `train` does not have; it names `option`.
+    """
+    root = directory / "val" if (directory / "val").is_dir() else directory
+    train = root.absolute().parent / "train"
+    try:
+        if root.absolute().name == "val" and train.is_dir():
+            found = scan(root, class_names(train), train)
+            images = found.images
+        else:
+            names = class_names(root)
+            if "train" in names and set(names) <= {"test", "train"}:
+                raise SourceError(f"{root} has no val beside train; give the folder that holds the classes")
+            found = scan(root, names, root)
+            images = _numbered_by_name(found.images)
+    except SourceError as error:
+        raise RequestError(f"{option} {directory}: {error}") from error
+    if not len(images):
+        raise RequestError(f"{option} {directory}: no images; they belong in {root}/<class>/")
+    return images, found.left_out
+
+
+def _numbered_by_name(images: LabelledFiles) -> LabelledFiles:
+    """The images with the classes that their names tell, where they do."""
+    stems = {path.stem for path in images.paths if path.stem.isdecimal() and len(path.stem) <= MOST_DIGITS}
+    alone = len(np.unique(images.labels)) == len(images)
+    if not (alone and len(stems) == len(images)):
+        return images
+    return replace(images, labels=np.array([int(path.stem) for path in images.paths], np.int64))
+
+
+def check_labels(labels: Tensor, info: ModelInfo, told: str) -> None:
+    """Raises RequestError, beginning with `told`, where the model does not know one of the classes."""
+    if (largest := int(labels.max())) >= info.num_classes:
+        raise RequestError(
+            f"{told}: holds class {largest}, {info.name} in these weights tells {info.num_classes} apart, "
+            "counted from 0"
+        )
+
+
+def labelled_batches(images: LabelledFiles, preprocessing: Preprocessing) -> Iterator[tuple[Tensor, Tensor]]:
+    """Centre crops in order, [at most 20, 3, crop, crop] at a time, and their labels.
+
+    Raises:
+        RunError: (while iterating) an image cannot be decoded; it names the file.
+    """
+    split = FolderSplit(images, preprocessing)
+    return evaluation_batches(split, rank=0, world_size=1, batch_size=BATCH, loader_workers=0)
+
+
+def batches(images: LabelledFiles, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    """The images of `labelled_batches` alone."""
+    return (pixels for pixels, _labels in labelled_batches(images, preprocessing))

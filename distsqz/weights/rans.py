@@ -1,0 +1,169 @@
+"""Asymmetric numeral systems in many lanes at once: whole-number arithmetic, the same bits on any machine.
+
+Coders that take a symbol at a time (constriction's too, when each symbol has a model of its own that depends
+on those before it) need a compiled loop; here one numpy step codes as many symbols as there are lanes.
+Source: Duda, "Asymmetric numeral systems" (2013), section 3; Giesen, "Interleaved entropy coders" (2014), for
+the lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsqz.weights.errors import ArchiveError
+
+Ints = NDArray[np.int64]
+
+WORD_BITS = 16
+LOWEST = 1 << WORD_BITS
+"""A lane's state lies in [2^16, 2^32); below, it takes in the next word."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Probabilities: one distribution a row."""
+
+    frequencies: Ints
+    """[rows, alphabet], each at least 1; every row's sum is 2^bits. At most 256 symbols."""
+    bits: int
+
+    @cached_property
+    def starts(self) -> Ints:
+        """[rows, alphabet]: the frequencies of all symbols before."""
+        return np.cumsum(self.frequencies, axis=1) - self.frequencies
+
+    @cached_property
+    def symbol_at(self) -> NDArray[np.uint8]:
+        """[rows * 2^bits]: the symbol that owns each slot."""
+        rows, alphabet = self.frequencies.shape
+        symbols = np.tile(np.arange(alphabet, dtype=np.uint8), rows)
+        return np.repeat(symbols, self.frequencies.ravel())
+
+
+class Coder(Protocol):
+    """What `Encoder` and `Decoder` share, so that one description of a model serves both ways."""
+
+    def symbols(self, tables: Tables, rows: Ints, given: Ints | None) -> Ints:
+        """The symbols, each distributed as its row says: `given` when encoding, read when decoding."""
+
+    def raw(self, widths: Ints, given: Ints | None) -> Ints:
+        """Whole numbers of `widths` (at most 16) equally likely bits each."""
+
+
+class Encoder:
+    """Collects what is to be coded, and writes it back to front, so that the decoder reads front to back."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._steps: list[tuple[Ints, Ints, Ints]] = []
+
+    def symbols(self, tables: Tables, rows: Ints, given: Ints | None) -> Ints:
+        """Remembers `given`."""
+        assert given is not None
+        at = rows * tables.frequencies.shape[1] + given
+        self._push(tables.starts.ravel()[at], tables.frequencies.ravel()[at], np.full(len(at), tables.bits))
+        return given
+
+    def raw(self, widths: Ints, given: Ints | None) -> Ints:
+        """Remembers `given`."""
+        assert given is not None
+        self._push(given, np.ones_like(given), widths)
+        return given
+
+    def _push(self, starts: Ints, frequencies: Ints, bits: Ints) -> None:
+        self._steps.append((starts, frequencies, bits))
+
+    def finish(self) -> bytes:
+        """Every lane's last state (uint32), then the words (uint16), all little-endian."""
+        lanes = self._lanes
+        states = np.full(lanes, LOWEST, np.int64)
+        words: list[NDArray[np.uint16]] = []
+        for starts, frequencies, bits in reversed(self._steps):
+            for begin in reversed(range(0, len(starts), lanes)):
+                part = slice(begin, begin + lanes)
+                start, frequency, width = starts[part], frequencies[part], bits[part]
+                state = states[: len(start)]
+                full = state >= frequency << (2 * WORD_BITS - width)
+                words.append(state[full].astype("<u2"))
+                state = np.where(full, state >> WORD_BITS, state)
+                quotient, remainder = np.divmod(state, frequency)
+                states[: len(start)] = (quotient << width) + remainder + start
+        return states.astype("<u4").tobytes() + b"".join(chunk.tobytes() for chunk in reversed(words))
+
+
+class Decoder:
+    """Reads what an `Encoder` of as many lanes wrote.
+
+    Any bytes decode to something or run out: states never leave their range, so nothing is read out of place.
+
+    Raises:
+        ArchiveError: the stream is shorter than what is asked of it.
+    """
+
+    def __init__(self, content: bytes | memoryview, lanes: int) -> None:
+        if len(content) < 4 * lanes or len(content) % 2:
+            raise ArchiveError("the stream of symbols is cut off")
+        self._lanes = lanes
+        self._states = np.frombuffer(content, "<u4", lanes).astype(np.int64)
+        if self._states.min() < LOWEST:
+            raise ArchiveError("the stream of symbols starts in no valid state")
+        self._words = np.frombuffer(content, "<u2", offset=4 * lanes)
+        self._next = 0
+
+    def symbols(self, tables: Tables, rows: Ints, given: Ints | None = None) -> Ints:
+        """Reads one symbol for each of `rows`."""
+        assert given is None
+        bits, mask = tables.bits, (1 << tables.bits) - 1
+        symbol_at, alphabet = tables.symbol_at, tables.frequencies.shape[1]
+        frequencies, starts = tables.frequencies.ravel(), tables.starts.ravel()
+        slots, cells = rows << bits, rows * alphabet
+        found = np.empty(len(rows), np.int64)
+        for begin in range(0, len(rows), self._lanes):
+            end = begin + self._lanes
+            slot, cell = slots[begin:end], cells[begin:end]
+            state = self._states[: len(slot)]
+            low = state & mask
+            symbol = symbol_at.take(slot + low)
+            found[begin:end] = symbol
+            cell = cell + symbol
+            state >>= bits
+            state *= frequencies.take(cell)
+            state += low
+            state -= starts.take(cell)
+            self._refill(state)
+        return found
+
+    def raw(self, widths: Ints, given: Ints | None = None) -> Ints:
+        """Reads one whole number for each of `widths`."""
+        assert given is None
+        found = np.empty(len(widths), np.int64)
+        for begin in range(0, len(widths), self._lanes):
+            width = widths[begin : begin + self._lanes]
+            state = self._states[: len(width)]
+            found[begin : begin + self._lanes] = state & ((1 << width) - 1)
+            state >>= width
+            self._refill(state)
+        return found
+
+    def _refill(self, state: Ints) -> None:
+        short = (state < LOWEST).nonzero()[0]
+        if count := len(short):
+            words = self._words[self._next : self._next + count]
+            if len(words) < count:
+                raise ArchiveError("the stream of symbols ends too early")
+            self._next += count
+            state[short] = (state[short] << WORD_BITS) | words
+
+    def finish(self) -> None:
+        """Checks that nothing is left.
+
+        Raises:
+            ArchiveError: words are left, or a lane does not end where the encoder began.
+        """
+        if self._next != len(self._words) or (self._states != LOWEST).any():
+            raise ArchiveError("the stream of symbols does not end where it should")

@@ -1,0 +1,358 @@
+"""Real weights from the files that they are published in, each with what its images must look like."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distsqz.errors import RequestError
+from distsqz.models.preprocessing import CAFFE, imagenet_preprocessing
+from distsqz.models.registry import MODELS, ModelOptions, build_model, default_image_size
+from distsqz.models.squeezenet import SqueezeNet
+from distsqz.models.weights import read_weights, without_prefixes
+from distsqz.weights.archive import MAGIC, decode
+from distsqz.weights.errors import ArchiveError
+from distsqz.weights.quantised import CompressedModel, ModelInfo
+
+State = Mapping[str, Tensor]
+
+MOST_CLASSES, LARGEST_CROP, LARGEST_RESIZE = 1 << 20, 4096, 8192
+"""What an archive may ask for: a model of one's own is built before its tensors can be compared."""
+
+
+def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT") -> tuple[ModelInfo, State]:
+    """Which model a file holds, and its state dict.
+
+    Archives (.sqz), SqueezeNet v1.0's published 8-bit `.net` and ndf's pickle of v1.1 (`.pkl`) tell what they
+    are. Of state dicts (.pth, .pt, .safetensors) `model` names the model; where it is left out, the
+    registry's first that has these very tensors is taken.
+
+    Raises:
+        RequestError: it cannot be read, or is not of that model; it names `option`.
+    """
+    content = _content(path, option)
+    told = f"{option} {path}"
+    if content.startswith(MAGIC) or path.suffix == ".sqz":
+        info, state = _from_archive(content, told)
+    elif path.suffix == ".net":
+        info, state = (
+            ModelInfo(name="squeezenet", num_classes=1000, preprocessing=CAFFE, classifier_padding=1),
+            _from_net(content, told),
+        )
+    elif path.suffix == ".pkl":
+        info, state = (
+            ModelInfo(name="squeezenet1_1", num_classes=1000, preprocessing=CAFFE),
+            _from_pickle(content, told),
+        )
+    else:
+        state = (
+            _from_safetensors(content, told) if path.suffix == ".safetensors" else read_weights(path, option)
+        )
+        return _told_by_tensors(state, model, told)
+    if model not in (None, info.name):
+        raise RequestError(f"--model {model}: {path} holds {info.name}")
+    if ":" in info.name and model is None:  # a file alone must not choose which code runs
+        raise RequestError(f"{told}: is of a model of one's own; --model {info.name} lets its code run")
+    return info, state
+
+
+def read_archive(path: Path, option: str) -> CompressedModel:
+    """The model of the archive at `path`.
+
+    Raises:
+        RequestError: it cannot be read, or is no whole archive; it names `option`.
+    """
+    return _decoded(_content(path, option), f"{option} {path}")
+
+
+def read_state(path: Path, option: str = "--checkpoint") -> State:
+    """The state dict alone, whatever model it is of.
+
+    Raises:
+        RequestError: it cannot be read; it names `option`.
+    """
+    if path.suffix in (".sqz", ".net", ".pkl"):
+        return read_model(path, option=option)[1]
+    if path.suffix == ".safetensors":
+        return _from_safetensors(_content(path, option), f"{option} {path}")
+    return read_weights(path, option)
+
+
+def shapes_of(info: ModelInfo) -> dict[str, torch.Size]:
+    """The shapes of a model's tensors; of a model of the registry without room for any of them.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    built = build(info) if ":" in info.name else outline(info)  # anyone's own may need real tensors
+    return {key: value.shape for key, value in built.state_dict().items()}
+
+
+def outline(info: ModelInfo) -> nn.Module:
+    """A model without the values of its tensors: nothing is allocated.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    with torch.device("meta"):
+        return build(info)
+
+
+def build(info: ModelInfo) -> nn.Module:
+    """A model that the weights fit.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    options = ModelOptions(
+        model=info.name,
+        squeeze_ratio=info.squeeze_ratio,
+        pct_3x3=info.pct_3x3,
+        classifier_padding=info.classifier_padding,
+        image_size=info.preprocessing.crop,
+    )
+    return build_model(options, info.num_classes)
+
+
+def load_model(
+    path: Path, model: str | None = None, option: str = "CHECKPOINT"
+) -> tuple[ModelInfo, nn.Module]:
+    """The model that a file holds, with its weights, in evaluation mode.
+
+    Raises:
+        RequestError: it cannot be read, or its tensors do not fit its model.
+    """
+    info, state = read_model(path, model, option)
+    shapes = shapes_of(info)  # before a model is built as large as a damaged file may ask for
+    for name in {**shapes, **state}:
+        if name not in shapes or name not in state or shapes[name] != state[name].shape:
+            raise RequestError(f"{option} {path}: does not fit {info.name} ({_misfit(name, shapes, state)})")
+        if not state[name].isfinite().all():
+            raise RequestError(f"{option} {path}: {name} has values that are not finite")
+    built = build(info)
+    built.load_state_dict(dict(state))
+    return info, built.eval()
+
+
+def _misfit(name: str, shapes: Mapping[str, torch.Size], state: State) -> str:
+    if name not in shapes:
+        return f"it has no {name}"
+    if name not in state:
+        return f"{name} is missing"
+    return f"{name} is {list(state[name].shape)} in place of {list(shapes[name])}"
+
+
+def _content(path: Path, option: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
+
+
+def _decoded(content: bytes, told: str) -> CompressedModel:
+    try:
+        return decode(content)
+    except ArchiveError as error:
+        raise RequestError(f"{told}: {error}") from error
+
+
+def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
+    archive = _decoded(content, told)
+    info = archive.info
+    if not (1 <= info.num_classes <= MOST_CLASSES and 1 <= info.preprocessing.crop <= LARGEST_CROP):
+        raise RequestError(
+            f"{told}: says {info.num_classes} classes and images of {info.preprocessing.crop} pixels; "
+            f"at most {MOST_CLASSES} and {LARGEST_CROP} are believed"
+        )
+    images = info.preprocessing
+    numbers = (images.scale, *images.mean, *images.std)
+    if not (
+        images.crop <= images.resize <= LARGEST_RESIZE
+        and all(map(math.isfinite, numbers))
+        and 0 not in (images.scale, *images.std)
+    ):
+        raise RequestError(f"{told}: no image can be prepared as it says ({images})")
+    return info, {name: torch.from_numpy(values) for name, values in archive.state().items()}
+
+
+def _from_safetensors(content: bytes, told: str) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        state: State = load(content)
+    except SafetensorError as error:
+        raise RequestError(f"{told}: is not a safetensors file ({error})") from error
+    return state
+
+
+def _from_net(content: bytes, told: str) -> State:
+    """Pruned weights as 8-bit codes, with a codebook a layer and 4-bit gaps between them.
+
+    Layout: 26 entry counts (uint32); for each layer 256 values (fp32), biases (fp32), a code an entry (uint8;
+    0 fills gaps of more than 16), and the gaps, two a byte, the low half first.
+    """
+    model = SqueezeNet()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    left = io.BytesIO(content)
+
+    def take(dtype: str, count: int) -> NDArray[Any]:
+        size = np.dtype(dtype).itemsize * count
+        if len(piece := left.read(size)) < size:
+            raise RequestError(
+                f"{told}: ends too early for SqueezeNet v1.0 in 8 bits; {len(content):,} bytes"
+            )
+        return np.frombuffer(piece, dtype)
+
+    state: dict[str, Tensor] = {}
+    for (name, layer), entries in zip(layers.items(), take("<u4", len(layers)).tolist(), strict=True):
+        size = layer.weight.numel()
+        if entries > size:
+            raise RequestError(
+                f"{told}: {name} has {entries} entries for {size} weights; not SqueezeNet v1.0"
+            )
+        codebook, bias = take("<f4", 256), take("<f4", layer.out_channels)
+        codes, packed = take("u1", entries), take("u1", (entries + 1) // 2)
+        gaps = np.stack([packed & 15, packed >> 4], axis=1).ravel()[:entries].astype(np.int64)
+        positions = np.cumsum(gaps + 1) - 1
+        if entries and positions[-1] >= size:
+            raise RequestError(f"{told}: the gaps in {name} lead past its {size} weights")
+        weight = np.zeros(size, np.float32)
+        weight[positions] = np.where(codes == 0, np.float32(0), codebook[codes])
+        state[f"{name}.weight"] = torch.from_numpy(weight).view(layer.weight.shape)
+        state[f"{name}.bias"] = torch.from_numpy(bias.copy())
+    if left.read(1):
+        raise RequestError(f"{told}: goes on after SqueezeNet v1.0 in 8 bits")
+    return state
+
+
+class _Named:
+    """Stands for what a pickle names and nothing is made of."""
+
+    def __init__(self, *_arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("gives a state to what has none")
+
+
+class _Dtype(_Named):
+    """Stands for a numpy dtype: notes its name and its order of bytes."""
+
+    def __init__(self, name: str, *_arguments: object) -> None:
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+class _Array(_Named):
+    """Stands for a numpy array: made from its bytes alone, which must be as many as its shape takes."""
+
+    values: NDArray[Any]
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, dtype, by_columns, content = state
+        raw = content.encode("latin1") if isinstance(content, str) else content  # as Python 2 had its bytes
+        if not isinstance(dtype, _Dtype) or dtype.name not in ("f4", "f8") or not isinstance(raw, bytes):
+            raise pickle.UnpicklingError("has an array of other than floating-point numbers")
+        values = np.frombuffer(raw, f"{dtype.order}{dtype.name}")
+        self.values = values.reshape(shape, order="F" if by_columns else "C")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Of all that a pickle can name, arrays alone; nothing of what it names is called, numpy neither."""
+
+    _ALLOWED: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Named,
+        ("numpy", "dtype"): _Dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"names {module}.{name}, which no array needs") from None
+
+
+def _from_pickle(content: bytes, told: str) -> State:
+    """Layer name -> [kernels [H, W, in, out], biases [out]], of v1.1."""
+    try:
+        layers = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except Exception as error:  # a pickle may fail in any way
+        raise RequestError(f"{told}: is not a pickle of arrays ({type(error).__name__}: {error})") from error
+    model = SqueezeNet(version="1.1")
+    modules = dict(model.named_modules())
+    state: dict[str, Tensor] = {}
+    for path, name in model.layer_names.items():
+        module = modules.get(path)
+        if not isinstance(module, nn.Conv2d):
+            continue
+        try:
+            kernels, bias = (array.values.astype(np.float32) for array in layers[name])
+            weight = torch.from_numpy(kernels.transpose(3, 2, 0, 1).copy()).reshape(module.weight.shape)
+            state[f"{path}.weight"] = weight
+            state[f"{path}.bias"] = torch.from_numpy(bias.copy()).reshape(module.out_channels)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise RequestError(f"{told}: has no kernels and biases for {name} of v1.1") from error
+    return state
+
+
+def _told_by_tensors(state: State, model: str | None, told: str) -> tuple[ModelInfo, State]:
+    """The model that has tensors of these shapes, and the state dict under its names."""
+    last = [tensor for tensor in state.values() if tensor.ndim == 1]
+    classes = len(last[-1]) if last else 0
+    names = MODELS if model is None else (model,)
+    for name, (squeeze_ratio, pct_3x3) in itertools.product(names, [(None, None), *_fire_shapes(state)]):
+        info = ModelInfo(
+            name=name,
+            num_classes=classes,
+            squeeze_ratio=squeeze_ratio,
+            pct_3x3=pct_3x3,
+            preprocessing=imagenet_preprocessing(default_image_size(name)),
+        )
+        try:
+            shapes = shapes_of(info)
+        except RequestError:
+            if model is not None and squeeze_ratio is None:
+                raise
+            continue
+        named = without_prefixes(state, shapes)
+        if shapes == {key: value.shape for key, value in named.items()}:
+            return info, named
+    raise RequestError(
+        f"{told}: does not hold the tensors of {model or 'a model of the registry; --model names another'}"
+    )
+
+
+def _fire_shapes(state: State) -> Iterator[tuple[float, float]]:
+    """Squeeze ratios and shares of 3x3 filters that may have made the Fire modules, likeliest first."""
+    squeezed, large = [], []
+    for name in (key for key in state if key.endswith(".squeeze.weight")):
+        expand1, expand3 = (state.get(name.replace("squeeze", f"expand{side}x{side}")) for side in (1, 3))
+        if expand1 is None or expand3 is None or not expand1.ndim == expand3.ndim == state[name].ndim == 4:
+            return
+        expand = len(expand1) + len(expand3)
+        squeezed.append((len(state[name]), expand))
+        large.append((len(expand3), expand))
+    if squeezed and all(expand for _, expand in squeezed):
+        for digits in (2, 3, 9):  # what was asked for is most often a round number
+            yield round(_share(squeezed), digits), round(_share(large), digits)
+
+
+def _share(parts: Sequence[tuple[int, int]]) -> float:
+    """A share that gives every part of its whole, rounded."""
+    least = max((part - 0.5) / whole for part, whole in parts)
+    most = min((part + 0.5) / whole for part, whole in parts)
+    return (least + most) / 2

@@ -1,1 +1,0 @@
-"""One thin script a command: parse, call, print."""
