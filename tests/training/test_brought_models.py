@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from group import Outcome, train_each
 from torch.nn import functional as F
 
+from benchmarks.agreement.group import Outcome, train_each
 from distsqz.data import train_batches
 from distsqz.errors import RequestError
 from distsqz.models.recipes import OWN_MODEL
