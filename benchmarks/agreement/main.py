@@ -36,6 +36,9 @@ MOST_DIFFERENCE = {torch.float64: 1e-12} | {
 }
 """Bar for a parameter or buffer, by data type, relative to its greatest value: 9.5e-7 for float32."""
 
+DIFFERENCES = ["ps_ddp", "ddp_plain", "ps_plain"]
+COLUMNS = ["model", "repetition", "agree", "failure", *DIFFERENCES]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -76,16 +79,20 @@ def main(options: Options) -> None:
         except RequestError as error:
             refused[model] = str(error)
     rows = [row for repetition in range(options.repetitions) for row in _repeat(repetition, models)]
-    print("| model | agree | ps and ddp | ddp and one process | ps and one process |")
-    print("|---|---:|---:|---:|---:|")
-    for name, of_model in pd.DataFrame(rows).groupby("model", sort=False):
-        agree = f"{of_model.groupby('repetition')['agree'].all().sum()} of {options.repetitions}"
-        greatest = (f"{of_model[column].max():.1e}" for column in ("ps_ddp", "ddp_plain", "ps_plain"))
-        print("|", " | ".join([str(name), agree, *greatest]), "|")
+    _print_table(pd.DataFrame(rows, columns=COLUMNS), options.repetitions)
     for model, reason in refused.items():
         print(f"| {model} | refused: {reason} | | | |")
     for failure in dict.fromkeys(row["failure"] for row in rows if row["failure"]):
         print(f"\n{failure}")
+
+
+def _print_table(rows: pd.DataFrame, repetitions: int) -> None:
+    print("| model | agree | ps and ddp | ddp and one process | ps and one process |")
+    print("|---|---:|---:|---:|---:|")
+    for model, of_model in rows.groupby("model", sort=False):
+        agree = f"{of_model.groupby('repetition')['agree'].all().sum()} of {repetitions}"
+        greatest = (f"{of_model[column].max():.1e}" for column in DIFFERENCES)
+        print("|", " | ".join([str(model), agree, *greatest]), "|")
 
 
 def _planned(model: str, options: Options) -> Trained:

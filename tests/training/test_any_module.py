@@ -88,7 +88,7 @@ def by_reason(refused: Mapping[int, str]) -> list[str]:
     seeds: dict[str, list[int]] = defaultdict(list)
     for seed, message in refused.items():
         seeds[next(reason for reason in REASONS if re.search(reason, message))].append(seed)
-    return [f"{len(those)}: {refused[those[0]]} (seeds {those})" for those in seeds.values()]
+    return [f"{len(those)}, seeds {those}: {refused[those[0]]}" for those in seeds.values()]
 
 
 def writes(cell: Cell) -> bool:
