@@ -14,10 +14,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
-from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
-from benchmarks.agreement.local_servers import LocalServers, nothing, running_servers
+from benchmarks.agreement.local_servers import LocalServers, nothing, running_servers, start_processes
 from distsqz.data import train_batches
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
@@ -59,7 +58,7 @@ def train_each(
         for index, plan in enumerate(plans):
             (folder / f"plan-{index}").mkdir()
             stack.enter_context(running_servers(plan, folder / f"plan-{index}", prepare))
-        spawn(_train_each, args=(plans, world_size, folder, prepare), nprocs=world_size)  # type: ignore[no-untyped-call]
+        start_processes(_train_each, (plans, world_size, folder, prepare), world_size)
     by_rank = [torch.load(folder / f"outcomes-{rank}.pt") for rank in range(world_size)]
     return [
         {cell.name: [outcomes[index][cell.name] for outcomes in by_rank] for cell in plan.cells}
@@ -118,7 +117,7 @@ def _put(tensors: Iterable[torch.Tensor], values: Sequence[torch.Tensor]) -> Non
             tensor.copy_(value)
 
 
-def join(rank: int, world_size: int, folder: Path) -> Replica:
+def join_group(rank: int, world_size: int, folder: Path) -> Replica:
     """Makes this process a rank of a new group that meets in `folder`."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name resolves to
     store = FileStore(str(folder / "store"), world_size)
@@ -134,7 +133,7 @@ def join(rank: int, world_size: int, folder: Path) -> Replica:
     )
 
 
-def leave() -> None:
+def leave_group() -> None:
     """Ends this process at once: Gloo's threads now and then crash an interpreter that shuts down."""
     dist.destroy_process_group()
     os._exit(0)
@@ -157,14 +156,14 @@ def _train_each(
     rank: int, plans: Sequence[SessionPlan], world_size: int, folder: Path, prepare: Callable[[], None]
 ) -> None:
     prepare()
-    replica = join(rank, world_size, folder)
+    replica = join_group(rank, world_size, folder)
     torch.set_num_threads(1)
     outcomes: list[dict[str, Outcome]] = []
     for index, plan in enumerate(plans):
         servers = LocalServers(folder / f"plan-{index}", plan.server.shards) if plan.server else None
         outcomes.append({cell.name: _trained(plan, cell, replica, servers) for cell in plan.cells})
     torch.save(outcomes, folder / f"outcomes-{rank}.pt")
-    leave()
+    leave_group()
 
 
 def _trained(plan: SessionPlan, cell: Cell, replica: Replica, servers: LocalServers | None) -> Outcome:

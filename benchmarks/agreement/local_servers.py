@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessContext
+from torch.multiprocessing.spawn import start_processes as torch_start_processes
 
 from distsqz.metering.schema import UpdateRecord
 from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.training.server import Server
 from distsqz.training.session import SessionPlan
+
+multiprocessing.set_forkserver_preload(["distsqz.training.session", "distsqz.training.server"])
+
+
+def start_processes(
+    function: Callable[..., None], arguments: tuple[Any, ...], count: int, *, join: bool = True
+) -> ProcessContext:
+    """Calls a function in new processes, which have torch and the trainer imported as they begin."""
+    context: ProcessContext = torch_start_processes(  # type: ignore[no-untyped-call]
+        function, arguments, count, join, start_method="forkserver"
+    )
+    return context
 
 
 def nothing() -> None:
@@ -35,7 +50,7 @@ def running_servers(plan: SessionPlan, folder: Path, prepare: Callable[[], None]
         ProcessException: a server failed.
     """
     count = plan.server.shards if plan.server else 0
-    servers = spawn(serve, args=(plan, folder, prepare), nprocs=count, join=False)  # type: ignore[no-untyped-call]
+    servers = start_processes(serve, (plan, folder, prepare), count, join=False)
     try:
         while not all((folder / f"server-{index}").exists() for index in range(count)):
             servers.join(0.01)
@@ -60,7 +75,7 @@ def serve(index: int, plan: SessionPlan, folder: Path, prepare: Callable[[], Non
                 if method == "records":
                     connection.send(records)
                 elif method == "stop":
-                    return
+                    os._exit(0)  # Gloo's threads now and then crash an interpreter that shuts down
                 else:
                     asked = getattr(server, method)
                     connection.send(asked(*arguments) if callable(asked) else asked)

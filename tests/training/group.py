@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 
-from benchmarks.agreement.group import join, leave
-from benchmarks.agreement.local_servers import LocalServers, running_servers
+from benchmarks.agreement.group import join_group, leave_group
+from benchmarks.agreement.local_servers import LocalServers, running_servers, start_processes
 from distsqz.metering.schema import Record, StepRecord
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.session import SessionPlan, run_session
@@ -53,12 +52,12 @@ class Box:
 def run_group(plan: SessionPlan, world_size: int, folder: Path) -> list[Box]:
     """Runs a session on `world_size` new processes, and its servers on more; gives each rank's box."""
     with running_servers(plan, folder):
-        mp.spawn(_worker, args=(plan, world_size, folder), nprocs=world_size)
+        start_processes(_worker, (plan, world_size, folder), world_size)
     return [torch.load(folder / f"box-{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
 def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None:
-    replica = join(rank, world_size, folder)
+    replica = join_group(rank, world_size, folder)
     box = Box()
     try:
         servers = LocalServers(folder, plan.server.shards) if plan.server else None
@@ -66,4 +65,4 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
     except Exception as error:
         box.error = str(error)
     torch.save(box, folder / f"box-{rank}.pt")
-    leave()
+    leave_group()
