@@ -63,7 +63,7 @@ class Comparison:
     change: float
     """Difference that training made to the initial parameters."""
     rounding: float
-    """Difference that rounding every initial parameter up once makes to the training in one process."""
+    """Difference that a relative error of one rounding in the initial parameters makes in one process."""
     ddp_one_process: float
     """Difference between all-reduce and one process."""
     ps_ddp: float
@@ -151,13 +151,13 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 
 class _RoundedCell(Cell):
-    """A cell whose model begins with every parameter rounded up to the next number of its data type."""
+    """A cell whose model begins with every parameter off by its data type's relative rounding error."""
 
     def build(self) -> nn.Module:
         module = super().build()
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, torch.inf)))
+                parameter.mul_(1 + torch.finfo(parameter.dtype).eps)
         return module
 
 
