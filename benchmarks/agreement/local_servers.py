@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessContext
+from torch.multiprocessing.spawn import start_processes as torch_start_processes
 
 from distsqz.metering.schema import UpdateRecord
 from distsqz.sync.flat import joined
@@ -24,20 +25,32 @@ multiprocessing.set_forkserver_preload(["distsqz.training.session", "distsqz.tra
 
 def start_processes(
     function: Callable[..., None], arguments: tuple[Any, ...], count: int, *, join: bool = True
-) -> mp.ProcessContext:
+) -> ProcessContext:
     """Calls a function in new processes, which have torch and the trainer imported as they begin."""
-    return mp.start_processes(function, arguments, count, join, start_method="forkserver")
+    context: ProcessContext = torch_start_processes(  # type: ignore[no-untyped-call]
+        function, arguments, count, join, start_method="forkserver"
+    )
+    return context
+
+
+def nothing() -> None:
+    """Prepares nothing."""
 
 
 @contextlib.contextmanager
-def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
-    """The servers that a session asks for, if any; they are gone in the end, however it ends.
+def running_servers(plan: SessionPlan, folder: Path, prepare: Callable[[], None] = nothing) -> Iterator[None]:
+    """Runs the servers that a session asks for, if any; they are gone in the end, however it ends.
+
+    Args:
+        plan: of the session.
+        folder: where the servers' sockets are made.
+        prepare: called first in every server; must be picklable.
 
     Raises:
         ProcessException: a server failed.
     """
     count = plan.server.shards if plan.server else 0
-    servers = start_processes(serve, (plan, folder), count, join=False)
+    servers = start_processes(serve, (plan, folder, prepare), count, join=False)
     try:
         while not all((folder / f"server-{index}").exists() for index in range(count)):
             servers.join(0.01)
@@ -50,8 +63,9 @@ def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
             process.kill()
 
 
-def serve(index: int, plan: SessionPlan, folder: Path) -> None:
+def serve(index: int, plan: SessionPlan, folder: Path, prepare: Callable[[], None]) -> None:
     """Runs a server until it is told to stop."""
+    prepare()
     records: list[UpdateRecord] = []
     server = Server(plan, index, f"server{index}", "127.0.0.1", records.append)
     with Listener(str(folder / f"server-{index}")) as listener:
@@ -61,7 +75,7 @@ def serve(index: int, plan: SessionPlan, folder: Path) -> None:
                 if method == "records":
                     connection.send(records)
                 elif method == "stop":
-                    os._exit(0)  # Gloo's threads now and then crash an interpreter that winds up
+                    os._exit(0)  # Gloo's threads now and then crash an interpreter that shuts down
                 else:
                     asked = getattr(server, method)
                     connection.send(asked(*arguments) if callable(asked) else asked)
@@ -83,19 +97,25 @@ class LocalServers:
         self.places: Sequence[ShardPlace] = self._ask("place")
 
     def admit(self, cell: str, rank: int, name: str, step: int) -> None:
+        """Lets every server connect to a worker."""
         self._ask("admit", cell, rank, name, step)
 
     def parameters(self, cell: str) -> torch.Tensor:
+        """A cell's parameters, from all its shards."""
         return joined(self._ask("parameters", cell))
 
     def momentum(self, cell: str) -> torch.Tensor:
+        """Their momentum."""
         return joined(self._ask("momentum", cell))
 
     def digests(self, cell: str) -> dict[tuple[int, int], int]:
+        """Digests of all pieces of a cell."""
         return {piece: value for part in self._ask("digests", cell) for piece, value in part.items()}
 
     def progress(self, cell: str, rank: int) -> int:
-        return min(self._ask("progress", cell, rank))
+        """Steps that a worker has pushed to every shard."""
+        steps: list[int] = self._ask("progress", cell, rank)
+        return min(steps)
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return [ask(self._folder, index, method, *arguments) for index in range(self._servers)]
