@@ -15,7 +15,7 @@ import torch
 from benchmarks.agreement.disturbance import disturb
 from benchmarks.agreement.group import Outcome, Values, train_each, trained_in_one_process
 from benchmarks.agreement.local_servers import nothing
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RequestError
 from distsqz.training.cell import Cell
 from distsqz.training.options import ServerOptions, TrainingOptions

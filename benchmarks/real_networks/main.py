@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.agreement.disturbance import disturb
 from benchmarks.agreement.group import Outcome, Values, train_each, trained_in_one_process
 from benchmarks.real_networks.models import CONFIGURATIONS, FP64, IMAGE_SIZE
-from distsqz.cli import run_command
+from distsqz.cli.command import run_command
 from distsqz.errors import RequestError
 from distsqz.training.cell import Cell
 from distsqz.training.options import ServerOptions, TrainingOptions
