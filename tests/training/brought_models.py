@@ -253,6 +253,71 @@ class RenormLate(nn.Module):
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
 
 
+class WritesLate(nn.Module):
+    """Writes to a parameter in the third training step and later; `write` says how."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.training and self.calls >= 3:
+            self.write()
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+    def write(self):
+        raise NotImplementedError
+
+
+class ClampedLate(WritesLate):
+    def write(self):
+        self.fc.weight.data.clamp_(-0.1, 0.1)
+
+
+class ClampedRowLate(WritesLate):
+    def write(self):
+        self.fc.weight.data[0].clamp_(-0.1, 0.1)
+
+
+class ClampedInBackwardLate(WritesLate):
+    """Clamps a weight once its gradient is known."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        weight = self.fc.weight
+        weight.register_post_accumulate_grad_hook(lambda _: self.clamp(weight))
+
+    def clamp(self, weight):
+        if self.calls >= 3:
+            weight.data.clamp_(-0.1, 0.1)
+
+    def write(self):
+        pass
+
+
+class NewDataLate(WritesLate):
+    def write(self):
+        self.fc.weight.data = self.fc.weight.data.clamp(-0.1, 0.1)
+
+
+class NewParameterLate(WritesLate):
+    def write(self):
+        self.fc.weight = nn.Parameter(self.fc.weight.detach().clamp(-0.1, 0.1))
+
+
+class RoundedLate(WritesLate):
+    """Reads rounded values in forward and puts the true ones back, as quantization-aware training does."""
+
+    def write(self):
+        exact = self.fc.weight.data
+        self.fc.weight.data = exact.half().float()
+        self.fc(torch.zeros(1, 8))
+        self.fc.weight.data = exact
+
+
 class SharedMemory(nn.Module):
     """Two parameters in the same memory."""
 

@@ -81,6 +81,23 @@ def test_what_cannot_be_trained_right_ends_with_the_parameter_s_name(tmp_path: P
             assert f"rank {rank}, {line}" in outcome
 
 
+WRITES_LATE = ["ClampedLate", "ClampedRowLate", "ClampedInBackwardLate", "NewDataLate", "NewParameterLate"]
+
+
+def test_ps_refuses_a_model_that_begins_to_write_to_a_parameter_in_a_later_step(tmp_path: Path) -> None:
+    outcomes = train(WRITES_LATE, tmp_path, (PS,), steps=4)
+    for name in WRITES_LATE:
+        for rank, outcome in enumerate(outcomes[name, "ps"]):
+            assert isinstance(outcome, str), name
+            assert f"rank {rank}, step 2: ParameterWrittenError: the model itself changes" in outcome, outcome
+            assert "its parameter fc.weight" in outcome
+
+
+def test_ps_trains_a_model_that_puts_its_values_back(tmp_path: Path) -> None:
+    outcomes = train(["RoundedLate"], tmp_path, steps=4)
+    assert difference(outcomes["RoundedLate", "ddp"][0], outcomes["RoundedLate", "ps"][0]) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("name", "strategy", "words"),
     [
