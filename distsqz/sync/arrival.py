@@ -28,7 +28,7 @@ class ServedParameter(nn.Parameter):
     Torch gives the tensor that `.data` returns a version counter of its own; here all such tensors share one.
     """
 
-    _values: torch.Tensor
+    _alias: torch.Tensor
     """What `.data` returns views of."""
 
     @staticmethod
@@ -42,22 +42,22 @@ class ServedParameter(nn.Parameter):
     @property
     def writes(self) -> int:
         """Operations that have written to the parameter; what the network receives is not counted."""
-        return self._version + self._values._version
+        return self._version + self._alias._version
 
-    @property  # type: ignore[assignment]
+    @property
     def data(self) -> torch.Tensor:
         """The values without gradient, in the same memory."""
-        return self._values.detach()
+        return self._alias.detach()
 
     @data.setter
     def data(self, value: torch.Tensor) -> None:
         torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
-        self._values = value.detach()
+        self._alias = value.detach()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
         """Copies are plain parameters: the network does not reach a copy."""
         if id(self) not in memo:
-            memo[id(self)] = nn.Parameter(self._values.clone(), self.requires_grad)
+            memo[id(self)] = nn.Parameter(self._alias.clone(), self.requires_grad)
         copied: nn.Parameter = memo[id(self)]
         return copied
 

@@ -207,6 +207,19 @@ class FreshDraws(NumpyInit):
             self.conv.weight.copy_(torch.from_numpy(drawn) * 0.2)
 
 
+class FreshBuffer(nn.Module):
+    """Batch norm, and a buffer that is drawn anew each time and is not in the state dict."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        drawn = np.random.default_rng().standard_normal((3, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(drawn).float(), persistent=False)
+        self.norm = Norm(num_classes)
+
+    def forward(self, x):
+        return self.norm(x + self.shift)
+
+
 class RankDraws(nn.Module):
     """A frozen parameter and a buffer that differ in every process."""
 

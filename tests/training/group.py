@@ -88,7 +88,7 @@ PATIENCE_S = 8.0
 """How long a rank waits for a shard that another rank has left in the midst of a step."""
 
 
-def _join(rank: int, world_size: int, folder: Path) -> Replica:
+def join_group(rank: int, world_size: int, folder: Path) -> Replica:
     """Makes this process a rank of a new group."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name resolves to
     store = dist.FileStore(str(folder / "store"), world_size)
@@ -105,14 +105,14 @@ def _join(rank: int, world_size: int, folder: Path) -> Replica:
 
 
 def _train_each(rank: int, plans: Sequence[SessionPlan], world_size: int, folder: Path) -> None:
-    replica = _join(rank, world_size, folder)
+    replica = join_group(rank, world_size, folder)
     torch.set_num_threads(1)
     outcomes: list[dict[str, Outcome]] = []
     for index, plan in enumerate(plans):
         servers = LocalServers(folder / f"plan-{index}", plan.server.shards) if plan.server else None
         outcomes.append({cell.name: _trained(plan, cell, replica, servers) for cell in plan.cells})
     torch.save(outcomes, folder / f"outcomes-{rank}.pt")
-    _leave()
+    leave_group()
 
 
 def _trained(plan: SessionPlan, cell: Cell, replica: Replica, servers: LocalServers | None) -> Outcome:
@@ -136,7 +136,7 @@ def _trained(plan: SessionPlan, cell: Cell, replica: Replica, servers: LocalServ
 
 
 def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None:
-    replica = _join(rank, world_size, folder)
+    replica = join_group(rank, world_size, folder)
     box = Box()
     try:
         servers = LocalServers(folder, plan.server.shards) if plan.server else None
@@ -144,10 +144,10 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
     except Exception as error:
         box.error = str(error)
     torch.save(box, folder / f"box-{rank}.pt")
-    _leave()
+    leave_group()
 
 
-def _leave() -> None:
+def leave_group() -> None:
     """Ends this process at once: Gloo's threads now and then crash an interpreter that winds up."""
     dist.destroy_process_group()
     os._exit(0)

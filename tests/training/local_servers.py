@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,13 @@ class LocalServers:
 
     def progress(self, cell: str, rank: int) -> int:
         return min(self._ask("progress", cell, rank))
+
+    def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
+        ask(self._folder, 0, "keep_buffers", cell, {name: value.clone() for name, value in buffers.items()})
+
+    def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
+        stored: Mapping[str, torch.Tensor] = ask(self._folder, 0, "buffers", cell)
+        return stored
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return [ask(self._folder, index, method, *arguments) for index in range(self._servers)]
