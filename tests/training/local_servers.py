@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -40,20 +41,20 @@ def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
 
 
 def serve(index: int, plan: SessionPlan, folder: Path) -> None:
-    """Runs a server until it is told to stop."""
+    """Runs a server until it is told to stop, and ends this process."""
     records: list[UpdateRecord] = []
     server = Server(plan, index, f"server{index}", "127.0.0.1", records.append)
     with Listener(str(folder / f"server-{index}")) as listener:
-        while True:
+        method = ""
+        while method != "stop":
             with listener.accept() as connection:
                 method, arguments = connection.recv()
                 if method == "records":
                     connection.send(records)
-                elif method == "stop":
-                    return
-                else:
+                elif method != "stop":
                     asked = getattr(server, method)
                     connection.send(asked(*arguments) if callable(asked) else asked)
+    os._exit(0)  # Gloo's threads now and then crash an interpreter that winds up
 
 
 def ask(folder: Path, index: int, method: str, *arguments: Any) -> Any:
