@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -348,6 +348,7 @@ class Trainer:
                 tx_bytes=bytes_so_far,
                 model=self._module.state_dict(),
                 optimizer=self._sync.optimizer_state(),
+                preprocessing=asdict(self.cell.preprocessing) if self.cell.preprocessing else None,
             )
             self._outbox.save(self.cell.name, done, checkpoint.to_bytes())
 

@@ -373,6 +373,18 @@ class Half(nn.Module):
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
 
 
+class MixedHead(nn.Module):
+    """A network in float32 whose head is in float64."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes).double()
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)).double())
+
+
 class Single(Half):
     dtype = torch.float32
 

@@ -125,6 +125,13 @@ def test_parameters_in_the_same_memory_are_refused() -> None:
         plan_session(["brought_models:SharedMemory"], WORKERS, options(), [PS])
 
 
+def test_ps_names_the_parameters_of_each_data_type_where_there_are_several() -> None:
+    kinds = r"conv.weight and 1 more of torch.float32 and fc.weight and 1 more of torch.float64"
+    with pytest.raises(RequestError, match=rf"has {kinds}; .* one data type .*\.to\(dtype\), or train it"):
+        plan_session(["brought_models:MixedHead"], WORKERS, options(), [PS])
+    plan_session(["brought_models:MixedHead"], WORKERS, options(), [None])
+
+
 DTYPES = {"Single": torch.float32, "Double": torch.float64, "Half": torch.bfloat16, "Half16": torch.float16}
 
 
