@@ -457,6 +457,15 @@ class Lazy(nn.Module):
         return self.fc(F.relu(self.conv(x)).flatten(1))
 
 
+class OnlyCPU(Norm):
+    """Cannot be moved to another device."""
+
+    def _apply(self, fn, recurse=True):
+        if fn(torch.zeros(1)).device.type != "cpu":
+            raise RuntimeError("only for CPUs")
+        return super()._apply(fn, recurse)
+
+
 class NoGradient(Norm):
     def forward(self, x):
         return super().forward(x).detach()
@@ -499,3 +508,18 @@ class PythonInit(Norm):
     def __init__(self, num_classes=10):
         super().__init__(num_classes)
         nn.init.constant_(self.fc.bias, random.gauss(0, 1))
+
+
+def compiled(num_classes=10):
+    return torch.compile(Norm(num_classes), backend="aot_eager")
+
+
+class CompiledForward(Norm):
+    """Compiles its forward pass itself, where no wrapper shows it."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        self.compiled = torch.compile(super().forward, backend="aot_eager")
+
+    def forward(self, x):
+        return self.compiled(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch.multiprocessing as mp
 from distsqz.metering.schema import UpdateRecord
 from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
+from distsqz.sync.shard import Shard
 from distsqz.training.server import Server
 from distsqz.training.session import SessionPlan
 
@@ -43,6 +45,8 @@ def running_servers(plan: SessionPlan, folder: Path) -> Iterator[None]:
 def serve(index: int, plan: SessionPlan, folder: Path) -> None:
     """Runs a server until it is told to stop, and ends this process."""
     records: list[UpdateRecord] = []
+    if delay := os.environ.get("DISTSQZ_TEST_UPDATE_S"):
+        _delay_updates(float(delay))
     server = Server(plan, index, f"server{index}", "127.0.0.1", records.append)
     with Listener(str(folder / f"server-{index}")) as listener:
         method = ""
@@ -55,6 +59,17 @@ def serve(index: int, plan: SessionPlan, folder: Path) -> None:
                     asked = getattr(server, method)
                     connection.send(asked(*arguments) if callable(asked) else asked)
     os._exit(0)  # Gloo's threads now and then crash an interpreter that winds up
+
+
+def _delay_updates(delay_s: float) -> None:
+    """Makes every update of a chunk in this process take so much longer."""
+    update = Shard._update
+
+    def late(*arguments: Any) -> None:
+        time.sleep(delay_s)
+        update(*arguments)
+
+    Shard._update = late  # type: ignore[method-assign]
 
 
 def ask(folder: Path, index: int, method: str, *arguments: Any) -> Any:

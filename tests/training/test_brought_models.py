@@ -171,6 +171,18 @@ def one_plain_step(cell: Cell) -> Mapping[str, tuple[torch.Tensor, torch.Tensor]
     return {name: (before[name], value.detach()) for name, value in model.named_parameters()}
 
 
+@pytest.mark.slow  # loads torch's compiler in every rank
+def test_compiled_models_wait_for_parameters_that_are_still_to_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTSQZ_TEST_UPDATE_S", "0.02")  # so that answers come late
+    outcomes = train(["compiled", "CompiledForward", "Norm"], tmp_path, lr=0.05)
+    for name in ("compiled", "CompiledForward"):
+        assert difference(outcomes[name, "ddp"][0], outcomes[name, "ps"][0]) < 1e-6, name
+    ours, plain = outcomes["CompiledForward", "ps"][0], outcomes["Norm", "ps"][0]
+    assert difference(ours, plain) < 1e-6
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_hooks_of_the_model_never_see_parameters_that_have_not_arrived(tmp_path: Path) -> None:
