@@ -35,7 +35,8 @@ MOST_REFUSED = 0.15
 
 def trained_in_one_process(cell: Cell) -> Mapping[str, torch.Tensor]:
     """Each rank's images with that rank's seed and buffers; gradients are averaged, torch's SGD updates."""
-    model = cell.build()
+    model = cell.build_replica()  # dropout draws in the order of memory
+    memory_format = cell.memory_format(model)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=LR, momentum=OWN_MODEL.momentum, weight_decay=OWN_MODEL.weight_decay
     )
@@ -56,7 +57,7 @@ def trained_in_one_process(cell: Cell) -> Mapping[str, torch.Tensor]:
             random.seed(seed)
             put(model.buffers(), buffers[rank])
             put(model.parameters(), parameters)  # the rank before may have written to them in forward()
-            logits = model(images)
+            logits = model(images.to(memory_format=memory_format))
             logits = logits if logits.dtype == torch.float64 else logits.float()
             (F.cross_entropy(logits, labels) / WORKERS).backward()
             buffers[rank] = [buffer.clone() for buffer in model.buffers()]
