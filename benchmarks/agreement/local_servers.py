@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,16 @@ def serve(index: int, plan: SessionPlan, folder: Path, prepare: Callable[[], Non
     records: list[UpdateRecord] = []
     server = Server(plan, index, f"server{index}", "127.0.0.1", records.append)
     with Listener(str(folder / f"server-{index}")) as listener:
-        while True:
+        method = ""
+        while method != "stop":
             with listener.accept() as connection:
                 method, arguments = connection.recv()
                 if method == "records":
                     connection.send(records)
-                elif method == "stop":
-                    os._exit(0)  # Gloo's threads now and then crash an interpreter that shuts down
-                else:
+                elif method != "stop":
                     asked = getattr(server, method)
                     connection.send(asked(*arguments) if callable(asked) else asked)
+    os._exit(0)  # Gloo's threads now and then crash an interpreter that winds up
 
 
 def ask(folder: Path, index: int, method: str, *arguments: Any) -> Any:
@@ -116,6 +116,15 @@ class LocalServers:
         """Steps that a worker has pushed to every shard."""
         steps: list[int] = self._ask("progress", cell, rank)
         return min(steps)
+
+    def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Leaves rank 0's buffers with server 0, for workers that begin later."""
+        ask(self._folder, 0, "keep_buffers", cell, {name: value.clone() for name, value in buffers.items()})
+
+    def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
+        """The buffers that rank 0 left last."""
+        stored: Mapping[str, torch.Tensor] = ask(self._folder, 0, "buffers", cell)
+        return stored
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
         return [ask(self._folder, index, method, *arguments) for index in range(self._servers)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -56,6 +57,8 @@ LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_stor
 """The longest path of a socket that Ray makes in its directory."""
 SOCKET_PATH_BYTES = 107
 """A path of a Unix socket is no longer (unix(7))."""
+FILE_SYSTEM_FAULTS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of directories that are missing, full or not writable."""
 LEAST_FREE_BYTES = 100 << 20
 """Room on disk that Ray's logs take at least; on a full disk it would not start, and not say why."""
 
@@ -170,13 +173,19 @@ def _start_embedded(workers: int) -> None:
             _temp_dir=str(directory),
         )
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        raise RequestError(
-            f"Ray cannot start on this host: {place}{error.strerror or error}; "
-            f"it needs a /dev/shm, and room in {directory}"
-        ) from error
+        raise RequestError(f"Ray cannot start on this host: {_why_not(error, directory)}") from error
     # With `log_to_driver` off it would read the workers' logs for nobody. There is no setting for it.
     ray._private.worker._global_node.kill_log_monitor()
+
+
+def _why_not(error: OSError, directory: Path) -> str:
+    """Why a Ray with its files in `directory` did not start, and what it needs where that is known."""
+    if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"its processes do not answer ({reason}); their logs are in {directory}/session_latest/logs"
+    place = f"{error.filename}: " if error.filename else ""
+    needs = f"; it needs a /dev/shm, and room in {directory}" if error.errno in FILE_SYSTEM_FAULTS else ""
+    return f"{place}{error.strerror}{needs}"
 
 
 def _ray_directory() -> Path:
@@ -203,11 +212,13 @@ def _ray_directory() -> Path:
 
 
 def _fault_of(directory: Path) -> str | None:
-    """Why Ray cannot use a directory, which is made if it is missing; None if it can."""
+    """Why Ray cannot use a directory, which is made in its parent if it is missing; None if it can."""
     if len(os.fsencode(directory / LONGEST_SOCKET)) > SOCKET_PATH_BYTES:
         return "its path is too long for Ray's sockets"
+    if not directory.parent.is_dir():
+        return "there is no such directory"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
         free = shutil.disk_usage(directory).free
     except OSError as error:

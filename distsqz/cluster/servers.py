@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -61,6 +61,14 @@ class ServerActor:
         """Steps that a worker has finished."""
         return self._server.progress(cell, rank)
 
+    def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Stores a cell's buffers."""
+        self._server.keep_buffers(cell, buffers)
+
+    def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
+        """The buffers of a cell that were stored last."""
+        return self._server.buffers(cell)
+
     def close(self) -> int:
         """Sends the records that are left; gives the most memory that it has ever held, in bytes."""
         with self._sending:
@@ -114,6 +122,15 @@ class RayServers:
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker has finished, though it may be gone."""
         return int(min(ray.get([actor.progress.remote(cell, rank) for actor in self._actors])))
+
+    def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Stores a cell's buffers on the first server, for workers that join later."""
+        ray.get(self._actors[0].keep_buffers.remote(cell, buffers))
+
+    def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
+        """The buffers that were stored last."""
+        stored: Mapping[str, torch.Tensor] = ray.get(self._actors[0].buffers.remote(cell))
+        return stored
 
     def close(self) -> list[int]:
         """Lets them send the records that are left; gives the peak memory of each, in bytes."""

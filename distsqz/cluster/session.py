@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import psutil
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.cluster.actors import train_through_servers
@@ -23,6 +25,7 @@ from distsqz.cluster.hosts import host_ports
 from distsqz.cluster.priority import step_aside
 from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.servers import check_servers_fit
+from distsqz.cluster.trial import try_on_worker
 from distsqz.errors import RunError, require_at_least
 from distsqz.interrupts import noted_interrupts
 from distsqz.metering.schema import Record
@@ -99,7 +102,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
     servers = plan.server.shards if plan.server else 0
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
-        ray_cluster(options.address, options.workers, options.gpus) as embedded,
+        _ray_for(plan, options) as embedded,
         recorder,  # how it ended is written before Ray goes, which may take this process along
     ):
         addresses = host_ports()
@@ -158,6 +161,19 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         if training.error or failures:
             gone = hosts_without_answer(addresses)
             raise explain(training.error, failures, hosts, gone) from training.error
+
+
+@contextlib.contextmanager
+def _ray_for(plan: SessionPlan, options: SessionOptions) -> Iterator[bool]:
+    """A Ray that can train the plan's models; yields whether it is embedded.
+
+    Raises:
+        RequestError: the Ray cannot be had, or a model cannot be trained on its GPUs.
+    """
+    with ray_cluster(options.address, options.workers, options.gpus) as embedded:
+        if options.gpus and not torch.cuda.is_available():
+            try_on_worker(plan)  # this host had no GPU to try the models on before
+        yield embedded
 
 
 class _Background(threading.Thread):

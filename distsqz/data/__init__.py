@@ -11,6 +11,7 @@ from distsqz.data.fashion_mnist import open_fashion_mnist
 from distsqz.data.split import Batch, ImageData, SourceError, Split
 from distsqz.data.synthetic import open_synthetic
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 
 __all__ = [
     "Batch",
@@ -28,10 +29,19 @@ KNOWN = "synthetic, fashion-mnist, fashion-mnist:DIR, cifar10:DIR or imagefolder
 
 
 @functools.lru_cache(maxsize=1)  # cells of a session train on the same
-def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None = None) -> ImageData:
+def open_data(
+    spec: str,
+    *,
+    image_size: int,
+    seed: int,
+    num_classes: int | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> ImageData:
     """Opens and checks what `--data` asks for; `seed` fixes synthetic images and their labels.
 
-    Synthetic images have labels of `num_classes` classes (1000 by default); real ones may have fewer.
+    Synthetic images have labels of `num_classes` classes (1000 by default); real ones may have fewer. Images
+    of a folder are prepared as `preprocessing` says, for a crop of `image_size` pixels; by default as for
+    torchvision's ImageNet weights. The other sources have preprocessing of their own.
 
     Raises:
         RequestError: there is no such source, its files are missing or damaged, or it has more classes.
@@ -52,7 +62,7 @@ def open_data(spec: str, *, image_size: int, seed: int, num_classes: int | None 
             case "imagefolder", Path() as directory:
                 from distsqz.data.image_folder import open_image_folder  # alone needs Pillow
 
-                data = open_image_folder(directory, image_size)
+                data = open_image_folder(directory, image_size, preprocessing)
             case _:
                 raise SourceError(f"not known or not complete; give {KNOWN}")
     except SourceError as error:

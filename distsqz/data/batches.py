@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -13,6 +15,9 @@ from distsqz.data.handover import Handle, Outgoing
 from distsqz.data.plan import Indices
 from distsqz.data.split import Batch, Split
 from distsqz.errors import RequestError, RunError
+
+SEMAPHORE_FAULTS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+"""Errors of a /dev/shm that is missing, full or not writable."""
 
 PREFETCH = 2
 """Batches that each loader process prepares ahead."""
@@ -90,11 +95,14 @@ class _Batches(Dataset[Batch | tuple[Handle, Handle] | RunError]):
         # Returned, not raised: a DataLoader would wrap the one line into a traceback of the loader process.
         try:
             images, labels = self._split.batch(*wanted)
+            if get_worker_info() is None:
+                return images, labels
+            return self._outgoing.put(images), self._outgoing.put(labels)
         except RunError as error:
             return error
-        if get_worker_info() is None:
-            return images, labels
-        return self._outgoing.put(images), self._outgoing.put(labels)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            return RunError(f"{place}a batch cannot be prepared ({error.strerror or error})")
 
     def __reduce__(self) -> tuple[object, ...]:
         # As bytes: torch would send a split's tensors to a loader process through /dev/shm.
@@ -120,22 +128,29 @@ def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Gener
         generator=torch.Generator(),
     )
     try:
-        for loaded in loader:
+        for loaded in _started(loader):
             if isinstance(loaded, RunError):
                 raise loaded
             images, labels = (each.open() if isinstance(each, Handle) else each for each in loaded)
             yield images, labels
-    except OSError as error:
-        raise RunError(
-            f"loader processes cannot be started: {error.strerror} (their semaphores need room in /dev/shm; "
-            "--loader-workers 0 does without)"
-        ) from error
     except RuntimeError as error:
         if not str(error).startswith(("DataLoader worker", "unable to open file </proc/")):
             raise
         reason = " ".join(str(error).split())
         raise RunError(
             f"a loader process died: {reason} (out of memory? Try a smaller --batch-size)"
+        ) from error
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, once its processes are started."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        needs = "their semaphores need room in /dev/shm; " if error.errno in SEMAPHORE_FAULTS else ""
+        raise RunError(
+            f"loader processes cannot be started: {error.strerror or error} "
+            f"({needs}--loader-workers 0 does without)"
         ) from error
 
 

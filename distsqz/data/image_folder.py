@@ -39,13 +39,16 @@ class FolderSplit:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
 
-def open_image_folder(root: Path, image_size: int) -> ImageData:
+def open_image_folder(root: Path, image_size: int, preprocessing: Preprocessing | None = None) -> ImageData:
     """The folders train and val (optional) of `root`; classes are train's, numbered by the order of names.
+
+    Images are prepared as `preprocessing` says, by default as for torchvision's ImageNet weights, for a crop
+    of `image_size` pixels.
 
     Raises:
         SourceError: no train folder, no class folders in it, no images in one, or a class that only val has.
     """
-    preprocessing = imagenet_preprocessing(image_size)
+    preprocessing = (preprocessing or imagenet_preprocessing(image_size)).for_crop(image_size)
     classes = class_names(root / "train")
     scans = [_full_scan(root / "train", classes, root / "train")]
     if (root / "val").is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ResizeTo = Literal["shorter side", "square"]
@@ -28,6 +28,10 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Mean and std: one a channel, in the order of `channels`."""
+
+    def for_crop(self, crop: int) -> Preprocessing:
+        """The same for a crop of another size in pixels; `resize` keeps its proportion to it."""
+        return replace(self, resize=max(crop, round(self.resize * crop / self.crop)), crop=crop)
 
 
 CAFFE = Preprocessing(

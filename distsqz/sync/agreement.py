@@ -46,6 +46,12 @@ def adopt_buffers_of_rank_0(module: nn.Module) -> None:
     _broadcast(module.buffers())
 
 
+def adopt_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Gives buffers the values that another replica's have, by name."""
+    for name, buffer in module.named_buffers():
+        buffer.detach().copy_(values[name])
+
+
 def check_parameters(module: nn.Module) -> None:
     """Compares the parameters of all ranks of the default group.
 

@@ -22,6 +22,46 @@ class ParameterWrittenError(RuntimeError):
         )
 
 
+class ServedParameter(nn.Parameter):
+    """A parameter in the network's memory that counts the model's writes to it, those through `.data` too.
+
+    Torch gives the tensor that `.data` returns a version counter of its own; here all such tensors share one.
+    """
+
+    _alias: torch.Tensor
+    """What `.data` returns views of."""
+
+    @staticmethod
+    def adopt(parameter: nn.Parameter, place: torch.Tensor) -> None:
+        """Makes `parameter` one of these, with the values in `place`; it stays the same object."""
+        kind = type(parameter)
+        own = ServedParameter if kind is nn.Parameter else type(kind.__name__, (ServedParameter, kind), {})
+        parameter.__class__ = own
+        parameter.data = place.data  # not `place`, which shares its counter with the other parameters'
+
+    @property
+    def writes(self) -> int:
+        """Operations that have written to the parameter; what the network receives is not counted."""
+        return self._version + self._alias._version
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The values without gradient, in the same memory."""
+        return self._alias.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        self._alias = value.detach()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
+        """Copies are plain parameters: the network does not reach a copy."""
+        if id(self) not in memo:
+            memo[id(self)] = nn.Parameter(self._alias.clone(), self.requires_grad)
+        copied: nn.Parameter = memo[id(self)]
+        return copied
+
+
 class ArrivingParameters(dict[str, nn.Parameter | None]):
     """A module's parameters by name; looking one up waits until its values are here.
 
@@ -30,16 +70,39 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
     """
 
     def __init__(
-        self, parameters: dict[str, nn.Parameter | None], wait: Callable[[nn.Parameter], None]
+        self,
+        parameters: dict[str, nn.Parameter | None],
+        wait: Callable[[nn.Parameter], None],
+        refuse_loss: Callable[[nn.Parameter], None],
     ) -> None:
+        """Holds the same parameters as a plain dict.
+
+        Args:
+            parameters: of one module.
+            wait: called with a parameter that is looked up.
+            refuse_loss: called with a parameter that is deleted or replaced by another one.
+        """
         super().__init__(parameters)
         self._wait = wait
+        self._refuse_loss = refuse_loss
 
     def __getitem__(self, name: str) -> nn.Parameter | None:
         parameter = super().__getitem__(name)
         if parameter is not None:
             self._wait(parameter)
         return parameter
+
+    def __setitem__(self, name: str, parameter: nn.Parameter | None) -> None:
+        before = super().get(name)
+        if before is not None and before is not parameter:
+            self._refuse_loss(before)
+        super().__setitem__(name, parameter)
+
+    def __delitem__(self, name: str) -> None:
+        before = super().get(name)
+        if before is not None:
+            self._refuse_loss(before)
+        super().__delitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The parameter, or `default` where there is none of this name."""
@@ -58,11 +121,16 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
         return dict, (dict(super().items()),)
 
     @classmethod
-    def install(cls, module: nn.Module, wait: Callable[[nn.Parameter], None]) -> list[nn.Module]:
+    def install(
+        cls,
+        module: nn.Module,
+        wait: Callable[[nn.Parameter], None],
+        refuse_loss: Callable[[nn.Parameter], None],
+    ) -> list[nn.Module]:
         """Makes every part of `module` look its parameters up this way; returns these parts."""
         parts = [part for part in module.modules() if part._parameters and type(part._parameters) is dict]
         for part in parts:
-            part._parameters = cls(part._parameters, wait)
+            part._parameters = cls(part._parameters, wait, refuse_loss)
         return parts
 
     @classmethod

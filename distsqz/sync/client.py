@@ -16,14 +16,14 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.distributed import Work
 
 from distsqz.metering.transfers import Transfer, TransferLog
-from distsqz.sync.arrival import ArrivingParameters, FirstForward, ParameterWrittenError
+from distsqz.sync.arrival import ArrivingParameters, FirstForward, ParameterWrittenError, ServedParameter
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import piece_digests, trained, views
 from distsqz.sync.layout import WINDOW, Layout, Piece
@@ -66,7 +66,7 @@ class ServerClient:
         self._transfers = transfers
         # Under ssp who is ahead waits for the slowest, however long that takes: only a lost connection tells.
         self._timeout = PATIENT if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
-        self._parameters = trained(module)
+        self._parameters = [cast(ServedParameter, parameter) for parameter in trained(module)]
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         self._names = [names[id(parameter)] for parameter in self._parameters]
         self._indices = {id(parameter): index for index, parameter in enumerate(self._parameters)}
@@ -74,9 +74,9 @@ class ServerClient:
         self._rows = torch.zeros(layout.chunks, layout.chunk_elements, dtype=self._dtype)
         self._places = views(self._rows.view(-1), self._parameters)
         for parameter, place in zip(self._parameters, self._places, strict=True):
-            parameter.data = place.copy_(parameter.detach())
-        self._tensor_versions = [0] * len(self._parameters)
-        """Torch's counts of changes to each parameter, which the network's writes do not add to."""
+            ServedParameter.adopt(parameter, place.copy_(parameter.detach()))
+        self._writes = [0] * len(self._parameters)
+        """Of the model to each parameter, before the step."""
         self._messages = [new_message(layout, self._dtype) for _ in range(layout.chunks)]
         self._versions = [version] * layout.chunks
         self._step = 0
@@ -115,7 +115,7 @@ class ServerClient:
         self._lanes = [_Lane(self, shard, pair) for shard, pair in enumerate(pairs)]
         self._hooks: list[Any] = []
         self._hook_gradients()
-        self._parts = ArrivingParameters.install(module, self._looked_up)
+        self._parts = ArrivingParameters.install(module, self._looked_up, self._refuse_loss)
 
     def begin(self, step: int, lr: float) -> None:
         """A step begins, whose update is to be made with this learning rate."""
@@ -124,7 +124,7 @@ class ServerClient:
         self._ready.clear()
         self._unused.clear()
         self._open = Counter(piece.chunk for piece in self._layout.pieces)
-        self._tensor_versions = [parameter._version for parameter in self._parameters]
+        self._writes = [parameter.writes for parameter in self._parameters]
 
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
@@ -261,11 +261,16 @@ class ServerClient:
     def _refuse_written(self) -> None:
         for index, (parameter, place) in enumerate(zip(self._parameters, self._places, strict=True)):
             if (
-                parameter._version != self._tensor_versions[index]
+                parameter.writes != self._writes[index]
                 or parameter.data_ptr() != place.data_ptr()
                 or parameter.shape != place.shape
             ):
                 raise ParameterWrittenError(self._names[index])
+
+    def _refuse_loss(self, parameter: nn.Parameter) -> None:
+        index = self._indices.get(id(parameter))
+        if index is not None:
+            raise ParameterWrittenError(self._names[index])
 
     def _looked_up(self, parameter: nn.Parameter) -> None:
         """Waits for a parameter that somebody is about to use."""
@@ -284,8 +289,9 @@ class ServerClient:
             self._kept.add(index)
         elif index in self._ready and index not in self._kept:
             raise RuntimeError(
-                f"{self._names[index]} was used in the backward pass after its gradient had been sent, as "
-                "under reentrant checkpointing; checkpoint with use_reentrant=False"
+                f"{self._names[index]} was used in the backward pass after its gradient had been sent, by a "
+                "hook of the model or by reentrant checkpointing; train it with all-reduce, or checkpoint "
+                "with use_reentrant=False"
             )
 
     def _push(self, chunk: int) -> None:

@@ -30,17 +30,28 @@ def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
             data type that a parameter server takes.
     """
     parameters = trained(module)
-    dtypes = {parameter.dtype for parameter in parameters}
-    if len(dtypes) > 1 or not dtypes <= set(SERVED_DTYPES):
-        names = ", ".join(sorted(map(str, dtypes)))
-        raise RequestError(
-            f"--model: has parameters of {names}; a parameter server takes parameters of one data type: "
-            "float32, float64, bfloat16 or float16"
-        )
+    dtype = _common_dtype(module)
     _refuse_shared_memory(module)
-    (dtype,) = dtypes
     elements = [parameter.numel() for parameter in parameters]
     return plan_layout(elements, shards, dtype.itemsize, chunk_bytes_for(workers))
+
+
+def _common_dtype(module: nn.Module) -> torch.dtype:
+    """The data type of all trained parameters; raises RequestError where there is no single one."""
+    names: dict[torch.dtype, list[str]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            names.setdefault(parameter.dtype, []).append(name)
+    if len(names) > 1 or not names.keys() <= set(SERVED_DTYPES):
+        kinds = " and ".join(
+            f"{of_kind[0]}{f' and {len(of_kind) - 1} more' if of_kind[1:] else ''} of {dtype}"
+            for dtype, of_kind in names.items()
+        )
+        raise RequestError(
+            f"--model: has {kinds}; a parameter server takes parameters of one data type (float32, float64, "
+            "bfloat16 or float16): convert the model with .to(dtype), or train it with all-reduce"
+        )
+    return next(iter(names))
 
 
 def _refuse_shared_memory(module: nn.Module) -> None:

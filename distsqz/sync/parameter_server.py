@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,12 @@ class Servers(Protocol):
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker of a cell has finished, though it may be gone."""
 
+    def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Stores a cell's buffers by name, for workers that join later."""
+
+    def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
+        """The buffers that were stored last."""
+
 
 class ParameterServer:
     """A replica whose parameters live on shards."""
@@ -91,6 +97,7 @@ class ParameterServer:
         self._module = module
         self._servers = servers
         self._cell = cell
+        self._rank = rank
         self._local_shards = [shard_name(index) for index in placement.local_shards(rank)]
         self._consistency = consistency
         self._momentum = momentum
@@ -116,16 +123,18 @@ class ParameterServer:
         self._client.finish(wait_for_answers=settle or self._consistency.backup_workers > 0)
 
     def check(self) -> None:
-        """Compares the parameters of all workers, and of the shards.
+        """Compares the parameters of all workers, and on rank 0 with those of the shards.
 
         Raises:
-            DriftError: a parameter differs between two workers, or between this worker and the shards.
+            DriftError: a parameter differs between two workers, or between rank 0 and the shards.
         """
         check_parameters(self._module)
+        if self._rank != 0:
+            return  # it has rank 0's values, and no update is made without rank 0
         shards, mine = self._servers.digests(self._cell), self._client.digests()
         for (parameter, begin), value in mine.items():
             name = self._client.name_of(parameter)
-            check_alike({name: value}, {name: shards[parameter, begin]}, "this worker", "its shard")
+            check_alike({name: value}, {name: shards[parameter, begin]}, "rank 0", "its shard")
 
     @property
     def under_way(self) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 
 from distsqz.data import ImageData, open_data, steps_per_epoch
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, make_model, recipe_for
 from distsqz.sync.agreement import state_digests
@@ -39,6 +40,8 @@ class Cell:
     options: TrainingOptions
     server: ServerOptions | None = None
     """Its parameter server; None where replicas agree among themselves."""
+    preprocessing: Preprocessing | None = None
+    """How its initial weights expect the images of a folder; None where nothing tells."""
 
     @property
     def together(self) -> bool:
@@ -102,6 +105,7 @@ class Cell:
             image_size=self.image_size,
             seed=self.options.seed,
             num_classes=self.num_classes,
+            preprocessing=self.preprocessing,
         )
 
 

@@ -30,6 +30,8 @@ class Checkpoint:
     """TCP payload that all ranks had sent in training steps."""
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    preprocessing: dict[str, Any] | None = None
+    """Fields of the `Preprocessing` of image folders, where the initial weights came with one."""
 
     def to_bytes(self) -> bytes:
         """The file's content: torch's own format, tensors and plain values only."""

@@ -63,7 +63,10 @@ def dry_run(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun
         RequestError: the model cannot be trained, whatever the strategy.
     """
     require_trainable(module, message)
-    module.to(settings.device)
+    try:
+        module.to(settings.device)
+    except Exception as error:
+        raise RequestError(f"{message}: cannot be moved to {settings.device} ({one_line(error)})") from error
     lay_out(module, settings.memory_format)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two images are quicker so, by far where other processes use the cores

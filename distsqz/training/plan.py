@@ -11,6 +11,7 @@ from torch import nn
 
 from distsqz.data import ImageData, absolute_spec, open_data
 from distsqz.errors import RequestError
+from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.registry import default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state, require_finite
 from distsqz.sync.flat import layout_of
@@ -62,6 +63,7 @@ def plan_session(
         raise RequestError(
             f"--checkpoint {checkpoint}: --resume {resume} brings parameters of its own; give one of them"
         )
+    state_dict, preprocessing = read_state(checkpoint) if checkpoint else ({}, None)
     data = _open_data(options)
     own_options = {model: _own_options(model, models, options) for model in models}
     with seeded(options.seed):
@@ -77,7 +79,7 @@ def plan_session(
         tried = try_out(model, asked, servers, classes.reason, evaluates=_evaluates(asked, data), gpus=gpus)
         notices += tried.notices
         if checkpoint:
-            load_state(tried.module, read_state(checkpoint), checkpoint)
+            load_state(tried.module, state_dict, checkpoint)
         elif not resume:
             require_finite(tried.module, f"--model {model}")
         for server in servers:
@@ -85,6 +87,7 @@ def plan_session(
             if server:
                 layout_of(tried.module, server.shards, world_size)  # says what cannot be split over so many
             if checkpoint:
+                cell = replace(cell, preprocessing=preprocessing)  # the weights' own
                 weights[cell.name] = tried.module.state_dict()
             elif not resume and model not in drawn:
                 drawn[model] = None if cell.is_reproducible() else cell.build().state_dict()
@@ -95,6 +98,8 @@ def plan_session(
         if resume:
             state = _resumed(resume, cells[0], tried.module)
             entries[0]["steps"] -= state.step
+            if state.preprocessing:
+                cells[0] = replace(cells[0], preprocessing=Preprocessing(**state.preprocessing))
     return SessionPlan(cells=cells, weights=weights, resume=state, notices=notices), entries
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -42,6 +42,7 @@ class Server:
         """
         torch.set_num_threads(1)  # sums of chunks that come one by one; the cores are the workers'
         self._address = address
+        self._buffers: dict[str, Mapping[str, torch.Tensor]] = {}
         self._store, store_address = open_store(address)
         self.place = ShardPlace(store=store_address, host=host)
         self._shards = {
@@ -69,6 +70,14 @@ class Server:
     def progress(self, cell: str, rank: int) -> int:
         """Steps that a worker has finished."""
         return self._shards[cell].progress(rank)
+
+    def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Stores a cell's buffers for workers that join later."""
+        self._buffers[cell] = buffers
+
+    def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
+        """The buffers of a cell that were stored last."""
+        return self._buffers[cell]
 
     def momentum(self, cell: str) -> dict[int, torch.Tensor]:
         """The optimizer's momentum by chunk."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from distsqz.errors import RunError
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
-from distsqz.sync.agreement import adopt_buffers_of_rank_0, adopt_rank_0
+from distsqz.sync.agreement import adopt_buffers, adopt_buffers_of_rank_0, adopt_rank_0
 from distsqz.sync.data_parallel import DataParallel
 from distsqz.sync.flat import load_rows
 from distsqz.sync.parameter_server import ParameterServer, Servers
@@ -70,8 +70,12 @@ class Trainer:
         self._module = module
         self._recipe = cell.recipe()
         self._sync = self._join(instruments.transfers, resume, servers)
+        self._servers = servers
         if replica.joins and servers:
             load_rows(servers.parameters(cell.name), module)
+            adopt_buffers(module, servers.buffers(cell.name))
+        else:
+            self._keep_buffers()
         if self._sync.peers and options.metered:
             instruments = replace(instruments, peers=self._sync.peers)
         self._data = cell.open_data()
@@ -149,6 +153,11 @@ class Trainer:
             transfers=transfers,
         )
 
+    def _keep_buffers(self) -> None:
+        """Leaves rank 0's buffers with the servers, where a worker may be replaced while others go on."""
+        if self._servers and not self.cell.together and self._replica.rank == 0:
+            self._servers.keep_buffers(self.cell.name, dict(self._module.named_buffers()))
+
     def run(self, steps: int) -> None:
         """Makes `steps` steps, with whatever is due between them; nothing is under way any more then.
 
@@ -168,6 +177,8 @@ class Trainer:
                     self._sync.check()
                 if (evaluates or saves) and self.cell.together:
                     adopt_buffers_of_rank_0(self._module)
+                if evaluates or saves:
+                    self._keep_buffers()
                 if evaluates:
                     self._evaluate(done)
                 if saves:
@@ -337,6 +348,7 @@ class Trainer:
                 tx_bytes=bytes_so_far,
                 model=self._module.state_dict(),
                 optimizer=self._sync.optimizer_state(),
+                preprocessing=asdict(self.cell.preprocessing) if self.cell.preprocessing else None,
             )
             self._outbox.save(self.cell.name, done, checkpoint.to_bytes())
 

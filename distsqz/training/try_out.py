@@ -10,7 +10,7 @@ from torch import nn
 
 from distsqz.errors import RequestError
 from distsqz.models.registry import make_model, one_line
-from distsqz.training.cell import memory_format, model_options
+from distsqz.training.cell import Cell, memory_format, model_options
 from distsqz.training.dry_run import DryRun, DryRunSettings, dry_run, name_some
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.seeding import seeded
@@ -46,20 +46,14 @@ def try_out(
         servers: the strategies: a parameter server, or None for all-reduce.
         reason: what `num_classes` follows from.
         evaluates: whether accuracy is measured.
-        gpus: whether workers train on GPUs; the step is made on one if this host has any.
+        gpus: whether workers train on GPUs; the step is made on one if this host has any. Where it has none,
+            `try_cell` makes another step on a worker.
 
     Raises:
         RequestError: the model cannot be made or trained, or a strategy would not train it right.
     """
     message = f"--model {model}"
-    assert options.image_size is not None
-    settings = DryRunSettings(
-        image_size=options.image_size,
-        batch_size=min(2, options.batch_size),
-        bf16=options.precision == "bf16",
-        device="cuda" if gpus and torch.cuda.is_available() else "cpu",
-        evaluates=evaluates,
-    )
+    settings = _settings(options, evaluates, "cuda" if gpus and torch.cuda.is_available() else "cpu")
     attempt = _run_laid_out(model, options, settings)
     result, options = attempt.result, attempt.options
     if options.num_classes not in (None, result.outputs):
@@ -73,6 +67,33 @@ def try_out(
     for server in servers:
         _refuse_mistrained(result, server, options, message)
     return attempt
+
+
+def try_cell(cell: Cell, device: str) -> None:
+    """Makes one training step with a planned cell's model on a device, `cpu` or `cuda`.
+
+    Raises:
+        RequestError: the model cannot be trained there.
+    """
+    evaluates = cell.options.evaluate != "never" and cell.open_data().validation is not None
+    settings = _settings(cell.options, evaluates, device)
+    module = cell.build()
+    settings = replace(settings, memory_format=cell.memory_format(module))
+    message = f"--model {cell.model} on {device}"
+    with seeded(cell.options.seed):
+        result = dry_run(module, settings, message)
+    _refuse_mistrained(result, cell.server, cell.options, message)
+
+
+def _settings(options: TrainingOptions, evaluates: bool, device: str) -> DryRunSettings:
+    assert options.image_size is not None
+    return DryRunSettings(
+        image_size=options.image_size,
+        batch_size=min(2, options.batch_size),
+        bf16=options.precision == "bf16",
+        device=device,
+        evaluates=evaluates,
+    )
 
 
 def _run_laid_out(model: str, options: TrainingOptions, settings: DryRunSettings) -> TriedModel:

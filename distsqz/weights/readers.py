@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distsqz.errors import RequestError
-from distsqz.models.preprocessing import CAFFE, imagenet_preprocessing
+from distsqz.models.preprocessing import CAFFE, Preprocessing, imagenet_preprocessing
 from distsqz.models.registry import MODELS, ModelOptions, build_model, default_image_size
 from distsqz.models.squeezenet import SqueezeNet
 from distsqz.models.weights import read_weights, without_prefixes
@@ -40,24 +40,9 @@ def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT")
     Raises:
         RequestError: it cannot be read, or is not of that model; it names `option`.
     """
-    content = _content(path, option)
+    info, state = _read(path, option)
     told = f"{option} {path}"
-    if content.startswith(MAGIC) or path.suffix == ".sqz":
-        info, state = _from_archive(content, told)
-    elif path.suffix == ".net":
-        info, state = (
-            ModelInfo(name="squeezenet", num_classes=1000, preprocessing=CAFFE, classifier_padding=1),
-            _from_net(content, told),
-        )
-    elif path.suffix == ".pkl":
-        info, state = (
-            ModelInfo(name="squeezenet1_1", num_classes=1000, preprocessing=CAFFE),
-            _from_pickle(content, told),
-        )
-    else:
-        state = (
-            _from_safetensors(content, told) if path.suffix == ".safetensors" else read_weights(path, option)
-        )
+    if info is None:
         return _told_by_tensors(state, model, told)
     if model not in (None, info.name):
         raise RequestError(f"--model {model}: {path} holds {info.name}")
@@ -75,17 +60,32 @@ def read_archive(path: Path, option: str) -> CompressedModel:
     return _decoded(_content(path, option), f"{option} {path}")
 
 
-def read_state(path: Path, option: str = "--checkpoint") -> State:
-    """The state dict alone, whatever model it is of.
+def read_state(path: Path, option: str = "--checkpoint") -> tuple[State, Preprocessing | None]:
+    """The state dict of a file, whatever model it is of, and how its images are prepared if the file tells.
 
     Raises:
         RequestError: it cannot be read; it names `option`.
     """
-    if path.suffix in (".sqz", ".net", ".pkl"):
-        return read_model(path, option=option)[1]
-    if path.suffix == ".safetensors":
-        return _from_safetensors(_content(path, option), f"{option} {path}")
-    return read_weights(path, option)
+    info, state = _read(path, option)
+    return state, info.preprocessing if info else None
+
+
+def _read(path: Path, option: str) -> tuple[ModelInfo | None, State]:
+    """What a file says of its model, None for tensors alone, and the state dict."""
+    content, told = _content(path, option), f"{option} {path}"
+    if content.startswith(MAGIC) or path.suffix == ".sqz":
+        return _from_archive(content, told)
+    match path.suffix:
+        case ".net":
+            info = ModelInfo(name="squeezenet", num_classes=1000, preprocessing=CAFFE, classifier_padding=1)
+            return info, _from_net(content, told)
+        case ".pkl":
+            info = ModelInfo(name="squeezenet1_1", num_classes=1000, preprocessing=CAFFE)
+            return info, _from_pickle(content, told)
+        case ".safetensors":
+            return None, _from_safetensors(content, told)
+        case _:
+            return None, read_weights(path, option)
 
 
 def shapes_of(info: ModelInfo) -> dict[str, torch.Size]:

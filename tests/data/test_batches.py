@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from distsqz.data import Batch, Split, evaluation_batches, open_data, steps_per_epoch, train_batches
 from distsqz.errors import RequestError, RunError
@@ -45,6 +47,18 @@ class DeadlySplit:
     def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:  # noqa: ARG002
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
+
+
+class UnreadableSplit:
+    """Lies in a file that is gone."""
+
+    loader_workers = 1
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:  # noqa: ARG002
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/data/images.bin")
 
 
 def loader_pids() -> list[int]:
@@ -115,3 +129,29 @@ def test_a_loader_process_that_dies_is_reported_in_one_line():
     with pytest.raises(RunError, match=r"^a loader process died: .*$") as failure:
         next(batches)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_a_file_that_cannot_be_read_is_named_and_not_blamed_on_the_loaders(loader_workers):
+    batches = train_batches(
+        UnreadableSplit(), rank=0, world_size=1, batch_size=2, seed=0, loader_workers=loader_workers
+    )
+    with pytest.raises(RunError, match=r"^/data/images.bin: a batch cannot be prepared \(No such file[^;]*$"):
+        next(batches)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.ENOSPC, r"\(their semaphores need room in /dev/shm; --loader-workers 0 does without\)"),
+        (errno.EMFILE, r"\(--loader-workers 0 does without\)"),
+    ],
+)
+def test_only_a_fault_of_dev_shm_is_blamed_on_it(synthetic, code, reason, monkeypatch):
+    def fails(_loader: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(DataLoader, "__iter__", fails)
+    batches = train_batches(synthetic, rank=0, world_size=1, batch_size=2, seed=0, loader_workers=1)
+    with pytest.raises(RunError, match=f"^loader processes cannot be started: {os.strerror(code)} {reason}$"):
+        next(batches)

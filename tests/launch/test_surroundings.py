@@ -134,6 +134,40 @@ def test_what_an_own_ray_cannot_do_without_is_named(monkeypatch: pytest.MonkeyPa
         cluster._start_embedded(workers=1)
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            ConnectionError("no GCS\nat 127.0.0.1"),
+            r"its processes do not answer \(no GCS at .*\); their logs are",
+        ),
+        (TimeoutError(), r"its processes do not answer \(TimeoutError\); their logs are in .*/logs$"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), r"its processes do not answer \(.*refused\)"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files$"),
+    ],
+)
+def test_a_ray_that_does_not_start_for_another_reason_is_not_blamed_on_dev_shm(
+    error: OSError, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**_settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(cluster, "_init", fails)
+    with pytest.raises(RequestError, match=f"Ray cannot start on this host: {line}"):
+        cluster._start_embedded(workers=1)
+
+
+def test_a_mistyped_tmpdir_is_named_and_not_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("RAY_TMPDIR", f"{short}/mistyped")
+        assert cluster._ray_directory() == Path("/tmp/ray")
+        assert f"RAY_TMPDIR={short}/mistyped: there is no such directory; Ray" in capsys.readouterr().err
+        assert not list(Path(short).iterdir())
+
+
 def test_a_user_without_any_home_is_given_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(uid: int) -> None:
         raise KeyError(uid)

@@ -207,6 +207,19 @@ class FreshDraws(NumpyInit):
             self.conv.weight.copy_(torch.from_numpy(drawn) * 0.2)
 
 
+class FreshBuffer(nn.Module):
+    """Batch norm, and a buffer that is drawn anew each time and is not in the state dict."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        drawn = np.random.default_rng().standard_normal((3, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(drawn).float(), persistent=False)
+        self.norm = Norm(num_classes)
+
+    def forward(self, x):
+        return self.norm(x + self.shift)
+
+
 class RankDraws(nn.Module):
     """A frozen parameter and a buffer that differ in every process."""
 
@@ -253,6 +266,71 @@ class RenormLate(nn.Module):
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
 
 
+class WritesLate(nn.Module):
+    """Writes to a parameter in the third training step and later; `write` says how."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.training and self.calls >= 3:
+            self.write()
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+    def write(self):
+        raise NotImplementedError
+
+
+class ClampedLate(WritesLate):
+    def write(self):
+        self.fc.weight.data.clamp_(-0.1, 0.1)
+
+
+class ClampedRowLate(WritesLate):
+    def write(self):
+        self.fc.weight.data[0].clamp_(-0.1, 0.1)
+
+
+class ClampedInBackwardLate(WritesLate):
+    """Clamps a weight once its gradient is known."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        weight = self.fc.weight
+        weight.register_post_accumulate_grad_hook(lambda _: self.clamp(weight))
+
+    def clamp(self, weight):
+        if self.calls >= 3:
+            weight.data.clamp_(-0.1, 0.1)
+
+    def write(self):
+        pass
+
+
+class NewDataLate(WritesLate):
+    def write(self):
+        self.fc.weight.data = self.fc.weight.data.clamp(-0.1, 0.1)
+
+
+class NewParameterLate(WritesLate):
+    def write(self):
+        self.fc.weight = nn.Parameter(self.fc.weight.detach().clamp(-0.1, 0.1))
+
+
+class RoundedLate(WritesLate):
+    """Reads rounded values in forward and puts the true ones back, as quantization-aware training does."""
+
+    def write(self):
+        exact = self.fc.weight.data
+        self.fc.weight.data = exact.half().float()
+        self.fc(torch.zeros(1, 8))
+        self.fc.weight.data = exact
+
+
 class SharedMemory(nn.Module):
     """Two parameters in the same memory."""
 
@@ -293,6 +371,18 @@ class Half(nn.Module):
     def forward(self, x):
         x = x.to(self.conv.weight.dtype)
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+class MixedHead(nn.Module):
+    """A network in float32 whose head is in float64."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes).double()
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)).double())
 
 
 class Single(Half):
@@ -367,6 +457,15 @@ class Lazy(nn.Module):
         return self.fc(F.relu(self.conv(x)).flatten(1))
 
 
+class OnlyCPU(Norm):
+    """Cannot be moved to another device."""
+
+    def _apply(self, fn, recurse=True):
+        if fn(torch.zeros(1)).device.type != "cpu":
+            raise RuntimeError("only for CPUs")
+        return super()._apply(fn, recurse)
+
+
 class NoGradient(Norm):
     def forward(self, x):
         return super().forward(x).detach()
@@ -409,3 +508,18 @@ class PythonInit(Norm):
     def __init__(self, num_classes=10):
         super().__init__(num_classes)
         nn.init.constant_(self.fc.bias, random.gauss(0, 1))
+
+
+def compiled(num_classes=10):
+    return torch.compile(Norm(num_classes), backend="aot_eager")
+
+
+class CompiledForward(Norm):
+    """Compiles its forward pass itself, where no wrapper shows it."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        self.compiled = torch.compile(super().forward, backend="aot_eager")
+
+    def forward(self, x):
+        return self.compiled(x)

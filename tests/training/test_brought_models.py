@@ -83,6 +83,23 @@ def test_what_cannot_be_trained_right_ends_with_the_parameter_s_name(tmp_path: P
             assert f"rank {rank}, {line}" in outcome
 
 
+WRITES_LATE = ["ClampedLate", "ClampedRowLate", "ClampedInBackwardLate", "NewDataLate", "NewParameterLate"]
+
+
+def test_ps_refuses_a_model_that_begins_to_write_to_a_parameter_in_a_later_step(tmp_path: Path) -> None:
+    outcomes = train(WRITES_LATE, tmp_path, (PS,), steps=4)
+    for name in WRITES_LATE:
+        for rank, outcome in enumerate(outcomes[name, "ps"]):
+            assert isinstance(outcome, str), name
+            assert f"rank {rank}, step 2: ParameterWrittenError: the model itself changes" in outcome, outcome
+            assert "its parameter fc.weight" in outcome
+
+
+def test_ps_trains_a_model_that_puts_its_values_back(tmp_path: Path) -> None:
+    outcomes = train(["RoundedLate"], tmp_path, steps=4)
+    assert difference(outcomes["RoundedLate", "ddp"][0], outcomes["RoundedLate", "ps"][0]) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("name", "strategy", "words"),
     [
@@ -108,6 +125,13 @@ def test_models_with_unused_parameters_train_where_that_is_asked_for(tmp_path: P
 def test_parameters_in_the_same_memory_are_refused() -> None:
     with pytest.raises(RequestError, match=r"its alias and fc.weight lie in the same memory"):
         plan_session(["brought_models:SharedMemory"], WORKERS, options(), [PS])
+
+
+def test_ps_names_the_parameters_of_each_data_type_where_there_are_several() -> None:
+    kinds = r"conv.weight and 1 more of torch.float32 and fc.weight and 1 more of torch.float64"
+    with pytest.raises(RequestError, match=rf"has {kinds}; .* one data type .*\.to\(dtype\), or train it"):
+        plan_session(["brought_models:MixedHead"], WORKERS, options(), [PS])
+    plan_session(["brought_models:MixedHead"], WORKERS, options(), [None])
 
 
 DTYPES = {"Single": torch.float32, "Double": torch.float64, "Half": torch.bfloat16, "Half16": torch.float16}
@@ -147,3 +171,12 @@ def one_plain_step(cell: Cell) -> Mapping[str, tuple[torch.Tensor, torch.Tensor]
         (F.cross_entropy(logits, labels) / WORKERS).backward()
     optimizer.step()
     return {name: (before[name], value.detach()) for name, value in model.named_parameters()}
+
+
+@pytest.mark.slow  # loads torch's compiler in every rank
+def test_compiled_models_train_the_same(tmp_path: Path) -> None:
+    outcomes = train(["compiled", "CompiledForward", "Norm"], tmp_path, lr=0.05)
+    for name in ("compiled", "CompiledForward"):
+        assert difference(outcomes[name, "ddp"][0], outcomes[name, "ps"][0]) < 1e-6, name
+    ours, plain = outcomes["CompiledForward", "ps"][0], outcomes["Norm", "ps"][0]
+    assert difference(ours, plain) < 1e-6

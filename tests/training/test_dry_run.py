@@ -18,6 +18,7 @@ from distsqz.training.cell import Cell
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
+from distsqz.training.try_out import try_cell
 
 DDP, PS = None, ServerOptions(servers=1)
 STRATEGIES = pytest.mark.parametrize("strategy", [DDP, PS], ids=["ddp", "ps"])
@@ -112,6 +113,15 @@ def test_parameters_without_a_gradient_are_refused_under_ddp_unless_it_is_to_loo
     assert "--find-unused-parameters" in message
     plan(model, find_unused_parameters=True)
     plan(model, PS)
+
+
+def test_a_planned_cell_is_tried_on_the_device_that_it_is_to_train_on() -> None:
+    cell = cell_of("OnlyCPU")
+    try_cell(cell, "cpu")
+    with pytest.raises(
+        RequestError, match=r"^--model brought_models:OnlyCPU on meta: cannot be moved to meta \(Run"
+    ):
+        try_cell(cell, "meta")
 
 
 def test_a_new_data_in_forward_is_refused_by_a_parameter_server_alone() -> None:

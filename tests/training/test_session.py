@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distsqz.compression.archive import write_archive
+from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from group import Box, run_group
 from PIL import Image
+from small_models import small_net
 from torch.nn import functional as F
 
 from distsqz.data import evaluation_batches
 from distsqz.errors import RequestError
 from distsqz.metering.schema import EvaluationRecord, PeerRecord, TransferRecord
+from distsqz.models.preprocessing import CAFFE
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import interleaved
@@ -180,6 +184,31 @@ def test_accuracy_is_that_of_one_process_over_all_images(tmp_path: Path) -> None
     assert evaluation.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
     assert evaluation.samples_seen == 5 * 8
     assert evaluation.bytes_so_far == sum(step.tcp_tx_bytes or 0 for box in boxes for step in box.steps())
+
+
+def test_images_are_prepared_as_the_initial_weights_expect_also_after_a_resumption(tmp_path: Path) -> None:
+    for index in range(4):
+        file = tmp_path / "train" / "orange" / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (70, 80), (200, 100, 50)).save(file)
+    name = "small_models:small_net"
+    shapes = {key: value.shape for key, value in small_net(1).state_dict().items()}
+    tensors = {key: Quantised(np.ones(shape, np.int32), 0.1) for key, shape in shapes.items()}
+    info = ModelInfo(name=name, num_classes=1, preprocessing=CAFFE)
+    write_archive(tmp_path / "m.sqz", CompressedModel(info, tensors))
+    asked = options(
+        data=f"imagefolder:{tmp_path}", num_classes=None, batch_size=4, steps=2, warmup_steps=0,
+        checkpoint_every=1, loader_workers=0,
+    )  # fmt: skip
+    plan, _ = plan_session([name], 1, asked, checkpoint=tmp_path / "m.sqz")
+    (box,) = run_group(plan, 1, tmp_path)
+    (tmp_path / "step-1.pt").write_bytes(box.checkpoint(1).to_bytes())
+    resumed, _ = plan_session([name], 1, asked, resume=tmp_path / "step-1.pt")
+    for (cell,) in (plan.cells, resumed.cells):
+        data = cell.open_data()
+        images, _ = data.train.batch(np.array([0]), np.array([False]))
+        assert images[0, :, 0, 0].tolist() == [50 - 104, 100 - 117, 200 - 123]  # BGR, less Caffe's means
+        assert (data.preprocessing.resize_to, images.shape[-1]) == ("square", asked.image_size)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_an_archive_and_safetensors_give_the_same_state(tmp_path: Path) -> None:
     state = load(tmp_path / "m.sqz")
     save_file(state, tmp_path / "m.safetensors")
     for name in ("m.sqz", "m.safetensors"):
-        found = read_state(tmp_path / name)
+        found, _ = read_state(tmp_path / name)
         assert all(torch.equal(found[key], state[key]) for key in state)
 
 

@@ -1,0 +1,41 @@
+"""A training step on a worker's GPU before the session, for a driver on a host without one."""
+
+from __future__ import annotations
+
+import ray
+
+from distsqz.errors import RequestError
+from distsqz.training.directory import enter_directory
+from distsqz.training.session import SessionPlan
+from distsqz.training.try_out import try_cell
+
+
+def try_on_worker(plan: SessionPlan, device: str = "cuda") -> None:
+    """Makes one training step with the model of every cell on one host of the Ray that is joined.
+
+    Args:
+        plan: of the session.
+        device: `cuda` takes one of Ray's GPUs, `cpu` none.
+
+    Raises:
+        RequestError: a model cannot be trained there.
+    """
+    trial = _refusal.options(num_gpus=int(device == "cuda"))
+    refusal: str | None = ray.get(trial.remote(plan, device))
+    if refusal:
+        raise RequestError(refusal)
+
+
+@ray.remote(max_calls=1)  # type: ignore[untyped-decorator]
+def _refusal(plan: SessionPlan, device: str) -> str | None:
+    """Why a model cannot be trained on this host; None if all can.
+
+    Its process, which holds memory of the GPU, ends with the call.
+    """
+    enter_directory(plan.directory)
+    try:
+        for cell in plan.cells:
+            try_cell(cell, device)
+    except RequestError as error:
+        return str(error)
+    return None
