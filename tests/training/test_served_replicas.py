@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from group import Box, join_group, leave_group
-from local_servers import LocalServers, running_servers
 
+from benchmarks.agreement.local_servers import LocalServers, running_servers, start_processes
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
 from distsqz.sync.agreement import DriftError
@@ -38,7 +37,7 @@ def test_a_worker_that_replaces_another_begins_with_the_newest_buffers_that_rank
     server = ServerOptions(servers=2, consistency="async")
     plan = plan_of("FreshBuffer", 1, server, checkpoint_every=2)
     with running_servers(plan, tmp_path):
-        mp.spawn(_replaced, args=(plan, tmp_path), nprocs=1)
+        start_processes(_replaced, (plan, tmp_path), 1)
     at_start, at_checkpoint, replaced_at_start, replaced_later = torch.load(tmp_path / "buffers.pt")
     assert not torch.equal(at_start["norm.bn.running_mean"], at_checkpoint["norm.bn.running_mean"])
     for name in at_start:

@@ -6,8 +6,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from distsqz.orchestration import session
 
+from distsqz.cluster import session
 from distsqz.training.session import SessionPlan
 
 
