@@ -78,7 +78,7 @@ class CountedServers(LocalServers):
 def test_rank_0_alone_compares_with_the_shards_and_names_what_differs(tmp_path: Path) -> None:
     plan = plan_of("Norm", 2, ServerOptions(servers=2))
     with running_servers(plan, tmp_path):
-        mp.spawn(_compared, args=(plan, tmp_path), nprocs=2)
+        start_processes(_compared, (plan, tmp_path), 2)
     assert [torch.load(tmp_path / f"compared-{rank}.pt") for rank in range(2)] == [
         (2, "the values of fc.bias on rank 0 and on its shard differ, and should not"),
         (0, None),

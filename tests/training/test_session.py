@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distsqz.compression.archive import write_archive
-from distsqz.compression.quantised import CompressedModel, ModelInfo, Quantised
 from group import Box, run_group
 from PIL import Image
 from small_models import small_net
@@ -24,6 +22,8 @@ from distsqz.models.preprocessing import CAFFE
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import interleaved
+from distsqz.weights.archive import write_archive
+from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
 
 MODEL = "small_models:small_net"
 
