@@ -21,6 +21,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from distsqz.cli.extras import advice, missing_extra
+from distsqz.cli.spelling import spell
 from distsqz.errors import RequestError, RunError
 
 DONE, RUN_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -66,10 +67,10 @@ def run_command(
         _say("interrupted", options)
         _leave(INTERRUPTED)
     except RequestError as error:
-        _say(f"error: {error}", options)
+        _say(f"error: {spell(error, options_type if options is None else type(options))}", options)
         sys.exit(BAD_REQUEST)
     except RunError as error:
-        _say(f"error: {error}", options)
+        _say(f"error: {spell(error, options_type if options is None else type(options))}", options)
         _leave(RUN_FAILED)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left(sys.stdout):

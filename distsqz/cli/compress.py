@@ -19,7 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from distsqz.cli.train_compressed import TrainingOptions, compress_by_training, report
 from distsqz.data.class_folders import LabelledFiles
-from distsqz.errors import RequestError, RunError, require_at_least
+from distsqz.errors import RequestError, RunError, renamed_fields, require_at_least
 from distsqz.report.formats import Format, prose, render, to_json
 from distsqz.weights.agreement import Agreement, agreement, hits, logits_of
 from distsqz.weights.archive import decode, write_archive
@@ -117,11 +117,12 @@ def main(options: Options) -> None:
 
 def _images(options: CalibrationOptions, info: ModelInfo) -> LabelledFiles:
     assert options.calibration is not None
-    every, left_out = find_images(options.calibration)
+    with renamed_fields(directory="calibration"):
+        every, left_out = find_images(options.calibration)
     if line := left_out.describe(f"--calibration {options.calibration}"):
         print(line, file=sys.stderr)
     found = every.spread(options.images)
-    check_labels(torch.from_numpy(found.labels), info, f"--calibration {options.calibration}")
+    check_labels(torch.from_numpy(found.labels), info, "calibration", options.calibration)
     return found
 
 

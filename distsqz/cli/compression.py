@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional
 
 from distsqz.report.formats import Format, render, to_json
-from distsqz.weights.readers import outline, read_archive
+from distsqz.weights.readers import outline, read_compressed
 from distsqz.weights.shares import layer_shares
 
 LAYERS = Path(__file__).with_name("published_layers.csv")
@@ -97,7 +97,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Prints both tables."""
-    model = read_archive(options.archive, "ARCHIVE")
+    model = read_compressed(options.archive)
     # A model of one's own is not built: its layers have no names in the paper.
     names = {} if ":" in model.info.name else getattr(outline(model.info), "layer_names", {})
     layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_shares(model, names)))

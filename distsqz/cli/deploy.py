@@ -16,7 +16,7 @@ from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.deployment import DeploymentOptions, describe, run_deployment
 from distsqz.cluster.ray_cluster import named_cluster
 from distsqz.cluster.session import SessionOptions
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, renamed_fields
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
 from distsqz.metering.wire import emulated_hosts
@@ -43,9 +43,11 @@ class LinkOptions:
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
-        for option, rate in (("--rate", self.rate), ("--head-rate", self.head_rate)):
-            if rate is not None:
-                parse_rate(rate, option)
+        if self.rate is not None:
+            parse_rate(self.rate)
+        if self.head_rate is not None:
+            with renamed_fields(rate="head_rate"):
+                parse_rate(self.head_rate)
 
 
 @dataclass(frozen=True, kw_only=True)

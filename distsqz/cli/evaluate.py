@@ -19,7 +19,7 @@ from tyro.conf import Positional
 
 from distsqz.data import evaluation_batches, open_data
 from distsqz.data.class_folders import LabelledFiles
-from distsqz.errors import RequestError
+from distsqz.errors import RequestError, renamed_fields
 from distsqz.report.formats import Format, render
 from distsqz.weights.agreement import agreement, hits, logits_of
 from distsqz.weights.images import BATCH, check_labels, find_images, labelled_batches
@@ -72,7 +72,8 @@ def main(options: Options) -> None:
 
 
 def _reference(path: Path, info: ModelInfo, model: str | None) -> tuple[ModelInfo, nn.Module]:
-    other, reference = load_model(path, model, "--reference")
+    with renamed_fields(checkpoint="reference"):
+        other, reference = load_model(path, model)
     if other.num_classes != info.num_classes:
         raise RequestError(
             f"--reference {path}: tells {other.num_classes} classes apart, CHECKPOINT {info.num_classes}"
@@ -85,7 +86,8 @@ def _images(options: Options) -> LabelledFiles | None:
     source, _, place = options.data.partition(":")
     if source != "imagefolder" or not place:
         return None
-    images, left_out = find_images(Path(place).expanduser(), "--data")
+    with renamed_fields(directory="data"):
+        images, left_out = find_images(Path(place).expanduser())
     if line := left_out.describe(options.data):
         print(line, file=sys.stderr)
     return images
@@ -99,7 +101,7 @@ def _answers(
     count, labelled = _labelled(info, images, options)
     told, batch_count = f"images through {path}", -(-count // BATCH)
     for pixels, own in track(labelled, told, batch_count, console=Console(stderr=True)):
-        check_labels(own, info, f"--data {options.data}")
+        check_labels(own, info, "data", options.data)
         begin_s = time.perf_counter()
         logits.append(logits_of(model, [pixels]))
         took_s += time.perf_counter() - begin_s

@@ -32,7 +32,7 @@ from distsqz.models.layers import layer_table
 from distsqz.models.memory import Step, memory_steps, stored_tensors
 from distsqz.models.registry import ModelOptions, build_model, image_size_of
 from distsqz.report.formats import Format, render, to_json
-from distsqz.weights.readers import outline, read_archive
+from distsqz.weights.readers import outline, read_compressed
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -154,7 +154,7 @@ def archive_footprint(archive: Path, options: Options) -> Footprint:
     Raises:
         RequestError: it cannot be read, or is of a model that was not asked for.
     """
-    info = read_archive(archive, "--archive").info
+    info = read_compressed(archive).info
     if info.name not in options.models:
         raise RequestError(f"--archive {archive}: is of {info.name}; name that in --models")
     model = outline(info)

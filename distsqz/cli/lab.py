@@ -120,8 +120,7 @@ def main(command: Command, words: list[str]) -> None:
             rows = pd.DataFrame(lab.find(command.name).status(), dtype=object)
             print(render(rows, command.format))
         case Rate():
-            rate = parse_rate(command.rate, "rate")
-            lab.find(command.name).set_rate(rate, command.host)
+            lab.find(command.name).set_rate(parse_rate(command.rate), command.host)
         case Cut() | Heal():
             lab.find(command.name).set_cut(command.host, cut=isinstance(command, Cut))
         case Run():

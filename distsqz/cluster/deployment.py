@@ -16,7 +16,7 @@ from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import LOOPBACK, interface_of
 from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.session import Recorder
-from distsqz.errors import RequestError, RunError
+from distsqz.errors import InvalidValue, RunError
 from distsqz.interrupts import noted_interrupts
 from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.queue import QueueMeter, retransmitted_bytes
@@ -45,11 +45,11 @@ class DeploymentOptions:
     """Seconds without a byte after which a client is given up; until then it tries again."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for a value out of range."""
+        """Raises InvalidValue for a value out of range."""
         if not 1 <= self.clients <= MOST_CLIENTS:
-            raise RequestError(f"--clients {self.clients}: 1 to {MOST_CLIENTS}")
+            raise InvalidValue("clients", self.clients, f"1 to {MOST_CLIENTS}")
         if not self.patience_s > 0:
-            raise RequestError(f"--patience-s {self.patience_s}: must be more than 0")
+            raise InvalidValue("patience_s", self.patience_s, "must be more than 0")
 
 
 class Watch(Protocol):

@@ -30,7 +30,7 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError, RayError
 
 from distsqz.addresses import host_of, is_same_host
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, RequestError
 from distsqz.interrupts import ignored_interrupts, noted_interrupts
 from distsqz.metering.cores import cores_of_this_host
 
@@ -157,9 +157,11 @@ def _shut_down(embedded: bool) -> None:
 def _start_embedded(workers: int) -> None:
     cores = cores_of_this_host()
     if workers > LENT_PER_CORE * cores:
-        raise RequestError(
-            f"--workers {workers}: {cores} cores here carry at most {LENT_PER_CORE * cores} workers; "
-            "ask for fewer or join a cluster with --address"
+        raise InvalidValue(
+            "workers",
+            workers,
+            f"{cores} cores here carry at most {LENT_PER_CORE * cores} workers; ask for fewer or join a "
+            "cluster with `address`",
         )
     for name, value in QUIET_RAY.items():
         os.environ.setdefault(name, value)
@@ -239,8 +241,10 @@ def _make_token() -> None:
 def _join(address: str) -> str:
     """Joins the Ray at an address; gives that as its own head calls it."""
     if address.startswith("ray://"):
-        raise RequestError(
-            f"--address {address}: run on a node of the cluster and give its own address, such as HOST:6379"
+        raise InvalidValue(
+            "address",
+            address,
+            "run on a node of the cluster and give its own address, such as HOST:6379",
         )
     try:
         bootstrap = canonicalize_bootstrap_address_or_die(address)
@@ -249,7 +253,7 @@ def _join(address: str) -> str:
         return str(bootstrap)
     except (ConnectionError, ValueError, OSError, RuntimeError, RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RequestError(f"--address {address}: cannot join that cluster ({reason})") from error
+        raise InvalidValue("address", address, f"cannot join that cluster ({reason})") from error
 
 
 def _check_ray_answers(address: str, bootstrap: str) -> None:
@@ -257,17 +261,21 @@ def _check_ray_answers(address: str, bootstrap: str) -> None:
     if answer is grpc.StatusCode.UNAUTHENTICATED and bootstrap == read_ray_address() and _use_own_token():
         answer = _answer_of(bootstrap, CONNECT_TIMEOUT_S)
     if answer is grpc.StatusCode.UNAUTHENTICATED:
-        raise RequestError(
-            f"--address {address}: the Ray there wants its token; set {AUTH_MODE_ENV_VAR}=token, with the "
-            f"token of its head in ~/.ray/auth_token, or start one of your own with --address {EMBEDDED}"
+        raise InvalidValue(
+            "address",
+            address,
+            f"the Ray there wants its token; set {AUTH_MODE_ENV_VAR}=token, with the token of its head in "
+            f"~/.ray/auth_token, or start one of your own with `address={EMBEDDED}`",
         )
     if answer in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        raise RequestError(
-            f"--address {address}: no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; "
-            "start one with `ray start --head` or leave --address out"
+        raise InvalidValue(
+            "address",
+            address,
+            f"no Ray answers there within {CONNECT_TIMEOUT_S:.0f} s; start one with `ray start --head` or "
+            "leave `address` out",
         )
     if answer is not grpc.StatusCode.OK:
-        raise RequestError(f"--address {address}: what answers there is no Ray ({answer.name})")
+        raise InvalidValue("address", address, f"what answers there is no Ray ({answer.name})")
 
 
 def _use_own_token() -> bool:
@@ -316,14 +324,16 @@ def _init(**settings: Any) -> None:
 def _check_cluster_has(resource: str, workers: int) -> None:
     there = int(ray.cluster_resources().get(resource, 0))
     if workers > there:
-        raise RequestError(
-            f"--workers {workers}: each takes a {resource} and the cluster has {there}; ask for fewer"
+        raise InvalidValue(
+            "workers", workers, f"each takes a {resource} and the cluster has {there}; ask for fewer"
         )
     give_up_at = time.monotonic() + FREE_TIMEOUT_S
     while (free := int(ray.available_resources().get(resource, 0))) < workers:
         if time.monotonic() > give_up_at:
-            raise RequestError(
-                f"--workers {workers}: each takes a {resource} and {free} of the cluster's {there} are free; "
-                "ask for fewer or wait for other jobs to end"
+            raise InvalidValue(
+                "workers",
+                workers,
+                f"each takes a {resource} and {free} of the cluster's {there} are free; ask for fewer or "
+                "wait for other jobs to end",
             )
         time.sleep(0.5)

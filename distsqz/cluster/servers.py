@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.cluster.collector import SEND_EVERY_S, CollectorOutbox
 from distsqz.cluster.hosts import this_host
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.metering.schema import UpdateRecord
 from distsqz.sync.flat import joined
 from distsqz.sync.parameter_server import ShardPlace
@@ -187,9 +187,11 @@ def check_servers_fit(placement: Placement, servers: int, workers: int, hosts: i
         RequestError: it has not.
     """
     if servers > cpus:
-        raise RequestError(f"--servers {servers}: the cluster has {cpus} CPUs; ask for fewer")
+        raise InvalidValue("servers", servers, f"the cluster has {cpus} CPUs; ask for fewer")
     if placement == "dedicated" and 1 < hosts < workers + servers:
-        raise RequestError(
-            f"--servers {servers}: dedicated ones take hosts of their own, and --workers {workers} leave "
-            f"{max(0, hosts - workers)} of the cluster's {hosts}; ask for fewer, or --placement colocated"
+        raise InvalidValue(
+            "servers",
+            servers,
+            f"dedicated ones take hosts of their own, and `workers={workers}` leave "
+            f"{max(0, hosts - workers)} of the cluster's {hosts}; ask for fewer, or `placement=colocated`",
         )

@@ -21,14 +21,14 @@ def try_on_worker(plan: SessionPlan, device: str = "cuda") -> None:
         RequestError: a model cannot be trained there.
     """
     trial = _refusal.options(num_gpus=int(device == "cuda"))
-    refusal: str | None = ray.get(trial.remote(plan, device))
+    refusal: RequestError | None = ray.get(trial.remote(plan, device))
     if refusal:
-        raise RequestError(refusal)
+        raise refusal
 
 
 @ray.remote(max_calls=1)  # type: ignore[untyped-decorator]
-def _refusal(plan: SessionPlan, device: str) -> str | None:
-    """Why a model cannot be trained on this host; None if all can.
+def _refusal(plan: SessionPlan, device: str) -> RequestError | None:
+    """Tries the models on this host; returns why one of them cannot be trained there, None if all can.
 
     Its process, which holds memory of the GPU, ends with the call.
     """
@@ -37,5 +37,5 @@ def _refusal(plan: SessionPlan, device: str) -> str | None:
         for cell in plan.cells:
             try_cell(cell, device)
     except RequestError as error:
-        return str(error)
+        return error
     return None

@@ -1,4 +1,4 @@
-"""Images to train on: what can be asked for, and the batches that each rank gets of it."""
+"""Sources of labelled images, and the batches that each rank reads from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distsqz.data.cifar10 import open_cifar10
 from distsqz.data.fashion_mnist import open_fashion_mnist
 from distsqz.data.split import Batch, ImageData, SourceError, Split
 from distsqz.data.synthetic import open_synthetic
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.preprocessing import Preprocessing
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 KNOWN = "synthetic, fashion-mnist, fashion-mnist:DIR, cifar10:DIR or imagefolder:PATH"
 
 
-@functools.lru_cache(maxsize=1)  # cells of a session train on the same
+@functools.lru_cache(maxsize=1)  # all cells of a session train on the same images
 def open_data(
     spec: str,
     *,
@@ -37,19 +37,24 @@ def open_data(
     num_classes: int | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> ImageData:
-    """Opens and checks what `--data` asks for; `seed` fixes synthetic images and their labels.
+    """Opens a source of labelled images and checks its files.
 
-    Synthetic images have labels of `num_classes` classes (1000 by default); real ones may have fewer. Images
-    of a folder are prepared as `preprocessing` says, for a crop of `image_size` pixels; by default as for
-    torchvision's ImageNet weights. The other sources have preprocessing of their own.
+    Args:
+        spec: synthetic, fashion-mnist, fashion-mnist:DIR, cifar10:DIR or imagefolder:PATH.
+        image_size: height and width of the images, in pixels.
+        seed: seed of synthetic images and of their labels.
+        num_classes: classes of synthetic labels (by default 1000); the most classes that other sources may
+            have.
+        preprocessing: how the images of a folder are prepared, by default as for torchvision's ImageNet
+            weights. The other sources have preprocessing of their own.
 
     Raises:
-        RequestError: there is no such source, its files are missing or damaged, or it has more classes.
+        InvalidValue: there is no such source, its files are missing or damaged, or it has more classes.
     """
     if image_size < 1:
-        raise RequestError(f"--image-size {image_size}: must be at least 1 pixel")
+        raise InvalidValue("image_size", image_size, "must be at least 1 pixel")
     if seed < 0:
-        raise RequestError(f"--seed {seed}: must be 0 or more")
+        raise InvalidValue("seed", seed, "must be 0 or more")
     source, _, place = absolute_spec(spec).partition(":")
     try:
         match source, Path(place) if place else None:
@@ -66,18 +71,18 @@ def open_data(
             case _:
                 raise SourceError(f"not known or not complete; give {KNOWN}")
     except SourceError as error:
-        raise RequestError(f"--data {spec}: {error}") from error
+        raise InvalidValue("data", spec, str(error)) from error
     if num_classes is not None and num_classes < data.num_classes:
-        raise RequestError(
-            f"--num-classes {num_classes}: {data.name} has {data.num_classes} classes; give at least as many"
+        raise InvalidValue(
+            "num_classes", num_classes, f"{data.name} has {data.num_classes} classes; give at least as many"
         )
     return data
 
 
 def absolute_spec(spec: str) -> str:
-    """What `--data` asks for, its path made to hold wherever it is opened."""
+    """A source with an absolute path, so that a process in another directory opens the same files."""
     source, colon, place = spec.partition(":")
     try:
         return f"{source}:{Path(place).expanduser().absolute()}" if place else f"{source}{colon}"
     except RuntimeError as error:  # no such user's home
-        raise RequestError(f"--data {spec}: {error}; give the directory itself") from error
+        raise InvalidValue("data", spec, f"{error}; give the directory itself") from error

@@ -14,7 +14,7 @@ from distsqz.data import plan
 from distsqz.data.handover import Handle, Outgoing
 from distsqz.data.plan import Indices
 from distsqz.data.split import Batch, Split
-from distsqz.errors import RequestError, RunError
+from distsqz.errors import InvalidValue, RunError
 
 SEMAPHORE_FAULTS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 """Errors of a /dev/shm that is missing, full or not writable."""
@@ -27,7 +27,7 @@ def steps_per_epoch(split: Split, world_size: int, batch_size: int) -> int:
     """Steps in which `world_size` ranks see `split` once, but for the images that fill no global batch.
 
     Raises:
-        RequestError: the split is smaller than one global batch.
+        InvalidValue: the split is smaller than one global batch.
     """
     return plan.steps_per_epoch(len(split), world_size, batch_size)
 
@@ -48,7 +48,7 @@ def train_batches(
     `loader_workers` None leaves their number to the split.
 
     Raises:
-        RequestError: the split is smaller than one global batch, or `loader_workers` is negative.
+        InvalidValue: the split is smaller than one global batch, or `loader_workers` is negative.
         RunError: (while iterating) an image cannot be read, or a loader process died.
     """
     steps_per_epoch(split, world_size, batch_size)
@@ -69,7 +69,7 @@ def evaluation_batches(
     """The rank's own share of `split`, unmirrored; over all ranks every image comes exactly once.
 
     Raises:
-        RequestError: `loader_workers` is negative.
+        InvalidValue: `loader_workers` is negative.
         RunError: (while iterating) an image cannot be read, or a loader process died.
     """
     wanted = plan.evaluation_plan(len(split), rank=rank, world_size=world_size, batch_size=batch_size)
@@ -78,7 +78,7 @@ def evaluation_batches(
 
 def _loader_workers(split: Split, asked: int | None) -> int:
     if asked is not None and asked < 0:
-        raise RequestError(f"--loader-workers {asked}: must be 0 (prepare batches in the rank) or more")
+        raise InvalidValue("loader_workers", asked, "must be 0 (prepare batches in the rank) or more")
     return split.loader_workers if asked is None else asked
 
 
@@ -138,7 +138,7 @@ def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Gener
             raise
         reason = " ".join(str(error).split())
         raise RunError(
-            f"a loader process died: {reason} (out of memory? Try a smaller --batch-size)"
+            f"a loader process died: {reason} (out of memory? Try a smaller `batch_size`)"
         ) from error
 
 
@@ -150,7 +150,7 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
         needs = "their semaphores need room in /dev/shm; " if error.errno in SEMAPHORE_FAULTS else ""
         raise RunError(
             f"loader processes cannot be started: {error.strerror or error} "
-            f"({needs}--loader-workers 0 does without)"
+            f"({needs}`loader_workers=0` does without)"
         ) from error
 
 

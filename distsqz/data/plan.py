@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 
 Indices = tuple[NDArray[np.int64], NDArray[np.bool_]]
 """What `Split.batch` takes: which images, and which of them to mirror."""
@@ -26,17 +26,19 @@ def steps_per_epoch(images: int, world_size: int, batch_size: int) -> int:
     """Global batches that fit into `images`; what is left over waits for another epoch's order.
 
     Raises:
-        RequestError: not even one fits, or `batch_size` is not positive.
+        InvalidValue: not even one fits, or `batch_size` is not positive.
     """
     if batch_size < 1:
-        raise RequestError(f"--batch-size {batch_size}: must be at least 1")
+        raise InvalidValue("batch_size", batch_size, "must be at least 1")
     global_batch = world_size * batch_size
     if images < global_batch:
         largest = images // world_size
-        remedy = f"at most --batch-size {largest}" if largest else f"at most --workers {images}"
-        raise RequestError(
-            f"--batch-size {batch_size}: on {world_size} workers a step takes {global_batch} images and the"
-            f" training set has {images}; give {remedy}"
+        remedy = f"`batch_size={largest}`" if largest else f"`workers={images}`"
+        raise InvalidValue(
+            "batch_size",
+            batch_size,
+            f"on {world_size} workers a step takes {global_batch} images and the training set has {images}; "
+            f"give at most {remedy}",
         )
     return images // global_batch
 

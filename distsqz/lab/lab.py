@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, RequestError, renamed_fields
 from distsqz.lab import links, processes, ssh
 from distsqz.lab.privileges import is_true_root
 from distsqz.lab.processes import HOME, SWITCH
@@ -74,7 +74,7 @@ class Lab:
             RequestError: the host has died.
         """
         if host.name not in self._holders:
-            raise RequestError(f"host {host.name}: has died; `launch/lab.py up` brings it back")
+            raise InvalidValue("host", host.name, "has died; `distsqz lab up` brings it back")
         return self._holders[host.name]
 
     def inside(self, host: Host, command: list[str]) -> list[str]:
@@ -101,7 +101,7 @@ class Lab:
     def _pid_with_link(self, host: Host) -> int:
         pid = self.pid_of(host)
         if not links.is_connected(host, self._holders[SWITCH], pid):
-            raise RequestError(f"host {host.name}: has lost its link; `launch/lab.py up` brings it back")
+            raise InvalidValue("host", host.name, "has lost its link; `distsqz lab up` brings it back")
         return pid
 
     @contextlib.contextmanager
@@ -110,7 +110,7 @@ class Lab:
         with _locked(self.state.directory):
             now = load(self.state.path)
             if now is None:
-                raise RequestError(f"--name {self.state.name}: is down")
+                raise InvalidValue("name", self.state.name, "is down")
             self.state = now
             yield
             now.save()
@@ -174,9 +174,10 @@ def up(
         if found:
             _check_same(wanted, found)
         elif is_true_root() and links.has_link(links.uplink_name(name)):
-            raise RequestError(
-                f"--name {name}: a device {links.uplink_name(name)} is there that is no lab's; "
-                "choose another --name"
+            raise InvalidValue(
+                "name",
+                name,
+                f"a device {links.uplink_name(name)} is there that is no lab's; choose another `name`",
             )
         try:
             return _make(found or wanted, owned)
@@ -195,7 +196,7 @@ def find(name: str) -> Lab:
     directory = directory_of(name)
     state, holders = load(directory / "lab.json"), processes.holders(directory)
     if state is None or SWITCH not in holders:
-        raise RequestError(f"--name {name}: no such lab is up; `launch/lab.py up` makes one")
+        raise InvalidValue("name", name, "no such lab is up; `distsqz lab up` makes one")
     return Lab(state, holders)
 
 
@@ -214,13 +215,14 @@ def _plan(
 ) -> LabState:
     """The lab that is asked for; where nothing is said of memory, with that of the lab `found`, if any."""
     if not 1 <= options.hosts <= MAX_HOSTS:
-        raise RequestError(f"--hosts {options.hosts}: 1 to {MAX_HOSTS}")
-    for option, cpus in (("--cpus-per-host", options.cpus_per_host), ("--head-cpus", options.head_cpus)):
+        raise InvalidValue("hosts", options.hosts, f"1 to {MAX_HOSTS}")
+    for field, cpus in (("cpus_per_host", options.cpus_per_host), ("head_cpus", options.head_cpus)):
         most = cores_of_this_host()
         if cpus is not None and not 1 <= cpus <= most:
-            raise RequestError(f"{option} {cpus}: 1 to {most}, the cores of this machine that may be used")
+            raise InvalidValue(field, cpus, f"1 to {most}, the cores of this machine that may be used")
     rate = parse_rate(options.rate)
-    head_rate = parse_rate(options.head_rate, "--head-rate") if options.head_rate else rate
+    with renamed_fields(rate="head_rate"):
+        head_rate = parse_rate(options.head_rate) if options.head_rate else rate
     memory = _memory_asked_for(options, found) if found else _free_memory_a_host(options)
     network = _subnet(name, subnet, wants_ssh)
     cpus_by_host = [options.head_cpus or options.cpus_per_host]
@@ -259,17 +261,20 @@ def _free_memory_a_host(options: LabOptions) -> int:
     if options.memory is None:
         share = available // options.hosts
         if share < LEAST_MEMORY:
-            raise RequestError(
-                f"--hosts {options.hosts}: {available >> 20} MiB are free, each takes "
-                f"{LEAST_MEMORY >> 20} MiB; {available // LEAST_MEMORY} at most"
+            raise InvalidValue(
+                "hosts",
+                options.hosts,
+                f"{available >> 20} MiB are free, each takes {LEAST_MEMORY >> 20} MiB; "
+                f"{available // LEAST_MEMORY} at most",
             )
         return share
     memory = parse_size(options.memory)
     if memory * options.hosts > available:
-        raise RequestError(
-            f"--memory {options.memory}: {options.hosts} hosts would take "
-            f"{memory * options.hosts >> 20} MiB, {available >> 20} MiB are free; "
-            "ask for fewer --hosts or less --memory"
+        raise InvalidValue(
+            "memory",
+            options.memory,
+            f"{options.hosts} hosts would take {memory * options.hosts >> 20} MiB, {available >> 20} MiB are "
+            "free; ask for fewer `hosts` or less `memory`",
         )
     return memory
 
@@ -290,8 +295,8 @@ def parse_size(text: str) -> int:
     size = float(match[1]) * {"mib": 1 << 20, "gib": 1 << 30}[match[2]] if match else 0
     if LEAST_MEMORY <= size < math.inf:
         return int(size)
-    raise RequestError(
-        f"--memory {text}: a number and mib or gib, such as 2gib; {LEAST_MEMORY >> 20}mib at least"
+    raise InvalidValue(
+        "memory", text, f"a number and mib or gib, such as 2gib; {LEAST_MEMORY >> 20}mib at least"
     )
 
 
@@ -311,9 +316,9 @@ def _subnet(name: str, asked: str | None, wants_ssh: bool) -> IPv4Network:
     except ValueError:
         network = None
     if network is None or network.prefixlen != 24 or not _is_for_hosts(network):
-        raise RequestError(f"--subnet {asked}: a network of 254 addresses, such as {DEFAULT_SUBNET}")
+        raise InvalidValue("subnet", asked, f"a network of 254 addresses, such as {DEFAULT_SUBNET}")
     if any(network.overlaps(other) for other in taken):
-        raise RequestError(f"--subnet {network}: this machine has a route there already; choose another")
+        raise InvalidValue("subnet", network, "this machine has a route there already; choose another")
     return network
 
 
@@ -333,10 +338,11 @@ def _check_same(wanted: LabState, found: LabState) -> None:
     differing = [option for option in _made_with(found) if option not in asked]
     if differing:
         rates = {format_rate(host.rate_bits_per_s) for host in found.hosts}
-        raise RequestError(
-            f"--name {wanted.name}: in use, by a lab of {len(found.hosts)} hosts at "
-            f"{', '.join(sorted(rates))}, made with {' '.join(differing)}; "
-            "take it down first, or choose another --name"
+        raise InvalidValue(
+            "name",
+            wanted.name,
+            f"in use, by a lab of {len(found.hosts)} hosts at {', '.join(sorted(rates))}, made with "
+            f"{' '.join(differing)}; take it down first, or choose another `name`",
         )
     for ours, theirs in zip(wanted.hosts, found.hosts, strict=True):
         theirs.rate_bits_per_s = ours.rate_bits_per_s
@@ -347,12 +353,12 @@ def _made_with(state: LabState) -> list[str]:
     """The options, but for rates, that make such a lab."""
     head, last = state.hosts[0], state.hosts[-1]
     return [
-        f"--hosts {len(state.hosts)}",
-        f"--subnet {state.subnet}",
-        "--ssh" if state.ssh else "--no-ssh",
-        f"--head-cpus {len(head.cores)}",
-        f"--cpus-per-host {len(last.cores)}",
-        f"--memory {head.memory_bytes / 2**20:.12g}mib",
+        f"`hosts={len(state.hosts)}`",
+        f"`subnet={state.subnet}`",
+        f"`ssh={state.ssh}`",
+        f"`head_cpus={len(head.cores)}`",
+        f"`cpus_per_host={len(last.cores)}`",
+        f"`memory={head.memory_bytes / 2**20:.12g}mib`",
     ]
 
 

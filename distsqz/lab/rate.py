@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import re
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 
 UNITS = {"kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 LEAST, MOST = 10**6, 30 * 10**9
 """Below, one frame takes over 12 ms; above, the rate does not fit the kernel's 32 bits of bytes a second."""
 
 
-def parse_rate(text: str, option: str = "--rate") -> int:
-    """Bits a second.
+def parse_rate(rate: str) -> int:
+    """Bits per second of a rate such as `1gbit`.
 
     Raises:
-        RequestError: it is not a rate, or out of range.
+        InvalidValue: it is not a rate, or out of range.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", text.strip().lower())
-    rate = float(match[1]) * UNITS[match[2]] if match else 0
-    if not LEAST <= rate <= MOST:
-        raise RequestError(
-            f"{option} {text}: give a number and kbit, mbit or gbit, such as 1gbit; "
-            f"{format_rate(LEAST)} at least, {format_rate(MOST)} at most"
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", rate.strip().lower())
+    bits_per_s = float(match[1]) * UNITS[match[2]] if match else 0
+    if not LEAST <= bits_per_s <= MOST:
+        raise InvalidValue(
+            "rate",
+            rate,
+            "give a number and kbit, mbit or gbit, such as 1gbit; "
+            f"{format_rate(LEAST)} at least, {format_rate(MOST)} at most",
         )
-    return round(rate)
+    return round(bits_per_s)
 
 
 def format_rate(bits_per_s: int) -> str:

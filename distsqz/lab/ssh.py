@@ -20,7 +20,7 @@ def check_sshd() -> None:
     """Raises RequestError where OpenSSH's server or key generator is not installed."""
     if not SSHD.exists() or not shutil.which("ssh-keygen"):
         raise RequestError(
-            "lab up: sshd is missing; `apt-get install openssh-server` brings it, --no-ssh does without"
+            "sshd is missing; `apt-get install openssh-server` brings it, `ssh=False` does without"
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, RequestError
 
 DEFAULT_NAME = "lab"
 DEFAULT_SUBNET = IPv4Network("198.18.0.0/24")
@@ -72,7 +72,7 @@ class LabState:
         for host in self.hosts:
             if host.name == name:
                 return host
-        raise RequestError(f"host {name}: lab {self.name} has {', '.join(each.name for each in self.hosts)}")
+        raise InvalidValue("host", name, f"lab {self.name} has {', '.join(each.name for each in self.hosts)}")
 
     def save(self) -> None:
         """Writes the file, whole or not at all."""
@@ -95,7 +95,7 @@ def directory_of(name: str) -> Path:
         RequestError: it cannot be a lab's name.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]{0,6}", name):
-        raise RequestError(f"--name {name}: up to 7 lower-case letters and digits, a letter first")
+        raise InvalidValue("name", name, "up to 7 lower-case letters and digits, a letter first")
     return labs_directory() / name
 
 
@@ -112,7 +112,7 @@ def load(path: Path) -> LabState | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path}: not a lab's file ({error}); `launch/lab.py down` removes it") from error
+        raise RequestError(f"{path}: not a lab's file ({error}); `distsqz lab down` removes it") from error
 
 
 def all_labs() -> Iterator[LabState]:
@@ -135,7 +135,7 @@ def free_subnet(taken: list[IPv4Network]) -> IPv4Network:
     for subnet in SUBNETS.subnets(new_prefix=24):
         if subnet != DEFAULT_SUBNET and not any(subnet.overlaps(other) for other in taken):
             return subnet
-    raise RequestError(f"--subnet: no /24 of {SUBNETS} is free; name one")
+    raise InvalidValue("subnet", None, f"no /24 of {SUBNETS} is free; name one")
 
 
 def _outer_uid() -> int:

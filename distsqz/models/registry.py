@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.alexnet import alexnet, alexnet_bvlc
 from distsqz.models.recipes import ALEXNET, OWN_MODEL, SQUEEZENET, Recipe
 from distsqz.models.squeezenet import Metaparameters, SqueezeNet
@@ -93,7 +93,7 @@ def build_model(options: ModelOptions, num_classes: int | None = None) -> nn.Mod
         num_classes: classes that it is asked to tell apart; None keeps its default.
 
     Raises:
-        RequestError: there is no such model, it cannot be made, or it does not do that.
+        InvalidValue: there is no such model, it cannot be made, or it does not do that.
     """
     model = make_model(options, num_classes)
     check_model(model, image_size_of(options), num_classes, options.model)
@@ -106,19 +106,19 @@ def make_model(options: ModelOptions, num_classes: int | None = None) -> nn.Modu
     Lazy parameters have their shapes: one image is run through a model that has any.
 
     Raises:
-        RequestError: there is no such model, or it cannot be made.
+        InvalidValue: there is no such model, or it cannot be made.
     """
     name = options.model
     image_size = image_size_of(options)
     if num_classes is not None and num_classes < 1:
-        raise RequestError(f"--num-classes {num_classes}: must be at least 1")
+        raise InvalidValue("num_classes", num_classes, "must be at least 1")
     if image_size < smallest_image_size(name):
-        raise RequestError(
-            f"--image-size {image_size}: too small for {name}, give at least {smallest_image_size(name)}"
+        raise InvalidValue(
+            "image_size", image_size, f"too small for {name}, give at least {smallest_image_size(name)}"
         )
     if name in _SQUEEZENETS:
         if options.classifier_padding < 0:
-            raise RequestError(f"--classifier-padding {options.classifier_padding}: must be at least 0")
+            raise InvalidValue("classifier_padding", options.classifier_padding, "must be at least 0")
         return _SQUEEZENETS[name](
             num_classes=num_classes or DEFAULT_CLASSES,
             metaparameters=_metaparameters(options),
@@ -129,7 +129,7 @@ def make_model(options: ModelOptions, num_classes: int | None = None) -> nn.Modu
         return _ALEXNETS[name](num_classes or DEFAULT_CLASSES)
     model = _own_model(name, num_classes)
     if any(map(is_lazy, model.parameters())):
-        _logits_of_an_image(model, image_size, f"--model {name}")
+        _logits_of_an_image(model, image_size, name)
     return model
 
 
@@ -141,7 +141,7 @@ def own_classes(options: ModelOptions) -> int | None:
     requires `num_classes`).
 
     Raises:
-        RequestError: the model cannot be made, or does not map images to logits.
+        InvalidValue: the model cannot be made, or does not map images to logits.
     """
     if options.model in MODELS:
         return None
@@ -158,7 +158,7 @@ def class_default(name: str) -> int | None:
     """The default of `num_classes` in the signature of a model of one's own, where it has a number there.
 
     Raises:
-        RequestError: there is no such model.
+        InvalidValue: there is no such model.
     """
     parameter = _num_classes_parameter(_own_factory(name))
     return parameter.default if parameter is not None and isinstance(parameter.default, int) else None
@@ -170,7 +170,7 @@ def is_rebuilt_for(name: str, num_classes: int) -> bool:
     A factory that takes any keywords does not tell its number: it counts as rebuilt.
 
     Raises:
-        RequestError: there is no such model.
+        InvalidValue: there is no such model.
     """
     if name in MODELS:
         return False
@@ -195,27 +195,36 @@ def check_model(
         name: what an error calls the model; by default its class.
 
     Raises:
-        RequestError: it has nothing to train, fails on the image, or does not return logits [1, num_classes].
+        InvalidValue: it has nothing to train, fails on the image, or does not return logits [1, num_classes].
     """
-    message = f"--model {name or type(model).__name__}"
-    require_trainable(model, message)
-    output = _logits_of_an_image(model, image_size, message)
+    name = name or type(model).__name__
+    require_trainable(model, name)
+    output = _logits_of_an_image(model, image_size, name)
     if not isinstance(output, torch.Tensor):
-        raise RequestError(f"{message}: returns {type(output).__name__}, must return a tensor of logits")
+        raise InvalidValue("model", name, f"returns {type(output).__name__}, must return a tensor of logits")
     expected = "classes" if num_classes is None else num_classes
     if output.ndim != 2 or len(output) != 1 or num_classes not in (None, output.shape[1]):
-        option = "" if num_classes is None else f" for --num-classes {num_classes}"
-        raise RequestError(
-            f"{message}: returns shape {list(output.shape)} for one image, "
-            f"must return logits [1, {expected}]{option}"
+        wanted = "" if num_classes is None else f" for `num_classes={num_classes}`"
+        raise InvalidValue(
+            "model",
+            name,
+            f"returns shape {list(output.shape)} for one image, must return logits [1, {expected}]{wanted}",
         )
     return output.shape[1]
 
 
-def require_trainable(model: nn.Module, message: str) -> None:
-    """Raises RequestError, which begins with `message`, where no parameter of the model can be trained."""
+def require_trainable(model: nn.Module, name: str) -> None:
+    """Checks that a model has at least one parameter that can be trained.
+
+    Args:
+        model: the model.
+        name: the model's name in the error.
+
+    Raises:
+        InvalidValue: it has none.
+    """
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise RequestError(f"{message}: has no parameters to train; give a model that has some")
+        raise InvalidValue("model", name, "has no parameters to train; give a model that has some")
 
 
 def one_line(error: BaseException) -> str:
@@ -224,7 +233,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
-def _logits_of_an_image(model: nn.Module, image_size: int, message: str) -> Any:
+def _logits_of_an_image(model: nn.Module, image_size: int, name: str) -> Any:
     """What a model returns in evaluation mode; a lazy parameter gets its shape by that."""
     image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     was_training = model.training
@@ -232,9 +241,11 @@ def _logits_of_an_image(model: nn.Module, image_size: int, message: str) -> Any:
         with torch.no_grad():
             return model.eval()(image)
     except Exception as error:
-        raise RequestError(
-            f"{message}: fails on an image of shape {list(image.shape)} ({one_line(error)}); "
-            "it must take that shape, whose size --image-size sets"
+        raise InvalidValue(
+            "model",
+            name,
+            f"fails on an image of shape {list(image.shape)} ({one_line(error)}); "
+            "it must take that shape, whose size `image_size` sets",
         ) from error
     finally:
         model.train(was_training)
@@ -246,16 +257,19 @@ def _metaparameters(options: ModelOptions) -> Metaparameters:
 
 
 def _refuse_metaparameters(options: ModelOptions) -> None:
-    for option, value in (("--squeeze-ratio", options.squeeze_ratio), ("--pct-3x3", options.pct_3x3)):
+    for field, value in (("squeeze_ratio", options.squeeze_ratio), ("pct_3x3", options.pct_3x3)):
         if value is not None:
-            raise RequestError(
-                f"{option} {value}: {options.model} has no such ratio; leave it out, or choose --model "
-                + ", ".join(_SQUEEZENETS)
+            raise InvalidValue(
+                field,
+                value,
+                f"{options.model} has no such ratio; leave it out, or choose `model` "
+                + ", ".join(_SQUEEZENETS),
             )
     if options.classifier_padding:
-        raise RequestError(
-            f"--classifier-padding {options.classifier_padding}: {options.model} has no such layer; "
-            "leave it out"
+        raise InvalidValue(
+            "classifier_padding",
+            options.classifier_padding,
+            f"{options.model} has no such layer; leave it out",
         )
 
 
@@ -268,10 +282,10 @@ def _own_model(name: str, num_classes: int | None) -> nn.Module:
     try:
         model = factory(**arguments)
     except Exception as error:
-        raise RequestError(f"--model {name}: the factory failed ({one_line(error)})") from error
+        raise InvalidValue("model", name, f"the factory failed ({one_line(error)})") from error
     if not isinstance(model, nn.Module):
-        raise RequestError(
-            f"--model {name}: the factory returned {type(model).__name__}, must return a torch.nn.Module"
+        raise InvalidValue(
+            "model", name, f"the factory returned {type(model).__name__}, must return a torch.nn.Module"
         )
     return model
 
@@ -280,8 +294,8 @@ def _own_factory(name: str) -> Callable[..., Any]:
     module_name, colon, attribute = name.partition(":")
     _refuse_path(name)
     if not colon:
-        raise RequestError(
-            f"--model {name}: unknown; choose {', '.join(MODELS)}, or package.module:factory for your own"
+        raise InvalidValue(
+            "model", name, f"unknown; choose {', '.join(MODELS)}, or package.module:factory for your own"
         )
     # `python launch/ddp.py` puts launch/ on the path, not the directory that the user stands in.
     if str(Path.cwd()) not in sys.path:
@@ -289,22 +303,26 @@ def _own_factory(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise RequestError(
-            f"--model {name}: cannot import {module_name!r} ({one_line(error)}); "
-            "it must be importable from the current directory"
+        raise InvalidValue(
+            "model",
+            name,
+            f"cannot import {module_name!r} ({one_line(error)}); "
+            "it must be importable from the current directory",
         ) from error
     factory = getattr(module, attribute, None)
     if factory is None:
-        raise RequestError(
-            f"--model {name}: {module_name} has no {attribute!r}; name a function or class in it"
+        raise InvalidValue(
+            "model", name, f"{module_name} has no {attribute!r}; name a function or class in it"
         )
     if isinstance(factory, nn.Module):
-        raise RequestError(
-            f"--model {name}: {attribute!r} is a {type(factory).__name__} that is already built; every "
-            "worker builds its own, so name its class, or a function that returns a new one"
+        raise InvalidValue(
+            "model",
+            name,
+            f"{attribute!r} is a {type(factory).__name__} that is already built; every worker builds its "
+            "own, so name its class, or a function that returns a new one",
         )
     if not callable(factory):
-        raise RequestError(f"--model {name}: {attribute!r} is not callable; name a function or class")
+        raise InvalidValue("model", name, f"{attribute!r} is not callable; name a function or class")
     return factory  # type: ignore[no-any-return]
 
 
@@ -317,9 +335,10 @@ def _refuse_path(name: str) -> None:
     outside = file.is_absolute() or ".." in file.parts
     module = file.name if outside else ".".join(file.parts)
     place = f", with {file.parent} in PYTHONPATH" if outside else ""
-    raise RequestError(
-        f"--model {name}: names a file; give the module and the factory in it, "
-        f"{module}:{attribute or 'FACTORY'}{place}"
+    raise InvalidValue(
+        "model",
+        name,
+        f"names a file; give the module and the factory in it, {module}:{attribute or 'FACTORY'}{place}",
     )
 
 

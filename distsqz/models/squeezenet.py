@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.fire import Bypass, Fire
 from distsqz.models.initialisation import initialise_squeezenet
 
@@ -24,7 +24,7 @@ class Metaparameters:
     """How wide each Fire module is.
 
     Raises:
-        RequestError: a ratio that leaves a convolution of the first Fire module without filters.
+        InvalidValue: a ratio that leaves a convolution of the first Fire module without filters.
     """
 
     base_e: int = 128
@@ -41,12 +41,12 @@ class Metaparameters:
     def __post_init__(self) -> None:
         least = 1 / self.base_e
         if not least <= self.squeeze_ratio <= 1:
-            raise RequestError(
-                f"--squeeze-ratio {self.squeeze_ratio}: must lie between {least:g} and 1 (the paper: 0.125)"
+            raise InvalidValue(
+                "squeeze_ratio", self.squeeze_ratio, f"must lie between {least:g} and 1 (the paper: 0.125)"
             )
         if not least <= self.pct_3x3 <= 1 - least:
-            raise RequestError(
-                f"--pct-3x3 {self.pct_3x3}: must lie between {least:g} and {1 - least:g} (the paper: 0.5)"
+            raise InvalidValue(
+                "pct_3x3", self.pct_3x3, f"must lie between {least:g} and {1 - least:g} (the paper: 0.5)"
             )
 
     def filters(self, index: int) -> tuple[int, int, int]:

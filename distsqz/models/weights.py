@@ -9,43 +9,52 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts save a state dict beside other things."""
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, checkpoint: Path) -> None:
     """Copies the state dict of a file into `model`; nothing is unpickled.
 
     Raises:
-        RequestError: the file cannot be read, does not fit the model in every name and shape, or holds NaN.
+        InvalidValue: the file cannot be read, does not fit the model in every name and shape, or holds NaN.
     """
-    load_state(model, read_weights(path), path)
+    load_state(model, read_weights(checkpoint), checkpoint)
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copies the state dict that `path` held into `model`, without the prefixes of DDP and torch.compile.
+def load_state(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Copies a state dict into `model`, without the prefixes of DDP and torch.compile.
+
+    Args:
+        model: the model.
+        state: the state dict.
+        checkpoint: the file that held it, which errors name.
 
     Raises:
-        RequestError: it does not fit the model in every name and shape, or holds NaN.
+        InvalidValue: the state dict does not fit the model in every name and shape, or holds NaN.
     """
     expected = model.state_dict()
     state = without_prefixes(state, expected.keys())
     for key, tensor in expected.items():
         if key not in state:
-            raise RequestError(
-                f"--checkpoint {path}: has no {key!r}; give weights of the model that --model names"
+            raise InvalidValue(
+                "checkpoint", checkpoint, f"has no {key!r}; give weights of the model that `model` names"
             )
         if state[key].shape != tensor.shape:
-            raise RequestError(
-                f"--checkpoint {path}: {key!r} has shape {list(state[key].shape)}, "
-                f"the model that --model names has {list(tensor.shape)}"
+            raise InvalidValue(
+                "checkpoint",
+                checkpoint,
+                f"{key!r} has shape {list(state[key].shape)}, "
+                f"the model that `model` names has {list(tensor.shape)}",
             )
     for key in state:
         if key not in expected:
-            raise RequestError(f"--checkpoint {path}: holds {key!r}, the model that --model names has none")
-    require_finite(model, f"--checkpoint {path}", state)
+            raise InvalidValue(
+                "checkpoint", checkpoint, f"holds {key!r}, the model that `model` names has none"
+            )
+    require_finite(model, "checkpoint", checkpoint, state)
     model.load_state_dict(state)
 
 
@@ -63,16 +72,19 @@ def without_prefixes(state: Mapping[str, Tensor], names: Collection[str]) -> Map
     }
 
 
-def require_finite(module: nn.Module, message: str, state: Mapping[str, Tensor] | None = None) -> None:
+def require_finite(
+    module: nn.Module, field: str, value: object, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Refuses parameters that hold NaN or infinity, and buffers that hold NaN (a mask may be infinite).
 
     Args:
         module: the model.
-        message: begins the line of the error, for example "--checkpoint FILE".
-        state: the values, if they are not the model's own.
+        field: the option or parameter that the tensors come from, for example "checkpoint".
+        value: the value of `field`.
+        state: the tensors, if they are not the model's own.
 
     Raises:
-        RequestError: it names the first such tensor.
+        InvalidValue: a tensor holds such a value; the reason names the first one.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in (module.state_dict() if state is None else state).items():
@@ -82,32 +94,37 @@ def require_finite(module: nn.Module, message: str, state: Mapping[str, Tensor] 
             continue
         wrong = tensor.isnan() if name not in parameters else ~tensor.isfinite()
         if count := int(wrong.sum()):
-            raise RequestError(
-                f"{message}: {name} holds {count} of {tensor.numel()} values that are NaN or infinite; "
-                "training cannot begin with those"
+            raise InvalidValue(
+                field,
+                value,
+                f"{name} holds {count} of {tensor.numel()} values that are NaN or infinite; "
+                "training cannot begin with those",
             )
 
 
-def read_weights(path: Path, option: str = "--checkpoint") -> Mapping[str, Tensor]:
-    """The state dict of a file, or the one under a key in `WRAPPERS`; nothing is unpickled.
+def read_weights(checkpoint: Path) -> Mapping[str, Tensor]:
+    """Reads the state dict in a file, or the one under a key in `WRAPPERS`; nothing is unpickled.
 
     Raises:
-        RequestError: the file cannot be read, or holds none; it names `option`.
+        InvalidValue: the file cannot be read, or holds no state dict.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
+        raise InvalidValue("checkpoint", checkpoint, f"cannot be read ({error.strerror})") from error
     except Exception as error:  # torch.load lets any parsing error through.
-        raise RequestError(
-            f"{option} {path}: is not a file of weights that torch.load(weights_only=True) reads "
-            f"({type(error).__name__})"
+        raise InvalidValue(
+            "checkpoint",
+            checkpoint,
+            f"is not a file of weights that torch.load(weights_only=True) reads ({type(error).__name__})",
         ) from error
     state = _unwrapped(content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RequestError(
-            f"{option} {path}: holds no state dict; give a dict of tensors, or one under the key "
-            + " or ".join(map(repr, WRAPPERS))
+        raise InvalidValue(
+            "checkpoint",
+            checkpoint,
+            "holds no state dict; give a dict of tensors, or one under the key "
+            + " or ".join(map(repr, WRAPPERS)),
         )
     return state
 

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, renamed_fields
 from distsqz.models.registry import MODELS, ModelOptions, build_model
 from distsqz.models.weights import read_weights
 from distsqz.shipping.update import size_and_sha256, write_update
@@ -65,7 +65,7 @@ def parse(names: Sequence[str]) -> list[Wanted]:
         RequestError: it names something twice, or something that is not there.
     """
     if len(set(names)) < len(names):
-        raise RequestError(f"MODEL {' '.join(names)}: name each once")
+        raise InvalidValue("models", " ".join(names), "name each once")
     return [_parse(name) for name in names]
 
 
@@ -98,7 +98,7 @@ def _parse(name: str) -> Wanted:
     try:
         name.encode()  # as the run's tables do
     except UnicodeEncodeError as error:
-        raise RequestError(f"MODEL {name!r}: the name is not UTF-8; rename the file") from error
+        raise InvalidValue("models", repr(name), "the name is not UTF-8; rename the file") from error
     if name in MODELS:
         return Wanted(name, None, name)
     name = _expanded(name)
@@ -109,12 +109,12 @@ def _parse(name: str) -> Wanted:
         if name[end:].startswith(BETWEEN) and Path(name[:end]).is_file():
             old, new = name[:end], _expanded(name[end + len(BETWEEN) :])
             if not Path(new).is_file():
-                raise RequestError(f"MODEL {name}: there is no file {new}")
+                raise InvalidValue("models", name, f"there is no file {new}")
             for path in (old, new):
                 _check_readable(path)
             return Wanted(name, old, new)
-    raise RequestError(
-        f"MODEL {name}: neither a file, nor OLD{BETWEEN}NEW of two files, nor one of {', '.join(MODELS)}"
+    raise InvalidValue(
+        "models", name, f"neither a file, nor OLD{BETWEEN}NEW of two files, nor one of {', '.join(MODELS)}"
     )
 
 
@@ -126,9 +126,9 @@ def _check_readable(path: str) -> None:
     try:
         with Path(path).open("rb") as file:
             if not file.read(1):
-                raise RequestError(f"MODEL {path}: is empty")
+                raise InvalidValue("models", path, "is empty")
     except OSError as error:
-        raise RequestError(f"MODEL {path}: cannot be read ({error.strerror})") from error
+        raise InvalidValue("models", path, f"cannot be read ({error.strerror})") from error
 
 
 @contextlib.contextmanager
@@ -139,7 +139,8 @@ def _whole(model: str) -> Iterator[Cargo]:
         torch.manual_seed(SEED)
         file = _in_a_file(build_model(ModelOptions(model=model), CLASSES).state_dict())
     elif Path(model).suffix in CHECKPOINTS:
-        file = _in_a_file(read_weights(Path(model), "MODEL"))
+        with renamed_fields(checkpoint="models"):
+            file = _in_a_file(read_weights(Path(model)))
     else:
         form, file = "file", Path(model).open("rb")  # noqa: SIM115 - closed below
     with file:
@@ -161,9 +162,10 @@ def _update(wanted: Wanted, old: Cargo, new: Cargo) -> Iterator[Cargo]:
         try:
             write_update(old.file, new.file, file)
         except ValueError as error:
-            raise RequestError(
-                f"MODEL {wanted.name}: an update takes two files of one size, these have {error}; "
-                f"send {wanted.model} whole"
+            raise InvalidValue(
+                "models",
+                wanted.name,
+                f"an update takes two files of one size, these have {error}; send {wanted.model} whole",
             ) from error
         file.flush()
         size, sha256 = size_and_sha256(file)

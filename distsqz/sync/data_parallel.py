@@ -28,7 +28,7 @@ class UnusedParameterError(RuntimeError):
     """A parameter has no gradient, so that DDP does not all-reduce its bucket."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} took no part in this step; train with --find-unused-parameters")
+        super().__init__(f"{name} took no part in this step; train with `find_unused_parameters=True`")
 
 
 class DataParallel:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.sync.agreement import digest
 from distsqz.sync.layout import Layout, Piece, chunk_bytes_for, plan_layout
 
@@ -47,9 +47,11 @@ def _common_dtype(module: nn.Module) -> torch.dtype:
             f"{of_kind[0]}{f' and {len(of_kind) - 1} more' if of_kind[1:] else ''} of {dtype}"
             for dtype, of_kind in names.items()
         )
-        raise RequestError(
-            f"--model: has {kinds}; a parameter server takes parameters of one data type (float32, float64, "
-            "bfloat16 or float16): convert the model with .to(dtype), or train it with all-reduce"
+        raise InvalidValue(
+            "model",
+            None,
+            f"has {kinds}; a parameter server takes parameters of one data type (float32, float64, bfloat16 "
+            "or float16): convert the model with .to(dtype), or train it with all-reduce",
         )
     return next(iter(names))
 
@@ -65,9 +67,11 @@ def _refuse_shared_memory(module: nn.Module) -> None:
     )
     for (_, end, name, is_trained), (begin, _, other, other_is_trained) in itertools.pairwise(ranges):
         if begin < end and (is_trained or other_is_trained):
-            raise RequestError(
-                f"--model: its {name} and {other} lie in the same memory; a parameter server takes "
-                "parameters with memory of their own"
+            raise InvalidValue(
+                "model",
+                None,
+                f"its {name} and {other} lie in the same memory; a parameter server takes parameters with "
+                "memory of their own",
             )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 
 CHUNK_BYTES = 4 << 20
 """Large enough that a message's own cost is lost in it; small enough that many are under way at once."""
@@ -90,11 +90,11 @@ def plan_layout(
         chunk_bytes: the most that a chunk may have, to within an element.
 
     Raises:
-        RequestError: there are more shards than elements.
+        InvalidValue: there are more shards than elements.
     """
     total = sum(elements)
     if not 1 <= shards <= total:
-        raise RequestError(f"--servers {shards}: 1 to {total}, the elements that there are to own")
+        raise InvalidValue("servers", shards, f"1 to {total}, the elements that there are to own")
     rounds_of = LEAST_CHUNKS if LEAST_CHUNKS % shards == 0 else shards * -(-LEAST_CHUNKS // shards)
     wanted = rounds_of * max(1, -(-total * element_bytes // (chunk_bytes * rounds_of)))
     chunk_elements = -(-total // wanted)

@@ -62,7 +62,7 @@ def dry_run(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun
     Raises:
         RequestError: the model cannot be trained, whatever the strategy.
     """
-    require_trainable(module, message)
+    require_trainable(module, message.removeprefix("--model "))
     try:
         module.to(settings.device)
     except Exception as error:

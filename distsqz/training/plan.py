@@ -81,7 +81,7 @@ def plan_session(
         if checkpoint:
             load_state(tried.module, state_dict, checkpoint)
         elif not resume:
-            require_finite(tried.module, f"--model {model}")
+            require_finite(tried.module, "model", model)
         for server in servers:
             cell = plan_cell(model, world_size, tried.options, data, tried.result.outputs, server)
             if server:
@@ -143,7 +143,7 @@ def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
         raise RequestError(
             f"--resume {path}: not of this model ({str(error).splitlines()[-1].strip()})"
         ) from error
-    require_finite(module, f"--resume {path}")
+    require_finite(module, "resume", path)
     if cell.total_steps - state.step <= cell.options.warmup_steps:
         raise RequestError(
             f"--resume {path}: stands at step {state.step} of {cell.total_steps}, which leaves nothing to "

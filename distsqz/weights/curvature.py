@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 
 POSITIONS = 400
 """Of a layer's outputs in an image so many are looked at for the local part of `inputs`."""
@@ -78,7 +78,7 @@ def measure_curvature(
     less variance than sampling a label; p are softened.
 
     Raises:
-        RequestError: a layer that no image reaches.
+        InvalidValue: a layer that no image reaches.
     """
     layers = compressible_layers(model)
     inputs: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ def measure_curvature(
         for images in batches:
             logits = model.eval()(images)
             if missing := [name for name in layers if name not in outputs]:
-                raise RequestError(f"--model: its layer {missing[0]} takes no part in the forward pass")
+                raise InvalidValue("model", None, f"its layer {missing[0]} takes no part in the forward pass")
             sample = _fisher_sample(logits.detach() / TEMPERATURE, generator)
             gradients = torch.autograd.grad(logits, [outputs[name] for name in layers], sample)
             for (name, layer), gradient in zip(layers.items(), gradients, strict=True):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distsqz.data import Split
-from distsqz.errors import RequestError, require_at_least
+from distsqz.errors import InvalidValue, require_at_least
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import recipe_for
 from distsqz.weights.fine_tune import FineTuning, fine_tune
@@ -55,19 +55,19 @@ class DeepCompressOptions:
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
-        for name, density in self.densities.items():
-            option = f"--layer-density {name}" if name else "--density"
+        for prefix, density in self.densities.items():
             if not 0 < density <= 1:
-                raise RequestError(f"{option} {density}: must be above 0 and at most 1")
-        for name, bits in self.all_bits.items():
-            option = f"--layer-bits {name}" if name else "--bits"
+                field, value = ("layer_density", f"{prefix} {density}") if prefix else ("density", density)
+                raise InvalidValue(field, value, "must be above 0 and at most 1")
+        for prefix, bits in self.all_bits.items():
             if not 1 <= bits <= 12:
-                raise RequestError(f"{option} {bits}: must be from 1 to 12")
+                field, value = ("layer_bits", f"{prefix} {bits}") if prefix else ("bits", bits)
+                raise InvalidValue(field, value, "must be from 1 to 12")
         require_at_least(
             self, {"rounds": 1, "fine_tune_steps": 0, "share_steps": 0, "batch_size": 1, "seed": 0}
         )
         if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise RequestError(f"--lr {self.lr}: must be above 0 and finite")
+            raise InvalidValue("lr", self.lr, "must be above 0 and finite")
 
     @property
     def densities(self) -> dict[str, float]:
@@ -94,8 +94,8 @@ def deep_compress(
         RunError: the loss is no longer a number.
     """
     names = list(prunable(model))
-    _check_prefixes("--layer-density", options.layer_density, names)
-    _check_prefixes("--layer-bits", options.layer_bits, names)
+    _check_prefixes("layer_density", options.layer_density, names)
+    _check_prefixes("layer_bits", options.layer_bits, names)
     _prune(model, data, info, options)
     shared = Shared(model, _by_layer(names, options.all_bits))
     settings = _settings(info, options, options.share_steps, round_=0)
@@ -149,11 +149,11 @@ def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, roun
     )
 
 
-def _check_prefixes(option: str, given: Mapping[str, object], names: list[str]) -> None:
+def _check_prefixes(field: str, given: Mapping[str, object], names: list[str]) -> None:
     for prefix in given:
         if not groups(names, {prefix: None})[prefix]:
             known = ", ".join(name.removesuffix(".weight") for name in names)
-            raise RequestError(f"{option} {prefix}: is no layer or group of layers; there are {known}")
+            raise InvalidValue(field, prefix, f"is no layer or group of layers; there are {known}")
 
 
 def _by_layer(names: list[str], values: Mapping[str, int]) -> dict[str, int]:

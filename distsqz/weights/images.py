@@ -13,7 +13,7 @@ from distsqz.data import evaluation_batches
 from distsqz.data.class_folders import LabelledFiles, LeftOut, class_names, scan
 from distsqz.data.image_folder import FolderSplit
 from distsqz.data.split import SourceError
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.weights.quantised import ModelInfo
 
@@ -22,7 +22,7 @@ MOST_DIGITS = 9
 """Of a class; a longer number is not one."""
 
 
-def find_images(directory: Path, option: str = "--calibration") -> tuple[LabelledFiles, LeftOut]:
+def find_images(directory: Path) -> tuple[LabelledFiles, LeftOut]:
     """The images of a folder with a folder a class, or of its `val` where it has one, and what is left out.
 
     Classes are numbered by the order of their folders' names, as in ImageNet. Where `val` lies beside a
@@ -31,7 +31,7 @@ def find_images(directory: Path, option: str = "--calibration") -> tuple[Labelle
     (`207.jpg`), that is its class.
 
     Raises:
-        RequestError: there are no images, or a class that `train` does not have; it names `option`.
+        InvalidValue: there are no images, or a class that `train` does not have.
     """
     root = directory / "val" if (directory / "val").is_dir() else directory
     train = root.absolute().parent / "train"
@@ -46,9 +46,9 @@ def find_images(directory: Path, option: str = "--calibration") -> tuple[Labelle
             found = scan(root, names, root)
             images = _numbered_by_name(found.images)
     except SourceError as error:
-        raise RequestError(f"{option} {directory}: {error}") from error
+        raise InvalidValue("directory", directory, str(error)) from error
     if not len(images):
-        raise RequestError(f"{option} {directory}: no images; they belong in {root}/<class>/")
+        raise InvalidValue("directory", directory, f"no images; they belong in {root}/<class>/")
     return images, found.left_out
 
 
@@ -61,12 +61,24 @@ def _numbered_by_name(images: LabelledFiles) -> LabelledFiles:
     return replace(images, labels=np.array([int(path.stem) for path in images.paths], np.int64))
 
 
-def check_labels(labels: Tensor, info: ModelInfo, told: str) -> None:
-    """Raises RequestError, beginning with `told`, where the model does not know one of the classes."""
+def check_labels(labels: Tensor, info: ModelInfo, field: str, value: object) -> None:
+    """Checks that the model knows the class of every image.
+
+    Args:
+        labels: int64 [n].
+        info: the model.
+        field: the option or parameter that the images come from, for example "calibration".
+        value: the value of `field`.
+
+    Raises:
+        InvalidValue: a label is not below the model's number of classes.
+    """
     if (largest := int(labels.max())) >= info.num_classes:
-        raise RequestError(
-            f"{told}: holds class {largest}, {info.name} in these weights tells {info.num_classes} apart, "
-            "counted from 0"
+        raise InvalidValue(
+            field,
+            value,
+            f"holds class {largest}, {info.name} in these weights tells {info.num_classes} apart, counted "
+            "from 0",
         )
 
 

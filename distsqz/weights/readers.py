@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, RequestError, renamed_fields
 from distsqz.models.preprocessing import CAFFE, Preprocessing, imagenet_preprocessing
 from distsqz.models.registry import MODELS, ModelOptions, build_model, default_image_size
 from distsqz.models.squeezenet import SqueezeNet
@@ -30,62 +30,68 @@ MOST_CLASSES, LARGEST_CROP, LARGEST_RESIZE = 1 << 20, 4096, 8192
 """What an archive may ask for: a model of one's own is built before its tensors can be compared."""
 
 
-def read_model(path: Path, model: str | None = None, option: str = "CHECKPOINT") -> tuple[ModelInfo, State]:
-    """Which model a file holds, and its state dict.
+def read_model(checkpoint: Path, model: str | None = None) -> tuple[ModelInfo, State]:
+    """Reads a file of weights: which model it holds, and the state dict.
 
-    Archives (.sqz), SqueezeNet v1.0's published 8-bit `.net` and ndf's pickle of v1.1 (`.pkl`) tell what they
-    are. Of state dicts (.pth, .pt, .safetensors) `model` names the model; where it is left out, the
-    registry's first that has these very tensors is taken.
+    Archives (.sqz), SqueezeNet v1.0's published 8-bit `.net` and ndf's pickle of v1.1 (`.pkl`) identify their
+    model. State dicts (.pth, .pt, .safetensors) do not.
+
+    Args:
+        checkpoint: the file.
+        model: name of the model in the registry, for a state dict; by default the first model of the registry
+            that has exactly these tensors.
 
     Raises:
-        RequestError: it cannot be read, or is not of that model; it names `option`.
+        RequestError: the file cannot be read, or holds another model.
     """
-    info, state = _read(path, option)
-    told = f"{option} {path}"
+    info, state = _read(checkpoint)
     if info is None:
-        return _told_by_tensors(state, model, told)
+        return _identify(state, model, checkpoint)
     if model not in (None, info.name):
-        raise RequestError(f"--model {model}: {path} holds {info.name}")
+        raise InvalidValue("model", model, f"{checkpoint} holds {info.name}")
     if ":" in info.name and model is None:  # a file alone must not choose which code runs
-        raise RequestError(f"{told}: is of a model of one's own; --model {info.name} lets its code run")
+        raise InvalidValue(
+            "checkpoint", checkpoint, f"is of a model of one's own; `model={info.name}` lets its code run"
+        )
     return info, state
 
 
-def read_archive(path: Path, option: str) -> CompressedModel:
-    """The model of the archive at `path`.
+def read_compressed(archive: Path) -> CompressedModel:
+    """Reads an archive (.sqz).
 
     Raises:
-        RequestError: it cannot be read, or is no whole archive; it names `option`.
+        InvalidValue: the file cannot be read, or is not a complete archive.
     """
-    return _decoded(_content(path, option), f"{option} {path}")
+    with renamed_fields(checkpoint="archive"):
+        return _decoded(_content(archive), archive)
 
 
-def read_state(path: Path, option: str = "--checkpoint") -> tuple[State, Preprocessing | None]:
-    """The state dict of a file, whatever model it is of, and how its images are prepared if the file tells.
+def read_state(checkpoint: Path) -> tuple[State, Preprocessing | None]:
+    """Reads the state dict of any model, and how its images are prepared (None if the file does not say).
 
     Raises:
-        RequestError: it cannot be read; it names `option`.
+        InvalidValue: the file cannot be read.
     """
-    info, state = _read(path, option)
+    info, state = _read(checkpoint)
     return state, info.preprocessing if info else None
 
 
-def _read(path: Path, option: str) -> tuple[ModelInfo | None, State]:
-    """What a file says of its model, None for tensors alone, and the state dict."""
-    content, told = _content(path, option), f"{option} {path}"
+def _read(path: Path) -> tuple[ModelInfo | None, State]:
+    """The model that a file describes (None if it holds tensors alone), and the state dict."""
+    content = _content(path)
     if content.startswith(MAGIC) or path.suffix == ".sqz":
-        return _from_archive(content, told)
+        return _from_archive(content, path)
     match path.suffix:
         case ".net":
             info = ModelInfo(name="squeezenet", num_classes=1000, preprocessing=CAFFE, classifier_padding=1)
-            return info, _from_net(content, told)
+            return info, _from_net(content, path)
         case ".pkl":
             info = ModelInfo(name="squeezenet1_1", num_classes=1000, preprocessing=CAFFE)
-            return info, _from_pickle(content, told)
+            return info, _from_pickle(content, path)
         case ".safetensors":
-            return None, _from_safetensors(content, told)
+            return None, _from_safetensors(content, path)
         case _:
-            return None, read_weights(path, option)
+            return None, read_weights(path)
 
 
 def shapes_of(info: ModelInfo) -> dict[str, torch.Size]:
@@ -124,21 +130,25 @@ def build(info: ModelInfo) -> nn.Module:
     return build_model(options, info.num_classes)
 
 
-def load_model(
-    path: Path, model: str | None = None, option: str = "CHECKPOINT"
-) -> tuple[ModelInfo, nn.Module]:
-    """The model that a file holds, with its weights, in evaluation mode.
+def load_model(checkpoint: Path, model: str | None = None) -> tuple[ModelInfo, nn.Module]:
+    """Builds the model that a file holds, with its weights, in evaluation mode.
+
+    Args:
+        checkpoint: the file.
+        model: name of the model, for files that do not identify it.
 
     Raises:
-        RequestError: it cannot be read, or its tensors do not fit its model.
+        RequestError: the file cannot be read, or its tensors do not fit the model.
     """
-    info, state = read_model(path, model, option)
+    info, state = read_model(checkpoint, model)
     shapes = shapes_of(info)  # before a model is built as large as a damaged file may ask for
     for name in {**shapes, **state}:
         if name not in shapes or name not in state or shapes[name] != state[name].shape:
-            raise RequestError(f"{option} {path}: does not fit {info.name} ({_misfit(name, shapes, state)})")
+            raise InvalidValue(
+                "checkpoint", checkpoint, f"does not fit {info.name} ({_misfit(name, shapes, state)})"
+            )
         if not state[name].isfinite().all():
-            raise RequestError(f"{option} {path}: {name} has values that are not finite")
+            raise InvalidValue("checkpoint", checkpoint, f"{name} has values that are not finite")
     built = build(info)
     built.load_state_dict(dict(state))
     return info, built.eval()
@@ -152,27 +162,29 @@ def _misfit(name: str, shapes: Mapping[str, torch.Size], state: State) -> str:
     return f"{name} is {list(state[name].shape)} in place of {list(shapes[name])}"
 
 
-def _content(path: Path, option: str) -> bytes:
+def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RequestError(f"{option} {path}: cannot be read ({error.strerror})") from error
+        raise InvalidValue("checkpoint", path, f"cannot be read ({error.strerror})") from error
 
 
-def _decoded(content: bytes, told: str) -> CompressedModel:
+def _decoded(content: bytes, path: Path) -> CompressedModel:
     try:
         return decode(content)
     except ArchiveError as error:
-        raise RequestError(f"{told}: {error}") from error
+        raise InvalidValue("checkpoint", path, str(error)) from error
 
 
-def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
-    archive = _decoded(content, told)
+def _from_archive(content: bytes, path: Path) -> tuple[ModelInfo, State]:
+    archive = _decoded(content, path)
     info = archive.info
     if not (1 <= info.num_classes <= MOST_CLASSES and 1 <= info.preprocessing.crop <= LARGEST_CROP):
-        raise RequestError(
-            f"{told}: says {info.num_classes} classes and images of {info.preprocessing.crop} pixels; "
-            f"at most {MOST_CLASSES} and {LARGEST_CROP} are believed"
+        raise InvalidValue(
+            "checkpoint",
+            path,
+            f"says {info.num_classes} classes and images of {info.preprocessing.crop} pixels; "
+            f"at most {MOST_CLASSES} and {LARGEST_CROP} are believed",
         )
     images = info.preprocessing
     numbers = (images.scale, *images.mean, *images.std)
@@ -181,22 +193,22 @@ def _from_archive(content: bytes, told: str) -> tuple[ModelInfo, State]:
         and all(map(math.isfinite, numbers))
         and 0 not in (images.scale, *images.std)
     ):
-        raise RequestError(f"{told}: no image can be prepared as it says ({images})")
+        raise InvalidValue("checkpoint", path, f"no image can be prepared as it says ({images})")
     return info, {name: torch.from_numpy(values) for name, values in archive.state().items()}
 
 
-def _from_safetensors(content: bytes, told: str) -> State:
+def _from_safetensors(content: bytes, path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         state: State = load(content)
     except SafetensorError as error:
-        raise RequestError(f"{told}: is not a safetensors file ({error})") from error
+        raise InvalidValue("checkpoint", path, f"is not a safetensors file ({error})") from error
     return state
 
 
-def _from_net(content: bytes, told: str) -> State:
+def _from_net(content: bytes, path: Path) -> State:
     """Pruned weights as 8-bit codes, with a codebook a layer and 4-bit gaps between them.
 
     Layout: 26 entry counts (uint32); for each layer 256 values (fp32), biases (fp32), a code an entry (uint8;
@@ -209,8 +221,10 @@ def _from_net(content: bytes, told: str) -> State:
     def take(dtype: str, count: int) -> NDArray[Any]:
         size = np.dtype(dtype).itemsize * count
         if len(piece := left.read(size)) < size:
-            raise RequestError(
-                f"{told}: ends too early for SqueezeNet v1.0 in 8 bits; {len(content):,} bytes"
+            raise InvalidValue(
+                "checkpoint",
+                path,
+                f"ends too early for SqueezeNet v1.0 in 8 bits; {len(content):,} bytes",
             )
         return np.frombuffer(piece, dtype)
 
@@ -218,21 +232,23 @@ def _from_net(content: bytes, told: str) -> State:
     for (name, layer), entries in zip(layers.items(), take("<u4", len(layers)).tolist(), strict=True):
         size = layer.weight.numel()
         if entries > size:
-            raise RequestError(
-                f"{told}: {name} has {entries} entries for {size} weights; not SqueezeNet v1.0"
+            raise InvalidValue(
+                "checkpoint",
+                path,
+                f"{name} has {entries} entries for {size} weights; not SqueezeNet v1.0",
             )
         codebook, bias = take("<f4", 256), take("<f4", layer.out_channels)
         codes, packed = take("u1", entries), take("u1", (entries + 1) // 2)
         gaps = np.stack([packed & 15, packed >> 4], axis=1).ravel()[:entries].astype(np.int64)
         positions = np.cumsum(gaps + 1) - 1
         if entries and positions[-1] >= size:
-            raise RequestError(f"{told}: the gaps in {name} lead past its {size} weights")
+            raise InvalidValue("checkpoint", path, f"the gaps in {name} lead past its {size} weights")
         weight = np.zeros(size, np.float32)
         weight[positions] = np.where(codes == 0, np.float32(0), codebook[codes])
         state[f"{name}.weight"] = torch.from_numpy(weight).view(layer.weight.shape)
         state[f"{name}.bias"] = torch.from_numpy(bias.copy())
     if left.read(1):
-        raise RequestError(f"{told}: goes on after SqueezeNet v1.0 in 8 bits")
+        raise InvalidValue("checkpoint", path, "goes on after SqueezeNet v1.0 in 8 bits")
     return state
 
 
@@ -286,30 +302,32 @@ class _ArraysOnly(pickle.Unpickler):
             raise pickle.UnpicklingError(f"names {module}.{name}, which no array needs") from None
 
 
-def _from_pickle(content: bytes, told: str) -> State:
+def _from_pickle(content: bytes, path: Path) -> State:
     """Layer name -> [kernels [H, W, in, out], biases [out]], of v1.1."""
     try:
         layers = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a pickle may fail in any way
-        raise RequestError(f"{told}: is not a pickle of arrays ({type(error).__name__}: {error})") from error
+        raise InvalidValue(
+            "checkpoint", path, f"is not a pickle of arrays ({type(error).__name__}: {error})"
+        ) from error
     model = SqueezeNet(version="1.1")
     modules = dict(model.named_modules())
     state: dict[str, Tensor] = {}
-    for path, name in model.layer_names.items():
-        module = modules.get(path)
+    for module_path, name in model.layer_names.items():
+        module = modules.get(module_path)
         if not isinstance(module, nn.Conv2d):
             continue
         try:
             kernels, bias = (array.values.astype(np.float32) for array in layers[name])
             weight = torch.from_numpy(kernels.transpose(3, 2, 0, 1).copy()).reshape(module.weight.shape)
-            state[f"{path}.weight"] = weight
-            state[f"{path}.bias"] = torch.from_numpy(bias.copy()).reshape(module.out_channels)
+            state[f"{module_path}.weight"] = weight
+            state[f"{module_path}.bias"] = torch.from_numpy(bias.copy()).reshape(module.out_channels)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise RequestError(f"{told}: has no kernels and biases for {name} of v1.1") from error
+            raise InvalidValue("checkpoint", path, f"has no kernels and biases for {name} of v1.1") from error
     return state
 
 
-def _told_by_tensors(state: State, model: str | None, told: str) -> tuple[ModelInfo, State]:
+def _identify(state: State, model: str | None, checkpoint: Path) -> tuple[ModelInfo, State]:
     """The model that has tensors of these shapes, and the state dict under its names."""
     last = [tensor for tensor in state.values() if tensor.ndim == 1]
     classes = len(last[-1]) if last else 0
@@ -331,8 +349,10 @@ def _told_by_tensors(state: State, model: str | None, told: str) -> tuple[ModelI
         named = without_prefixes(state, shapes)
         if shapes == {key: value.shape for key, value in named.items()}:
             return info, named
-    raise RequestError(
-        f"{told}: does not hold the tensors of {model or 'a model of the registry; --model names another'}"
+    raise InvalidValue(
+        "checkpoint",
+        checkpoint,
+        f"does not hold the tensors of {model or 'a model of the registry; `model` names another'}",
     )
 
 

@@ -52,8 +52,8 @@ def check_compressible(model: nn.Module, info: ModelInfo) -> None:
     for name, layer in layers.items():
         if (inputs := layer.weight[0].numel()) > MOST_INPUTS:
             raise RequestError(
-                f"{info.name}: each output of {name} weighs {inputs:,} inputs, and --calibration can compare "
-                f"at most {MOST_INPUTS:,} with each other; compress it with --data instead"
+                f"{info.name}: each output of {name} weighs {inputs:,} inputs, and `calibration` can compare "
+                f"at most {MOST_INPUTS:,} with each other; compress it with `data` instead"
             )
         if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
             raise RequestError(f"{info.name}: {name} must pad with zeros, as many as a number says")

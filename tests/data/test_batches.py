@@ -88,9 +88,9 @@ def test_batches_leave_the_global_random_numbers_alone(synthetic):
 
 
 def test_what_no_split_can_give_is_refused_when_asked_for_not_when_iterated(synthetic):
-    with pytest.raises(RequestError, match="--loader-workers -1"):
+    with pytest.raises(RequestError, match="loader_workers -1"):
         train_batches(synthetic, rank=0, world_size=1, batch_size=4, seed=1, loader_workers=-1)
-    with pytest.raises(RequestError, match="--batch-size 65536: on 2 workers"):
+    with pytest.raises(RequestError, match="batch_size 65536: on 2 workers"):
         train_batches(synthetic, rank=0, world_size=2, batch_size=65_536, seed=1)
     assert steps_per_epoch(synthetic, world_size=2, batch_size=1000) == 32
 
@@ -143,8 +143,8 @@ def test_a_file_that_cannot_be_read_is_named_and_not_blamed_on_the_loaders(loade
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (errno.ENOSPC, r"\(their semaphores need room in /dev/shm; --loader-workers 0 does without\)"),
-        (errno.EMFILE, r"\(--loader-workers 0 does without\)"),
+        (errno.ENOSPC, r"\(their semaphores need room in /dev/shm; `loader_workers=0` does without\)"),
+        (errno.EMFILE, r"\(`loader_workers=0` does without\)"),
     ],
 )
 def test_only_a_fault_of_dev_shm_is_blamed_on_it(synthetic, code, reason, monkeypatch):

@@ -47,7 +47,7 @@ def refusal(directory: Path) -> str:
     with pytest.raises(RequestError) as refused:
         open_data(f"cifar10:{directory}", image_size=32, seed=0)
     line = str(refused.value)
-    assert line.startswith(f"--data cifar10:{directory}: ")
+    assert line.startswith(f"data cifar10:{directory}: ")
     assert "\n" not in line
     return line
 

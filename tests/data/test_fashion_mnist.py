@@ -70,7 +70,7 @@ def refusal(directory: Path) -> str:
     with pytest.raises(RequestError) as refused:
         open_data(f"fashion-mnist:{directory}", image_size=28, seed=0)
     line = str(refused.value)
-    assert line.startswith(f"--data fashion-mnist:{directory}: ")
+    assert line.startswith(f"data fashion-mnist:{directory}: ")
     assert "\n" not in line
     return line
 

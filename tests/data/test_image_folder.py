@@ -40,7 +40,7 @@ def refusal(root: Path) -> str:
     with pytest.raises(RequestError) as refused:
         open_data(f"imagefolder:{root}", image_size=16, seed=0)
     line = str(refused.value)
-    assert line.startswith(f"--data imagefolder:{root}: ")
+    assert line.startswith(f"data imagefolder:{root}: ")
     assert "\n" not in line
     return line
 

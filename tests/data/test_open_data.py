@@ -15,15 +15,15 @@ def test_an_unknown_source_is_refused_with_its_value_and_the_known_ones(spec):
     with pytest.raises(RequestError) as refused:
         open_data(spec, image_size=8, seed=0)
     line = str(refused.value)
-    assert line.startswith(f"--data {spec}: ")
+    assert line.startswith(f"data {spec}: ")
     assert "\n" not in line
     assert all(name in line for name in ("synthetic", "fashion-mnist", "cifar10:DIR", "imagefolder:PATH"))
 
 
 def test_an_image_size_of_zero_and_a_negative_seed_are_refused():
-    with pytest.raises(RequestError, match="--image-size 0: "):
+    with pytest.raises(RequestError, match="image_size 0: "):
         open_data("synthetic", image_size=0, seed=0)
-    with pytest.raises(RequestError, match="--seed -1: "):
+    with pytest.raises(RequestError, match="seed -1: "):
         open_data("synthetic", image_size=8, seed=-1)
 
 

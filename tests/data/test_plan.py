@@ -90,13 +90,13 @@ def test_evaluation_sees_every_image_once_over_the_ranks_and_flips_none(images, 
 
 def test_a_split_smaller_than_a_global_batch_is_refused_with_what_would_fit():
     with pytest.raises(
-        RequestError, match=r"--batch-size 64: on 4 workers a step takes 256 .* has 100; .* 25$"
+        RequestError, match=r"batch_size 64: on 4 workers a step takes 256 .* has 100; .*=25`$"
     ):
         steps_per_epoch(100, world_size=4, batch_size=64)
-    with pytest.raises(RequestError, match=r"--batch-size 1: .* has 3; give at most --workers 3$"):
+    with pytest.raises(RequestError, match=r"batch_size 1: .* has 3; give at most `workers=3`$"):
         steps_per_epoch(3, world_size=4, batch_size=1)
 
 
 def test_a_batch_size_of_zero_is_refused():
-    with pytest.raises(RequestError, match="--batch-size 0: must be at least 1"):
+    with pytest.raises(RequestError, match="batch_size 0: must be at least 1"):
         steps_per_epoch(100, world_size=1, batch_size=0)

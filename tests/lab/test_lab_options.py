@@ -62,7 +62,7 @@ def test_sizes_as_people_write_them(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "2", "2gb", "1tib", "-1gib", "255mib", "²gib", "9" * 400 + "gib"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match=r"^--memory .*such as 2gib; 256mib at least$"):
+    with pytest.raises(RequestError, match=r"^memory .*such as 2gib; 256mib at least$"):
         parse_size(text)
 
 
@@ -77,7 +77,7 @@ def test_a_free_subnet_is_nobody_s_and_not_the_default_lab_s() -> None:
 
 
 def test_no_free_subnet_is_said() -> None:
-    with pytest.raises(RequestError, match=r"--subnet: no /24 of 198\.18\.0\.0/15 is free"):
+    with pytest.raises(RequestError, match=r"subnet: no /24 of 198\.18\.0\.0/15 is free"):
         free_subnet([SUBNETS])
 
 

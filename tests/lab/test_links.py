@@ -152,7 +152,7 @@ def test_a_link_that_was_removed_is_missing_until_the_lab_is_mended(restored: Co
     for command in (("rate", "2mbit"), ("cut", "h1")):
         refused = restored(*command)
         assert refused.status == 2
-        assert refused.stderr == "error: host h1: has lost its link; `launch/lab.py up` brings it back\n"
+        assert refused.stderr == "error: host h1: has lost its link; `distsqz lab up` brings it back\n"
     assert restored.status()["h2"]["rate"] == "100mbit"
     restored.up(2, "100mbit")
     assert reaches(restored, "h1", "h2")

@@ -41,22 +41,22 @@ def check_refused(refused: Finished) -> str:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"rate": "fast"}, ("--rate fast", "such as 1gbit")),
-        ({"rate": "0.1mbit"}, ("--rate 0.1mbit", "1mbit at least")),
-        ({"rate": "100gbit"}, ("--rate 100gbit", "30gbit at most")),
-        ({"hosts": 0}, ("--hosts 0", "1 to 64")),
-        ({"hosts": 65}, ("--hosts 65", "1 to 64")),
-        ({"memory": "1tib"}, ("--memory 1tib", "such as 2gib")),
-        ({"memory": "x"}, ("--memory x", "such as 2gib")),
-        ({"memory": "1mib"}, ("--memory 1mib", "256mib at least")),
-        ({"memory": "9000gib"}, ("--memory 9000gib", "MiB are free", "fewer --hosts or less --memory")),
-        ({"cpus_per_host": 0}, ("--cpus-per-host 0", "the cores of this machine")),
-        ({"head_cpus": 10_000}, ("--head-cpus 10000", "the cores of this machine")),
-        ({"subnet": "ten"}, ("--subnet ten", "such as 198.18.0.0/24")),
-        ({"subnet": "10.0.0.0/25"}, ("--subnet 10.0.0.0/25", "254 addresses")),
-        ({"subnet": "10.0.0.1/24"}, ("--subnet 10.0.0.1/24", "such as 198.18.0.0/24")),
-        ({"subnet": "127.0.0.0/24"}, ("--subnet 127.0.0.0/24", "such as 198.18.0.0/24")),
-        ({"subnet": "224.0.0.0/24"}, ("--subnet 224.0.0.0/24", "such as 198.18.0.0/24")),
+        ({"rate": "fast"}, ("rate fast", "such as 1gbit")),
+        ({"rate": "0.1mbit"}, ("rate 0.1mbit", "1mbit at least")),
+        ({"rate": "100gbit"}, ("rate 100gbit", "30gbit at most")),
+        ({"hosts": 0}, ("hosts 0", "1 to 64")),
+        ({"hosts": 65}, ("hosts 65", "1 to 64")),
+        ({"memory": "1tib"}, ("memory 1tib", "such as 2gib")),
+        ({"memory": "x"}, ("memory x", "such as 2gib")),
+        ({"memory": "1mib"}, ("memory 1mib", "256mib at least")),
+        ({"memory": "9000gib"}, ("memory 9000gib", "MiB are free", "fewer `hosts` or less `memory`")),
+        ({"cpus_per_host": 0}, ("cpus_per_host 0", "the cores of this machine")),
+        ({"head_cpus": 10_000}, ("head_cpus 10000", "the cores of this machine")),
+        ({"subnet": "ten"}, ("subnet ten", "such as 198.18.0.0/24")),
+        ({"subnet": "10.0.0.0/25"}, ("subnet 10.0.0.0/25", "254 addresses")),
+        ({"subnet": "10.0.0.1/24"}, ("subnet 10.0.0.1/24", "such as 198.18.0.0/24")),
+        ({"subnet": "127.0.0.0/24"}, ("subnet 127.0.0.0/24", "such as 198.18.0.0/24")),
+        ({"subnet": "224.0.0.0/24"}, ("subnet 224.0.0.0/24", "such as 198.18.0.0/24")),
     ],
 )
 def test_an_option_out_of_reason_is_refused(
@@ -77,7 +77,7 @@ def test_an_option_out_of_reason_is_refused(
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_what_cannot_be_a_name_is_refused(name: str, command: str) -> None:
     need_root()
-    with pytest.raises(RequestError, match=f"--name {name}: up to 7"):
+    with pytest.raises(RequestError, match=f"name {name}: up to 7"):
         lab.up(name, LabOptions(), wants_ssh=False) if command == "up" else lab.down(name)
 
 
@@ -167,7 +167,7 @@ def test_a_command_about_no_lab_is_refused(
     fresh: Commands, command: tuple[str, ...], then: Sequence[str]
 ) -> None:
     line = check_refused(fresh(*command, then=then))
-    assert line == f"error: --name {fresh.name}: no such lab is up; `launch/lab.py up` makes one"
+    assert line == f"error: --name {fresh.name}: no such lab is up; `distsqz lab up` makes one"
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_a_missing_sshd_is_named_with_its_package(monkeypatch: pytest.MonkeyPatc
     need_root()
     name = new_name()
     monkeypatch.setattr("distsqz.lab.ssh.SSHD", Path("/nowhere/sshd"))
-    with pytest.raises(RequestError, match=r"sshd is missing; .*openssh-server.*--no-ssh does without"):
+    with pytest.raises(RequestError, match=r"sshd is missing; .*openssh-server.*`ssh=False` does without"):
         lab.up(name, LabOptions(hosts=1), wants_ssh=True)
     assert traces(name) == []
 
 
 def test_more_hosts_than_memory_carries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distsqz.lab.lab.available_memory", lambda: 1 << 30)
-    with pytest.raises(RequestError, match=r"--hosts 5: 1024 MiB are free, each takes 256 MiB; 4 at most"):
+    with pytest.raises(RequestError, match=r"hosts 5: 1024 MiB are free, each takes 256 MiB; 4 at most"):
         lab.up(new_name(), LabOptions(hosts=5), wants_ssh=False)
 
 

@@ -139,7 +139,7 @@ def test_what_needs_a_host_that_died_says_so_and_changes_nothing(
     try:
         refused = four(*command, then=["true"] if command[0] == "run" else [])
         assert refused.status == 2
-        assert refused.stderr == "error: host h3: has died; `launch/lab.py up` brings it back\n"
+        assert refused.stderr == "error: host h3: has died; `distsqz lab up` brings it back\n"
         assert {row["rate"] for row in four.status().values()} == {"200mbit"}
     finally:
         four.up(4, "200mbit", SSHD.exists())

@@ -108,7 +108,7 @@ def test_smallest_image_size_is_taken_and_one_less_is_too_small(name: str) -> No
     with pytest.raises(RequestError):
         check_model(model, smallest - 1, 5)
     assert refusal(ModelOptions(model=name, image_size=smallest - 1)) == (
-        f"--image-size {smallest - 1}: too small for {name}, give at least {smallest}"
+        f"image_size {smallest - 1}: too small for {name}, give at least {smallest}"
     )
 
 
@@ -145,7 +145,7 @@ def test_ones_own_factory_need_not_take_num_classes(own: str) -> None:
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
     message = refusal(ModelOptions(model="resnet50"))
-    assert message.startswith("--model resnet50: unknown")
+    assert message.startswith("model resnet50: unknown")
     assert all(name in message for name in MODELS)
     assert "package.module:factory" in message
 
@@ -167,7 +167,7 @@ def test_unknown_name_is_refused_with_the_known_ones() -> None:
 )
 def test_ones_own_model_that_cannot_work_is_refused(own: str, factory: str, complaint: str) -> None:
     message = refusal(ModelOptions(model=f"{own}:{factory}", image_size=8), num_classes=4)
-    assert message.startswith(f"--model {own}:{factory}: ")
+    assert message.startswith(f"model {own}:{factory}: ")
     assert complaint in message
 
 
@@ -175,7 +175,7 @@ def test_ones_own_model_that_cannot_work_is_refused(own: str, factory: str, comp
     "name", ["no_such_package_at_all:net", "own_model_that_is_broken:half", ":net", ".relative:net"]
 )
 def test_module_that_cannot_be_imported_is_refused(own: str, name: str) -> None:  # noqa: ARG001
-    assert refusal(ModelOptions(model=name)).startswith(f"--model {name}: cannot import ")
+    assert refusal(ModelOptions(model=name)).startswith(f"model {name}: cannot import ")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_module_that_cannot_be_imported_is_refused(own: str, name: str) -> None:
 )
 def test_a_path_in_place_of_a_module_is_refused_with_what_to_give(path: str, advice: str) -> None:
     message = refusal(ModelOptions(model=path))
-    assert message.startswith(f"--model {path}: names a file; ")
+    assert message.startswith(f"model {path}: names a file; ")
     assert message.endswith(advice)
 
 
@@ -215,21 +215,21 @@ def test_a_factory_tells_how_many_classes_its_model_has_by_itself(
 
 def test_torch_identity_is_refused_for_having_no_parameters() -> None:
     assert refusal(ModelOptions(model="torch.nn:Identity")) == (
-        "--model torch.nn:Identity: has no parameters to train; give a model that has some"
+        "model torch.nn:Identity: has no parameters to train; give a model that has some"
     )
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.5, 0.001, 1.5, float("nan")])
 def test_squeeze_ratio_out_of_range_is_refused(ratio: float) -> None:
     assert refusal(ModelOptions(squeeze_ratio=ratio)).startswith(
-        f"--squeeze-ratio {ratio}: must lie between 0.0078125 and 1"
+        f"squeeze_ratio {ratio}: must lie between 0.0078125 and 1"
     )
 
 
 @pytest.mark.parametrize("pct", [0.0, -0.5, 1.0, 50.0, float("nan")])
 def test_pct_3x3_out_of_range_is_refused(pct: float) -> None:
     assert refusal(ModelOptions(pct_3x3=pct)).startswith(
-        f"--pct-3x3 {pct}: must lie between 0.0078125 and 0.992188"
+        f"pct_3x3 {pct}: must lie between 0.0078125 and 0.992188"
     )
 
 
@@ -243,10 +243,10 @@ def test_extreme_ratios_leave_every_convolution_a_filter() -> None:
 @pytest.mark.parametrize("name", ["alexnet", "alexnet_bvlc", "torch.nn:Identity"])
 def test_ratios_are_refused_for_models_that_have_none(name: str) -> None:
     message = refusal(ModelOptions(model=name, squeeze_ratio=0.5))
-    assert message.startswith(f"--squeeze-ratio 0.5: {name} has no such ratio")
-    assert refusal(ModelOptions(model=name, pct_3x3=0.5)).startswith("--pct-3x3 0.5: ")
+    assert message.startswith(f"squeeze_ratio 0.5: {name} has no such ratio")
+    assert refusal(ModelOptions(model=name, pct_3x3=0.5)).startswith("pct_3x3 0.5: ")
 
 
 def test_no_classes_and_no_image_are_refused(own: str) -> None:
-    assert refusal(ModelOptions(), num_classes=0) == "--num-classes 0: must be at least 1"
-    assert refusal(ModelOptions(model=f"{own}:Net", image_size=0)).startswith("--image-size 0: too small")
+    assert refusal(ModelOptions(), num_classes=0) == "num_classes 0: must be at least 1"
+    assert refusal(ModelOptions(model=f"{own}:Net", image_size=0)).startswith("image_size 0: too small")

@@ -103,7 +103,7 @@ def refusal(model: nn.Module, path: Path) -> str:
         load_weights(model, path)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     message = str(caught.value)
-    assert message.startswith(f"--checkpoint {path}: ")
+    assert message.startswith(f"checkpoint {path}: ")
     assert "\n" not in message
     return message
 
@@ -132,7 +132,7 @@ def test_weights_of_another_model_are_refused_by_the_first_shape_that_differs(
 ) -> None:
     message = refusal(squeezenet, save(published("squeezenet1_1"), tmp_path / "other.pth"))
     assert (
-        "'features.0.weight' has shape [64, 3, 3, 3], the model that --model names has [96, 3, 7, 7]"
+        "'features.0.weight' has shape [64, 3, 3, 3], the model that `model` names has [96, 3, 7, 7]"
         in message
     )
 

@@ -200,9 +200,9 @@ def test_command_prints_one_json_object(tmp_path: Path) -> None:
         (Options(models=()), "--models: none given"),
         (Options(models=("squeezenet", "alexnet", "squeezenet")), "--models squeezenet: given twice"),
         (Options(precisions=("fp32", "int8", "fp32")), "--precisions fp32: given twice"),
-        (Options(archive=Path("nowhere.sqz")), "--archive nowhere.sqz: cannot be read .No such file"),
-        (Options(archive=DEVICES), "--archive .*devices.csv: is not an .sqz archive"),
-        (Options(image_size=5), "--image-size 5: too small"),
+        (Options(archive=Path("nowhere.sqz")), "archive nowhere.sqz: cannot be read .No such file"),
+        (Options(archive=DEVICES), "archive .*devices.csv: is not an .sqz archive"),
+        (Options(image_size=5), "image_size 5: too small"),
     ],
 )
 def test_a_wrong_request_is_refused(asked: Options, line: str) -> None:

@@ -82,5 +82,5 @@ def test_a_small_model_is_cut_often_enough_to_overlap() -> None:
 
 @pytest.mark.parametrize("shards", [0, 11])
 def test_more_shards_than_elements_are_refused(shards: int) -> None:
-    with pytest.raises(RequestError, match=f"--servers {shards}: 1 to 10"):
+    with pytest.raises(RequestError, match=f"servers {shards}: 1 to 10"):
         plan_layout([4, 6], shards)

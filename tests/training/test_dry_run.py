@@ -99,7 +99,7 @@ def test_a_model_that_no_strategy_trains_right_is_refused(
     strategy: ServerOptions | None, model: str, complaint: str
 ) -> None:
     message = refusal(model, strategy)
-    assert message.startswith(f"--model brought_models:{model}: ")
+    assert message.removeprefix("--").startswith(f"model brought_models:{model}: ")
     assert complaint in message
 
 

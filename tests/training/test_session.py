@@ -214,8 +214,8 @@ def test_images_are_prepared_as_the_initial_weights_expect_also_after_a_resumpti
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"steps": 0}, "--steps 0: must be at least 1"),
-        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
+        ({"steps": 0}, "steps 0: must be at least 1"),
+        ({"batch_size": 0}, "batch_size 0: must be at least 1"),
         ({"lr": -1.0}, "--lr -1.0: must be a number above 0"),
         ({"bucket_mb": float("nan")}, "--bucket-mb nan: must be a number above 0"),
     ],
@@ -234,7 +234,7 @@ def test_a_session_without_models_is_refused() -> None:
 def test_squeezenet_s_ratios_reach_squeezenet_alone() -> None:
     plan, _ = plan_session(["squeezenet", MODEL], 2, options(squeeze_ratio=0.25))
     assert [cell.options.squeeze_ratio for cell in plan.cells] == [0.25, None]
-    with pytest.raises(RequestError, match=r"--squeeze-ratio 0.25: alexnet has no such ratio"):
+    with pytest.raises(RequestError, match=r"squeeze_ratio 0.25: alexnet has no such ratio"):
         plan_session(["alexnet"], 2, options(squeeze_ratio=0.25))
 
 

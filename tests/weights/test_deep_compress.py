@@ -69,14 +69,14 @@ def test_training_pays_for_what_pruning_costs():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"density": 0.0}, "--density 0.0: must be above 0 and at most 1"),
-        ({"layer_density": {"4": 1.5}}, "--layer-density 4 1.5: must be above 0 and at most 1"),
-        ({"bits": 0}, "--bits 0: must be from 1 to 12"),
-        ({"layer_bits": {"4": 13}}, "--layer-bits 4 13: must be from 1 to 12"),
-        ({"rounds": 0}, "--rounds 0: must be at least 1"),
-        ({"fine_tune_steps": -1}, "--fine-tune-steps -1: must be at least 0"),
-        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
-        ({"lr": -1.0}, "--lr -1.0: must be above 0 and finite"),
+        ({"density": 0.0}, "density 0.0: must be above 0 and at most 1"),
+        ({"layer_density": {"4": 1.5}}, "layer_density 4 1.5: must be above 0 and at most 1"),
+        ({"bits": 0}, "bits 0: must be from 1 to 12"),
+        ({"layer_bits": {"4": 13}}, "layer_bits 4 13: must be from 1 to 12"),
+        ({"rounds": 0}, "rounds 0: must be at least 1"),
+        ({"fine_tune_steps": -1}, "fine_tune_steps -1: must be at least 0"),
+        ({"batch_size": 0}, "batch_size 0: must be at least 1"),
+        ({"lr": -1.0}, "lr -1.0: must be above 0 and finite"),
     ],
 )
 def test_an_option_out_of_range_is_refused_in_one_line(wrong, told):
@@ -89,7 +89,7 @@ def test_an_option_out_of_range_is_refused_in_one_line(wrong, told):
 def test_a_name_that_is_no_layers_is_refused_before_anything_is_trained(option):
     model = small_model()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(RequestError, match=r"--layer-\w+ fc: is no layer .*there are 0, 4, 6$"):
+    with pytest.raises(RequestError, match=r"layer_\w+ fc: is no layer .*there are 0, 4, 6$"):
         deep_compress(model, small_split(), INFO, DeepCompressOptions(**{option: {"fc": 1}}))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert set(prunable(model)) == {"0.weight", "4.weight", "6.weight"}

@@ -63,7 +63,7 @@ def test_classes_are_trains_where_val_has_only_some_of_them(
 
 def test_a_class_that_only_val_has_is_refused_by_name(tmp_path: Path) -> None:
     write_images(tmp_path, ["train/blue/0.png", "val/blue/0.png", "val/pink/0.png"])
-    with pytest.raises(RequestError, match=r"--calibration .*/val/pink: a class that .*/train does not have"):
+    with pytest.raises(RequestError, match=r"directory .*/val/pink: a class that .*/train does not have"):
         find_images(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_a_folder_of_splits_without_val_is_not_taken_for_class_folders(tmp_path:
 
 def test_a_folder_without_any_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "n01").mkdir()
-    with pytest.raises(RequestError, match=r"--calibration .*: no images; they belong in "):
+    with pytest.raises(RequestError, match=r"directory .*: no images; they belong in "):
         find_images(tmp_path)
 
 

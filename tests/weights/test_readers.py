@@ -46,7 +46,7 @@ def net(counts: list[int], codes: list[int], gaps: list[int], after: bytes = b""
 def refusal(path: Path) -> str:
     with pytest.raises(RequestError) as caught:
         read_model(path)
-    assert str(caught.value).startswith(f"CHECKPOINT {path}: ")
+    assert str(caught.value).startswith(f"checkpoint {path}: ")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -168,7 +168,7 @@ def test_an_archive_of_another_model_does_not_fit(tmp_path: Path) -> None:
     write_archive(tmp_path / "m.sqz", model)
     with pytest.raises(RequestError, match="does not fit squeezenet"):
         load_model(tmp_path / "m.sqz")
-    with pytest.raises(RequestError, match=r"--model alexnet: .* holds squeezenet"):
+    with pytest.raises(RequestError, match=r"model alexnet: .* holds squeezenet"):
         read_model(tmp_path / "m.sqz", "alexnet")
 
 
