@@ -1,7 +1,7 @@
-"""What a model is made of: cost by layer, totals, and the same against AlexNet.
+"""Cost of a model by layer, its totals, and a comparison with AlexNet.
 
 Multiply-accumulates are counted from the operations that run, whether modules or functions call them. A
-figure of a layer that is not understood is null, as are the totals that would need it; the layer is named.
+figure of a layer that is not understood is null, and so are the totals that include it; the layer is named.
 
 The csv format carries the table of layers alone; the others carry every table.
 """
@@ -33,27 +33,27 @@ ALEXNETS = ("alexnet_bvlc", "alexnet")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ModelOptions):
-    """Which model, and how to print it."""
+    """Model to show, and format of the result."""
 
     format: Format = "table"
-    """How the result is printed; csv prints the table of layers alone."""
+    """Format of the result on stdout. csv prints only the table of layers."""
     debug: bool = False
     """Print tracebacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A whole model, for one image."""
+    """Cost of a model for one image."""
 
     model: str
     image_size: int | None
-    """Height and width in pixels; None where the model cannot take the size that was asked for."""
+    """Height and width of the image, in pixels; None if the model cannot take the requested size."""
     params: int
     tensors: int
     bytes: int
-    """Of the parameters."""
+    """Bytes of the parameters."""
     macs: int | None
-    """Multiply-accumulates; None where some layer's are unknown, or where `image_size` is None."""
+    """Multiply-accumulates; None if those of a layer are unknown, or if `image_size` is None."""
     weight_macs: int | None
     """The part of `macs` that multiplies by weights; the rest multiplies activations by each other."""
 
@@ -80,7 +80,7 @@ def main(options: Options) -> None:
 
 
 def remarks(cost: Cost, layers: list[Layer]) -> list[str]:
-    """A line for each thing that the figures alone would not tell: unknown layers, what a total holds."""
+    """Lines that explain the figures: layers that are not understood, and what the total includes."""
     lines = [
         f"{layer.name} ({layer.kind}): not understood, its figures and the totals are unknown: "
         + ", ".join(layer.not_understood)
@@ -143,10 +143,10 @@ def _cost(name: str, model: torch.nn.Module, image_size: int | None, layers: lis
 
 
 def _alexnet_cost(name: str, asked_image_size: int | None, num_classes: int) -> Cost:
-    """At the image size that was asked for, so that MACs compare, or at AlexNet's own where none was."""
+    """The cost of a version of AlexNet at the requested image size, by default at AlexNet's own."""
     image_size = asked_image_size or default_image_size(name)
     takes_it = image_size >= smallest_image_size(name)
-    with torch.device("meta"):  # Shapes are all that is wanted: nothing is allocated or computed.
+    with torch.device("meta"):  # only shapes are needed: nothing is allocated or computed
         model = build_model(
             ModelOptions(model=name, image_size=image_size if takes_it else None), num_classes
         )
@@ -155,7 +155,7 @@ def _alexnet_cost(name: str, asked_image_size: int | None, num_classes: int) -> 
 
 
 def _versus(cost: Cost, other: Cost) -> dict[str, Any]:
-    """`other`, and how many times as much of everything it has."""
+    """The cost of `other`, and its ratio to `cost` for parameters, bytes and multiply-accumulates."""
     return {key: value for key, value in asdict(other).items() if key != "model"} | {
         "params_ratio": other.params / cost.params,
         "bytes_ratio": other.bytes / cost.bytes,

@@ -1,4 +1,4 @@
-"""Compresses a model: `distsqz compress CHECKPOINT --out m.sqz --calibration DIR | --data DATA`."""
+"""Compresses a trained model: `distsqz compress CHECKPOINT --out m.sqz --calibration DIR | --data DATA`."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ STDERR = Console(stderr=True)
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOptions:
-    """Without training: images alone show which errors matter."""
+    """Compression without training: images show which errors in the weights matter."""
 
     calibration: Path | None = None
-    """A folder of images in class folders; one half of them is used for choosing, the other for judging."""
+    """Folder of images in class folders. Half of the images choose the compression, the other half evaluate
+    it."""
     target_bytes: int | None = None
-    """Make the best archive of at most this size."""
+    """Maximum size of the archive, in bytes. The most accurate archive within it is made."""
     max_drop: float | None = None
-    """Make the smallest archive that loses at most so many points of top-1 and of top-5 accuracy on the
-    images used for choosing; by default 1, where no size is asked for."""
+    """Maximum loss of top-1 and of top-5 accuracy on the half of the images that chooses, in percentage
+    points (default: 1, unless a size is given). The smallest archive within it is made."""
     images: int = 1000
-    """Take at most so many of the folder's images, evenly spread over it."""
+    """Maximum number of images taken from the folder, spread evenly over it."""
     views: int = 8
-    """Random crops of each image that curvature is measured on."""
+    """Number of random crops of each image on which curvature is measured."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for values out of range, or that contradict."""
@@ -69,22 +70,22 @@ class Options:
     """Options of `distsqz compress`."""
 
     checkpoint: Annotated[Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """Weights: a .pth, .safetensors or .sqz file, SqueezeNet's published .net, or ndf's .pkl."""
+    """File of weights: .pth, .safetensors, .sqz, SqueezeNet's published .net, or ndf's .pkl."""
     out: Path
-    """The archive to write."""
+    """Archive to write, by convention with the suffix .sqz."""
     model: str | None = None
-    """A name of the registry; needed for files that do not tell (squeezenet_simple_bypass has the tensors of
-    squeezenet, which is taken without it)."""
+    """Name of the registered model, for files that do not identify it. By default the first model that has
+    exactly these tensors: squeezenet, for example, for a file of squeezenet_simple_bypass."""
     by_calibration: OmitArgPrefixes[CalibrationOptions] = field(default_factory=CalibrationOptions)
     by_training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
     format: Format = "table"
-    """Of the tables on stdout."""
+    """Format of the tables on stdout."""
     debug: bool = False
     """Print tracebacks."""
 
 
 def main(options: Options) -> None:
-    """Reads, compresses, writes, judges what was written."""
+    """Reads the weights, compresses them, writes the archive and evaluates it."""
     calibration, training = options.by_calibration, options.by_training
     if (calibration.calibration is None) == (training.data is None):
         raise RequestError("give either --calibration, a folder of images, or --data, images to train on")
@@ -121,13 +122,13 @@ def _images(options: CalibrationOptions, info: ModelInfo) -> LabelledFiles:
         every, left_out = find_images(options.calibration)
     if line := left_out.describe(f"--calibration {options.calibration}"):
         print(line, file=sys.stderr)
-    found = every.spread(options.images)
-    check_labels(torch.from_numpy(found.labels), info, "calibration", options.calibration)
-    return found
+    images = every.spread(options.images)
+    check_labels(torch.from_numpy(images.labels), info, "calibration", options.calibration)
+    return images
 
 
 def _halves(images: LabelledFiles) -> tuple[LabelledFiles, LabelledFiles]:
-    """Every other image, so that neighbouring classes come to both."""
+    """Splits images alternately, so that both halves hold images of neighbouring classes."""
     if len(images) < 2:
         raise RequestError(f"--calibration: {len(images)} image, must hold at least 2")
     return images[::2], images[1::2]
@@ -152,8 +153,8 @@ def _search(
         if options.target_bytes is not None:
             return len(candidate.archive) <= options.target_bytes
         twin = install(model, candidate.model)
-        found = agreement(reference, logits_of(twin, batches(images, info.preprocessing)), labels)
-        lost = max(found.reference_top1 - found.top1, found.reference_top5 - found.top5)
+        result = agreement(reference, logits_of(twin, batches(images, info.preprocessing)), labels)
+        lost = max(result.reference_top1 - result.top1, result.reference_top5 - result.top5)
         return lost <= allowed + 1e-6  # shares are not exact in binary
 
     with Progress(console=STDERR, transient=True) as progress:
@@ -161,8 +162,8 @@ def _search(
 
         def compress_at(trade: Trade) -> Candidate:
             candidate = compress(model, info, curvatures, trade)
-            told = f"{trade.nats_per_bit:.2g} nats a bit: {len(candidate.archive):,} bytes"
-            progress.update(task, advance=1, description=told)
+            description = f"{trade.nats_per_bit:.2g} nats a bit: {len(candidate.archive):,} bytes"
+            progress.update(task, advance=1, description=description)
             return candidate
 
         best = search(compress_at, suits, smallest=options.target_bytes is None)
@@ -174,7 +175,7 @@ def _search(
 
 
 def _judge(model: nn.Module, twin: nn.Module, info: ModelInfo, images: LabelledFiles) -> Agreement:
-    """How far the archive's answers are from the original's."""
+    """Compares the predictions of the archive with those of the original on the same images."""
     before, after = (logits_of(each, batches(images, info.preprocessing)) for each in (model, twin))
     return agreement(before, after, torch.from_numpy(images.labels))
 
@@ -186,11 +187,11 @@ def _report(
         asdict(share)
         for share in layer_shares(candidate.model, getattr(model, "layer_names", {}), candidate.damage_nats)
     ]
-    halves = [{"half": name, "images": count, **asdict(found)} for name, (count, found) in judged.items()]
+    halves = [{"half": name, "images": count, **asdict(result)} for name, (count, result) in judged.items()]
     size = len(candidate.archive)
     if fmt == "json":
         return to_json({"archive_bytes": size, "halves": halves, "layers": layers})
     original = sum(parameter.numel() * 4 for parameter in model.parameters())
-    told = f"{size:,} bytes: {original / size:.1f}x fewer than {original:,}, the model in fp32."
+    summary = f"{size:,} bytes: {original / size:.1f}x fewer than {original:,}, the model in fp32."
     tables = [render(pd.DataFrame(layers), fmt), render(pd.DataFrame(halves), fmt)]
-    return "\n".join(tables if fmt == "csv" else [*tables, prose([told], fmt)])
+    return "\n".join(tables if fmt == "csv" else [*tables, prose([summary], fmt)])

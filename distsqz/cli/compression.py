@@ -86,11 +86,12 @@ class Options:
     archive: Annotated[Positional[Path], tyro.conf.arg(metavar="ARCHIVE")]
     """An .sqz archive of SqueezeNet."""
     top1_percent: float | None = None
-    """Its accuracy on ImageNet, as launch/evaluate.py measured it, to stand in table 2."""
+    """Top-1 accuracy of the archive on ImageNet, in percent, for table 2 (as `distsqz evaluate` measures
+    it)."""
     top5_percent: float | None = None
-    """Likewise, among the first five."""
+    """Top-5 accuracy of the archive on ImageNet, in percent, for table 2."""
     format: Format = "table"
-    """Of the tables."""
+    """Format of the tables on stdout."""
     debug: bool = False
     """Print tracebacks."""
 

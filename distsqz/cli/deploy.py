@@ -30,16 +30,17 @@ CLIENT_RATE, HEAD_RATE = "10mbit", "1gbit"
 
 @dataclass(frozen=True, kw_only=True)
 class LinkOptions:
-    """What lies between head and clients."""
+    """Network between the head, which sends, and the clients."""
 
     network: Network = "auto"
-    """lab: emulated hosts with shaped links, made for this run, one for the head and one a client; auto: a
-    cluster if there is one to join, else a lab, else loopback."""
+    """Network to measure. lab: emulated hosts with shaped links, made for this run, one for the head and one
+    for each client; cluster: the Ray cluster to join; loopback: this host alone; auto: a cluster if there is
+    one to join, otherwise a lab, or loopback if no lab can be made."""
     rate: str | None = None
-    """Of each client's link in the lab, each way: kbit, mbit or gbit; by default 10mbit."""
+    """Rate of each client's link in the lab, in each direction, in kbit, mbit or gbit (default: 10mbit)."""
     head_rate: str | None = None
-    """Of the head's link in the lab, which carries a copy for every client; by default 1gbit. 30gbit, the
-    most, is as good as unshaped."""
+    """Rate of the head's link in the lab, which carries a copy for every client (default: 1gbit). The
+    maximum, 30gbit, does not limit the transfer."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
@@ -55,21 +56,21 @@ class Options:
     """Options of `distsqz deploy`."""
 
     models: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL [MODEL ...]")]
-    """Of each: a name of the registry (its fp32 weights), a checkpoint (.pt, .pth: its weights), any other
-    file such as an .sqz archive (as it is), or OLD..NEW of two files: only the difference is sent, to clients
-    that hold OLD; they are sent OLD first if it has not been sent before."""
+    """What to send: the name of a registered model (its fp32 weights), a checkpoint (.pt or .pth: its
+    weights), any other file such as an .sqz archive (unchanged), or OLD..NEW, two files of which only the
+    difference is sent. Clients that do not hold OLD yet receive it first."""
     deployment: OmitArgPrefixes[DeploymentOptions] = field(default_factory=DeploymentOptions)
     links: OmitArgPrefixes[LinkOptions] = field(default_factory=LinkOptions)
     runs: Path = Path("runs")
-    """Where the run directory is made."""
+    """Directory in which the run directory is created."""
     format: Format = "table"
-    """Of the table on stdout."""
+    """Format of the table on stdout."""
     debug: bool = False
     """Print tracebacks."""
 
 
 def main(options: Options) -> None:
-    """Packs, sends and reports."""
+    """Prepares the files, sends them and prints the report."""
     if not options.models:
         raise RequestError("MODEL: none given; name at least one, such as squeezenet")
     wanted = parse(options.models)
@@ -85,7 +86,7 @@ def main(options: Options) -> None:
 
 
 def _lab(options: Options) -> LabOptions | None:
-    """The lab to be made: a host for the head, and one for each client."""
+    """The lab to make, with a host for the head and one for each client; None to run without a lab."""
     links, address = options.links, options.deployment.address
     network = NetworkOptions(network=links.network, rate=links.rate)
     lab = lab_for(network, SessionOptions(address=address), hosts=options.deployment.clients + 1)

@@ -1,4 +1,4 @@
-"""Judges a model on labelled images: `distsqz evaluate CHECKPOINT --data imagefolder:DIR`."""
+"""Evaluates a model on labelled images: `distsqz evaluate CHECKPOINT --data imagefolder:DIR`."""
 
 from __future__ import annotations
 
@@ -34,24 +34,27 @@ class Options:
     """Options of `distsqz evaluate`."""
 
     checkpoint: Annotated[Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """Weights: a .pth, .safetensors or .sqz file, SqueezeNet's published .net, or ndf's .pkl."""
+    """File of weights: .pth, .safetensors, .sqz, SqueezeNet's published .net, or ndf's .pkl."""
     data: str
-    """imagefolder:DIR (class folders, or a `val` with them; a `train` beside `val` tells the classes),
-    fashion-mnist or fashion-mnist:DIR (its test images)."""
+    """Labelled images: imagefolder:DIR (class folders, or a folder `val` that holds them; if `train` lies
+    beside `val`, its folders number the classes), fashion-mnist or fashion-mnist:DIR (the test images)."""
     reference: Path | None = None
-    """Compare the answers with those of this checkpoint; each gets the images as it expects them."""
+    """File of weights to compare predictions with. Each model receives the images as its weights expect
+    them."""
     model: str | None = None
-    """A name of the registry; needed for files that do not tell."""
+    """Name of the registered model, for files that do not identify it. By default the first model that has
+    exactly these tensors."""
     image_size: int | None = None
-    """Height and width of Fashion-MNIST's images, in pixels; by default what the weights expect."""
+    """Height and width to which Fashion-MNIST's images are scaled, in pixels. By default the size that the
+    weights expect."""
     format: Format = "table"
-    """Of the table on stdout."""
+    """Format of the table on stdout."""
     debug: bool = False
     """Print tracebacks."""
 
 
 def main(options: Options) -> None:
-    """Reads, judges, reports."""
+    """Reads the weights, evaluates them and prints the result."""
     if options.image_size is not None and not options.data.startswith("fashion-mnist"):
         raise RequestError(f"--image-size {options.image_size}: is for fashion-mnist; weights set the crop")
     info, model = load_model(options.checkpoint, options.model)
@@ -66,8 +69,8 @@ def main(options: Options) -> None:
     if options.reference is not None and reference is not None:
         other, other_model = reference
         expected, _, _ = _answers(options.reference, other_model, other, images, options)
-        found = agreement(expected, logits, labels)
-        row |= {"divergence_nats": found.divergence_nats, "same_top1_share": found.same_top1}
+        result = agreement(expected, logits, labels)
+        row |= {"divergence_nats": result.divergence_nats, "same_top1_share": result.same_top1}
     print(render(pd.DataFrame([row | {"images_per_s": len(labels) / took_s}]), options.format))
 
 
@@ -82,7 +85,7 @@ def _reference(path: Path, info: ModelInfo, model: str | None) -> tuple[ModelInf
 
 
 def _images(options: Options) -> LabelledFiles | None:
-    """The images of a folder; None where another source is asked for."""
+    """The images of a folder; None if another source is requested."""
     source, _, place = options.data.partition(":")
     if source != "imagefolder" or not place:
         return None
@@ -96,11 +99,11 @@ def _images(options: Options) -> LabelledFiles | None:
 def _answers(
     path: Path, model: nn.Module, info: ModelInfo, images: LabelledFiles | None, options: Options
 ) -> tuple[Tensor, Tensor, float]:
-    """Logits [n, classes], labels [n], and the seconds that the model from `path` alone took."""
+    """Logits [n, classes], labels int64 [n], and the seconds spent in the model itself."""
     logits, labels, took_s = [], [], 0.0
     count, labelled = _labelled(info, images, options)
-    told, batch_count = f"images through {path}", -(-count // BATCH)
-    for pixels, own in track(labelled, told, batch_count, console=Console(stderr=True)):
+    description, batch_count = f"images through {path}", -(-count // BATCH)
+    for pixels, own in track(labelled, description, batch_count, console=Console(stderr=True)):
         check_labels(own, info, "data", options.data)
         begin_s = time.perf_counter()
         logits.append(logits_of(model, [pixels]))
@@ -112,7 +115,7 @@ def _answers(
 def _labelled(
     info: ModelInfo, images: LabelledFiles | None, options: Options
 ) -> tuple[int, Iterator[tuple[Tensor, Tensor]]]:
-    """How many images there are, and batches of them with their labels."""
+    """The number of images, and batches of images and labels."""
     if images is not None:
         return len(images), labelled_batches(images, info.preprocessing)
     if options.data.partition(":")[0] != "fashion-mnist":

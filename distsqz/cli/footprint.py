@@ -43,49 +43,52 @@ DEVICES = Path(__file__).with_name("devices.csv")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Which models, at which precisions and image size."""
+    """Models to compare, their precisions and the image size."""
 
     models: tuple[str, ...] = ("squeezenet", "squeezenet1_1", "alexnet", "alexnet_bvlc")
-    """Names in the registry, or package.module:factory for a model of your own."""
+    """Models to compare: names of registered models, or package.module:factory for a model of your own."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-    """Of weights and activations alike."""
+    """Precisions of weights and activations."""
     archive: Path | None = None
-    """A compressed archive of one of the models: its size stands in for the weights in a row of its own."""
+    """Compressed archive (.sqz) of one of the models. It adds a row in which its size replaces that of the
+    weights."""
     image_size: int | None = None
-    """Height and width of the image, in pixels; by default what each model was made for."""
+    """Height and width of the image, in pixels. By default the size that each model was made for."""
     num_classes: int | None = None
-    """Classes that the models tell apart; by default 1000, or what a model of your own has by itself."""
+    """Number of classes (default: 1000, or the number that a model of your own has)."""
     format: Format = "table"
-    """How the result is printed; csv prints the table of what fits alone."""
+    """Format of the result on stdout. csv prints only the table of what fits."""
     debug: bool = False
     """Print tracebacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """What one model needs at one precision, for one image."""
+    """Memory that a model needs at one precision, for one image."""
 
     model: str
     weights: str
-    """How they are kept: a precision, or `archive`."""
+    """Form of the weights: a precision, or `archive`."""
     image_size: int
     weights_bytes: int
     activation_bytes: int | None
-    """The most that live tensors take at any step."""
+    """Maximum size of the live tensors over all operations; None if an operation is not understood."""
     activation_peak: str | None
-    """The operation at which they do."""
+    """Operation at which the live tensors have their maximum size."""
     im2col_bytes: int | None
-    """Of the convolution that unfolds to the most, its whole input at once."""
+    """Largest im2col matrix of a convolution that unfolds its whole input."""
     row_im2col_bytes: int | None
-    """Likewise, a row of the output at a time."""
+    """Largest im2col matrix of a convolution that unfolds its input for one row of the output at a time."""
     decode_bytes: int
+    """Codes of the largest layer, decoded from an archive; 0 without an archive."""
     total_bytes: int | None
+    """Weights, decoded codes, and the maximum of live tensors and im2col matrix together."""
     not_understood: tuple[str, ...] = ()
-    """The operations for which activations, im2col and the total are None, each with the reason."""
+    """Operations that leave activations, im2col and total unknown (None), each with the reason."""
 
 
 def main(options: Options) -> None:
-    """Prints what the models need, what the devices have, and what fits."""
+    """Prints the memory that models need, the memory of devices, and which model fits into which device."""
     _refuse_none_or_twice("--models", options.models)
     _refuse_none_or_twice("--precisions", options.precisions)
     found = [row for name in options.models for row in footprints(name, options)]
@@ -115,7 +118,7 @@ def main(options: Options) -> None:
 
 
 def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fmt: Format) -> list[str]:
-    """What models need, what devices have, what fits; as csv what fits alone, a row for each pair."""
+    """Tables of needs, devices and fits; for csv only the fits, one row for each model and device."""
     if fmt == "csv":
         return [render(fits, fmt)]
     # As objects, so that an integer beside a null stays one.
@@ -135,7 +138,7 @@ def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fm
 
 
 def footprints(name: str, options: Options) -> list[Footprint]:
-    """A model's needs at each precision."""
+    """The footprint of a model at each precision."""
     asked = ModelOptions(model=name, image_size=options.image_size)
     with torch.device("meta"):  # Shapes are all that is wanted: nothing is allocated or computed.
         model = build_model(asked, options.num_classes)
@@ -219,7 +222,7 @@ def verdict(need: Footprint, on_chip_bytes: int, flash_bytes: Any) -> str | None
 
 
 def _refuse_none_or_twice(option: str, given: tuple[str, ...]) -> None:
-    """Refuses an option without a value, or with the same one twice, whose rows nobody could tell apart."""
+    """Refuses an option without values, or with a value twice, because rows could not be distinguished."""
     if not given:
         raise RequestError(f"{option}: none given; give at least one")
     for value in given:

@@ -25,59 +25,60 @@ from distsqz.report.formats import Format, render
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every subcommand takes."""
+    """Options of every subcommand."""
 
     name: str = DEFAULT_NAME
-    """Of the lab: several may be up at once."""
+    """Name of the lab. Several labs may be up at the same time."""
     debug: bool = False
     """Print tracebacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Up(Common):
-    """Make a lab, or mend one after a crash."""
+    """Make a lab, or repair one after a crash."""
 
     lab: OmitArgPrefixes[LabOptions] = field(default_factory=LabOptions)
     subnet: str | None = None
-    """Addresses of the lab, a /24; by default 198.18.0.0/24 for the default lab, a free one for others."""
+    """Subnet of the lab, a /24. By default 198.18.0.0/24 for the default lab and an unused subnet for
+    others."""
     ssh: bool = True
-    """An sshd on every host (only as root); --no-ssh: none."""
+    """Run an SSH server on every host (only as root)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Common):
-    """Show hosts, links and what has passed them."""
+    """Show hosts, links and the bytes that the links have carried."""
 
     format: Format = "table"
-    """Of the table on stdout."""
+    """Format of the table on stdout."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate(Common):
-    """Change the rate of links that are in use."""
+    """Change the rate of links, while they are in use too."""
 
     rate: Positional[str]
-    """Each way: kbit, mbit or gbit."""
+    """Rate in each direction, in kbit, mbit or gbit (for example 100mbit)."""
     host: str | None = None
-    """Only this host's link."""
+    """Host whose link is changed (for example h2). By default all links are changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneHost(Common):
-    """What every subcommand about one host takes."""
+    """Options of every subcommand that acts on one host."""
 
     host: Positional[str]
-    """Such as h3."""
+    """Name of the host, for example h3."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut(OneHost):
-    """Pull a host's cable."""
+    """Disconnect a host: its link drops all packets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heal(OneHost):
-    """Plug a host's cable in again."""
+    """Connect a host again that was disconnected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class Ssh(OneHost):
 
 @dataclass(frozen=True, kw_only=True)
 class Down(Common):
-    """Remove a lab and everything that it made."""
+    """Remove a lab and everything that it created."""
 
 
 Command = (
@@ -108,7 +109,12 @@ Command = (
 
 
 def main(command: Command, words: list[str]) -> None:
-    """Does what was asked; `words` stood after `--`."""
+    """Runs a subcommand.
+
+    Args:
+        command: the options of the subcommand.
+        words: the command for a host, from after `--`.
+    """
     if words and not isinstance(command, Run | Ssh):
         raise RequestError(f"-- {' '.join(words)}: only run and ssh take a command; leave it out")
     become_root(command.name)
@@ -148,21 +154,21 @@ def _up(command: Up) -> None:
 def _run(command: Run, words: list[str]) -> None:
     if not words:
         raise RequestError("run: give a command after --, such as `run h2 -- ip address`")
-    here = lab.find(command.name)
-    line = here.inside(here.state.host(command.host), words)
+    found = lab.find(command.name)
+    line = found.inside(found.state.host(command.host), words)
     os.execvp(line[0], line)
 
 
 def _ssh(command: Ssh, words: list[str]) -> None:
-    here = lab.find(command.name)
-    if not here.state.ssh:
+    found = lab.find(command.name)
+    if not found.state.ssh:
         raise RequestError("ssh: the lab has no sshd (it was made without root, or with --no-ssh); see `run`")
-    line = ssh.command(here.state, here.state.host(command.host))
+    line = ssh.command(found.state, found.state.host(command.host))
     sys.exit(subprocess.run([*line, *words], check=False).returncode)
 
 
 def run(arguments: Sequence[str], prog: str | None = None) -> None:
-    """Parses `arguments`, of which what follows `--` is a command for a host, and does what they ask."""
+    """Runs the subcommand that `arguments` name; the words after `--` are a command for a host."""
     own, words = list(arguments), []
     if "--" in own:
         own, words = own[: own.index("--")], own[own.index("--") + 1 :]

@@ -1,4 +1,4 @@
-"""Which network a command measures: loopback, the links of a lab made for it, or those of a cluster."""
+"""Choice of the network that a command measures: loopback, a lab made for the run, or a cluster."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from distsqz.metering.wire import emulated_hosts
 Network = Literal["auto", "loopback", "lab", "cluster"]
 
 MEMORY_A_HOST = 7 << 29
-"""3.5 GiB: a Ray node takes 1, a worker that trains AlexNet 1 to 1.5 for each strategy."""
+"""3.5 GiB: a Ray node takes 1 GiB, and a worker that trains AlexNet 1 to 1.5 GiB for each strategy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """What lies between the workers."""
+    """Network between the workers."""
 
     network: Network = "auto"
-    """lab: emulated hosts with shaped links, made for this run; auto: a cluster if there is one to join,
-    else a lab, else loopback."""
+    """Network to measure. lab: emulated hosts with shaped links, made for this run; cluster: the Ray cluster
+    to join; loopback: this host alone; auto: a cluster if there is one to join, otherwise a lab, or loopback
+    if no lab can be made."""
     hosts: int | None = None
-    """Of the lab; by default 4, or 2 where memory is short."""
+    """Number of emulated hosts in the lab (default: 4, or 2 if memory is short)."""
     rate: str | None = None
-    """Of each link of the lab, each way: kbit, mbit or gbit; by default 1gbit."""
+    """Rate of every link of the lab, in each direction, in kbit, mbit or gbit (default: 1gbit)."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""
@@ -45,12 +46,12 @@ class NetworkOptions:
 
 
 def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None = None) -> LabOptions | None:
-    """The lab that is to be made; None to measure from where this process stands.
+    """The lab to make for a run; None if the run uses a cluster, loopback or the lab that this process is in.
 
     Args:
-        options: the network asked for.
-        session: the Ray to run on, and what of.
-        hosts: that it takes where nothing is said; by default 4, or 2 where memory is short.
+        options: the requested network.
+        session: the Ray to join, and whether GPUs are used.
+        hosts: number of hosts if `options` gives none; by default 4, or 2 if memory is short.
 
     Raises:
         RequestError: the options contradict each other.
@@ -85,7 +86,7 @@ def _check(options: NetworkOptions, session: SessionOptions, address: str | None
 
 
 def _no_lab(hosts: int, gpus: bool) -> str | None:
-    """Why it is better to go without a lab; None if it is not."""
+    """Why a run with automatic choice of the network does without a lab; None if it uses one."""
     if gpus:
         return "emulated hosts would share the GPUs"
     if hosts < 2:
@@ -94,7 +95,7 @@ def _no_lab(hosts: int, gpus: bool) -> str | None:
 
 
 def run_in_lab(options: LabOptions) -> int:
-    """Runs this very command once more on the head of a lab made for it; gives its exit status.
+    """Runs this command again on the head of a lab made for it, and returns its exit status.
 
     Raises:
         RequestError: the lab cannot be made as asked.

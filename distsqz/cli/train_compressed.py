@@ -1,4 +1,4 @@
-"""Deep Compression with training, for launch/compress.py: options, data, and what to tell of the result."""
+"""Deep Compression with training, for `distsqz compress`: options, data and the report of the result."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from distsqz.weights.coder import encode_symbols
 from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress
 from distsqz.weights.quantised import CompressedModel, ModelInfo
 
-JUDGED_AT_ONCE = 100
-"""Images."""
+EVALUATION_BATCH = 100
+"""Images per forward pass when accuracy is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(DeepCompressOptions):
-    """With training: prune, fine-tune, share values, fine-tune those."""
+    """Compression with training: prune, fine-tune, share values, fine-tune the shared values."""
 
     data: str | None = None
-    """Instead of --calibration, compress by training on these: fashion-mnist[:DIR], cifar10:DIR,
+    """Images to train on, instead of a calibration without training: fashion-mnist[:DIR], cifar10:DIR,
     imagefolder:PATH or synthetic."""
     image_size: int | None = None
-    """Height and width of an image in pixels; by default what the model was made for."""
+    """Height and width of the images, in pixels. By default the size that the model was made for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,9 @@ class Trained:
 
     model: CompressedModel
     accuracy: float | None
-    """On the validation images; None if the data has none."""
+    """Share of the validation images that are classified correctly; None if the data has none."""
     accuracy_before: float | None
+    """The same share before compression."""
 
 
 def compress_by_training(model: nn.Module, info: ModelInfo, options: TrainingOptions) -> Trained:
@@ -61,7 +62,7 @@ def compress_by_training(model: nn.Module, info: ModelInfo, options: TrainingOpt
 
 
 def report(trained: Trained, archive_bytes: int, fmt: Format) -> str:
-    """A table of the layers and a line on the whole; for json one object."""
+    """Formats the result: a table of the layers and a summary line, or one JSON object."""
     layers = [
         {
             "tensor": name,
@@ -83,16 +84,16 @@ def report(trained: Trained, archive_bytes: int, fmt: Format) -> str:
             }
         )
     original = sum(4 * tensor.symbols.size for tensor in trained.model.tensors.values())
-    told = [f"{archive_bytes:,} bytes: {original / archive_bytes:.1f}x fewer than {original:,}, in fp32."]
+    summary = [f"{archive_bytes:,} bytes: {original / archive_bytes:.1f}x fewer than {original:,}, in fp32."]
     if trained.accuracy is not None and trained.accuracy_before is not None:
-        told.append(f"Validation accuracy {trained.accuracy:.2%}, {trained.accuracy_before:.2%} before.")
+        summary.append(f"Validation accuracy {trained.accuracy:.2%}, {trained.accuracy_before:.2%} before.")
     table = render(pd.DataFrame(layers), fmt)
-    return table if fmt == "csv" else "\n".join([table, prose(told, fmt)])
+    return table if fmt == "csv" else "\n".join([table, prose(summary, fmt)])
 
 
 def _accuracy(model: nn.Module, data: ImageData) -> float | None:
     if data.validation is None:
         return None
-    batches = evaluation_batches(data.validation, rank=0, world_size=1, batch_size=JUDGED_AT_ONCE)
+    batches = evaluation_batches(data.validation, rank=0, world_size=1, batch_size=EVALUATION_BATCH)
     seen, right, _loss = judge(model.eval(), batches)
     return right / seen

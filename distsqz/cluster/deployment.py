@@ -34,15 +34,15 @@ MOST_CLIENTS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentOptions:
-    """Where files are sent to."""
+    """Clients that receive the files."""
 
     clients: int = 8
-    """That each get a copy; in a lab, each on a host of its own."""
+    """Number of clients that receive a copy. In a lab every client runs on its own host."""
     address: str | None = None
-    """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default the one that `ray start` began on this host,
-    if any, else one is started and stopped again; local: always that."""
+    """HOST:PORT of the Ray to join (also RAY_ADDRESS). By default a Ray that `ray start` started on this host
+    is joined; if there is none, a Ray is started for the run. local: always start one."""
     patience_s: float = 60.0
-    """Seconds without a byte after which a client is given up; until then it tries again."""
+    """Seconds without a received byte after which a client fails. Until then it reconnects and resumes."""
 
     def __post_init__(self) -> None:
         """Raises InvalidValue for a value out of range."""

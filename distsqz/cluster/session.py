@@ -69,26 +69,26 @@ Watch = Callable[[Delivery], None]
 
 
 def default_workers() -> int:
-    """One a host of the lab that this process is in, else 2."""
+    """The default number of workers: the number of hosts of the lab that this process is in, otherwise 2."""
     return len(emulated_hosts() or ()) or 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """Where and with how many workers a session runs."""
+    """Workers of a session, and the Ray that they run on."""
 
     workers: int = field(default_factory=default_workers)
-    """Data-parallel workers; by default one a host of a lab, else 2."""
+    """Number of data-parallel workers (default: one on each host of a lab, otherwise 2)."""
     address: str | None = None
-    """HOST:PORT of a Ray to join (also RAY_ADDRESS); by default the one that `ray start` began on this host,
-    if any, else one is started and stopped again; local: always that."""
+    """HOST:PORT of the Ray to join (also RAY_ADDRESS). By default a Ray that `ray start` started on this host
+    is joined; if there is none, a Ray is started for the run. local: always start one."""
     gpus: bool = False
-    """One GPU a worker, NCCL instead of Gloo."""
+    """Train on GPUs: each worker has one GPU and communicates over NCCL instead of Gloo."""
     collective_timeout_s: int = 60
-    """Seconds within which a collective, push or pull that does not end has failed."""
+    """Seconds after which a collective, push or pull that has not ended counts as failed."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for a value out of range."""
+        """Raises InvalidValue for a value out of range."""
         require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * TELLING_S})
 
 

@@ -34,25 +34,26 @@ from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import SWITCH_NAMESPACE
 
 LEAST_MEMORY = 256 << 20
-"""Of a host: less does not carry a Ray node."""
+"""Minimum memory of a host, in bytes: a Ray node does not run with less."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabOptions:
-    """The hosts of a lab and their links."""
+    """Hosts of a lab and their links."""
 
     hosts: int = 4
-    """Emulated hosts, named h1, h2, ..."""
+    """Number of emulated hosts. They are named h1, h2, ..."""
     rate: str = "1gbit"
-    """Of each host's link, each way: kbit, mbit or gbit."""
+    """Rate of each host's link, in each direction, in kbit, mbit or gbit."""
     head_rate: str | None = None
-    """Of h1's link; by default as the others'."""
+    """Rate of the link of h1 (default: that of the other links)."""
     head_cpus: int | None = None
-    """Cores of h1; by default as many as the others have."""
+    """Cores of h1 (default: as many as each other host has)."""
     cpus_per_host: int = 1
-    """Cores of each host; hosts share the machine's cores where there are too few."""
+    """Cores of each host. Hosts share cores if the machine has fewer in all."""
     memory: str | None = None
-    """Memory that Ray may plan with on each host, such as 2gib; by default an equal share of what is free."""
+    """Memory of each host that Ray may allocate to tasks, for example 2gib. By default the free memory is
+    divided equally."""
 
 
 class Lab:

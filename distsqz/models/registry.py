@@ -46,21 +46,21 @@ _SMALLEST_IMAGE = dict.fromkeys(_SQUEEZENETS, 21) | {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model, and how wide."""
+    """Choice of a model and its metaparameters."""
 
     model: str = "squeezenet"
-    """squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet, alexnet_bvlc,
-    or package.module:factory for a model of your own."""
+    """Model: squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet,
+    alexnet_bvlc, or package.module:factory for a model of your own."""
     squeeze_ratio: float | None = None
-    """SqueezeNet only: squeeze filters for each expand filter; the paper's 0.125 by default."""
+    """SqueezeNet only: squeeze filters per expand filter (default: 0.125, as in the paper)."""
     pct_3x3: float | None = None
-    """SqueezeNet only: share of the expand filters that are 3x3; the paper's 0.5 by default."""
+    """SqueezeNet only: share of 3x3 filters among the expand filters (default: 0.5, as in the paper)."""
     num_classes: int | None = None
-    """Classes that the model tells apart; by default 1000, or what a model of your own has by itself."""
+    """Number of classes (default: 1000, or the number that a model of your own has)."""
     classifier_padding: int = 0
-    """SqueezeNet only: pixels that conv10 pads its input with; 1 in Caffe's release of v1.0."""
+    """SqueezeNet only: pixels of padding around the input of conv10. It is 1 in Caffe's release of v1.0."""
     image_size: int | None = None
-    """Height and width of an image, in pixels; 227 by default for alexnet_bvlc, 224 for everything else."""
+    """Height and width of an image, in pixels (default: 227 for alexnet_bvlc, 224 for other models)."""
 
 
 def default_image_size(name: str) -> int:

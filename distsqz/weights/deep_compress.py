@@ -27,34 +27,36 @@ GENTLE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class DeepCompressOptions:
-    """How far a model is compressed, and how long it is trained meanwhile."""
+    """Amount of compression, and of the training during it."""
 
     density: float = 0.2
-    """Share of the weights that stay, over all layers together: the largest."""
+    """Share of the weights that are kept, over all layers. Those of largest magnitude are kept."""
     layer_density: dict[str, float] = field(default_factory=dict)
-    """Densities of single layers or groups, by the beginning of their names: features.0 1 classifier 0.05."""
+    """Densities of single layers or groups of layers, by the beginning of their names (for example:
+    features.0 1 classifier 0.05)."""
     bits: int = 5
-    """Bits of a weight before entropy coding: a layer has 2^bits shared values, zero included."""
+    """Bits per weight before entropy coding: a layer has 2^bits shared values, zero included."""
     layer_bits: dict[str, int] = field(default_factory=dict)
-    """Bits of single layers or groups, by the beginning of their names: features 6 classifier 4."""
+    """Bits of single layers or groups of layers, by the beginning of their names (for example: features 6
+    classifier 4)."""
     rounds: int = 3
-    """Times that weights are pruned and the others trained on, each time more."""
+    """Number of rounds of pruning and fine-tuning. Each round prunes more weights."""
     fine_tune_steps: int = 900
-    """Steps of training on the weights that stay, over all rounds."""
+    """Steps of fine-tuning the weights that are kept, over all rounds."""
     share_steps: int = 300
-    """Steps of training on the shared values."""
+    """Steps of fine-tuning the shared values."""
     batch_size: int = 64
-    """Images in each step."""
+    """Images in each training step."""
     lr: float | None = None
-    """Learning rate that each round of training begins with, falling to 0; by default four fifths
-    of the model's recipe, scaled to the batch."""
+    """Learning rate at the start of each round; it falls to 0 over the round. By default four fifths of the
+    learning rate of the model's recipe, scaled to the batch size."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """bf16 computes under autocast; weights and gradients stay fp32."""
+    """Precision of computation. bf16 computes under autocast; weights and gradients stay fp32."""
     seed: int = 0
-    """Order of the images, mirroring, dropout."""
+    """Seed of the order of images, of mirroring and of dropout."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for a value out of range."""
+        """Raises InvalidValue for a value out of range."""
         for prefix, density in self.densities.items():
             if not 0 < density <= 1:
                 field, value = ("layer_density", f"{prefix} {density}") if prefix else ("density", density)
