@@ -20,12 +20,12 @@ from distsqz.cli.command import run_command
 from distsqz.report.formats import Format, render
 from distsqz.weights.agreement import agreement, logits_of
 from distsqz.weights.archive import decode, encode
+from distsqz.weights.crops import random_crops
 from distsqz.weights.curvature import measure_curvature
 from distsqz.weights.images import batches, find_images
 from distsqz.weights.rate_distortion import Trade
 from distsqz.weights.readers import load_model
 from distsqz.weights.search import compress, install
-from distsqz.weights.views import random_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def main(options: Options) -> None:
     images, _left_out = find_images(options.calibration)
     halves = {"choosing": images[::2], "judging": images[1::2]}
     before = {name: logits_of(model, batches(half, info.preprocessing)) for name, half in halves.items()}
-    views = random_views(halves["choosing"].paths, info.preprocessing, options.views)
+    views = random_crops(halves["choosing"].paths, info.preprocessing, options.views)
     console = Console(stderr=True)
     begin = time.perf_counter()
     curvatures = measure_curvature(model, track(list(views), "curvature", console=console))

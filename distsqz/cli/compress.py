@@ -21,16 +21,16 @@ from distsqz.cli.train_compressed import TrainingOptions, compress_by_training, 
 from distsqz.data.class_folders import LabelledFiles
 from distsqz.errors import RequestError, RunError, renamed_fields, require_at_least
 from distsqz.report.formats import Format, prose, render, to_json
-from distsqz.weights.agreement import Agreement, agreement, hits, logits_of
+from distsqz.weights.agreement import Agreement, agreement, logits_of, top_k_accuracy
 from distsqz.weights.archive import decode, write_archive
+from distsqz.weights.crops import CROPS_PER_BATCH, random_crops
 from distsqz.weights.curvature import measure_curvature
 from distsqz.weights.images import batches, check_labels, find_images
+from distsqz.weights.layer_sizes import layer_sizes
 from distsqz.weights.quantised import ModelInfo
 from distsqz.weights.rate_distortion import Trade
 from distsqz.weights.readers import load_model
 from distsqz.weights.search import PROBES, Candidate, check_compressible, compress, install, search
-from distsqz.weights.shares import layer_shares
-from distsqz.weights.views import VIEWS_A_BATCH, random_views
 
 STDERR = Console(stderr=True)
 
@@ -137,13 +137,13 @@ def _halves(images: LabelledFiles) -> tuple[LabelledFiles, LabelledFiles]:
 def _search(
     model: nn.Module, info: ModelInfo, images: LabelledFiles, options: CalibrationOptions
 ) -> Candidate:
-    views = random_views(images.paths, info.preprocessing, options.views)
-    total = math.ceil(options.views * len(images) / VIEWS_A_BATCH)
+    views = random_crops(images.paths, info.preprocessing, options.views)
+    total = math.ceil(options.views * len(images) / CROPS_PER_BATCH)
     curvatures = measure_curvature(model, track(views, "which errors matter", total, console=STDERR))
     reference = logits_of(model, batches(images, info.preprocessing))
     labels = torch.from_numpy(images.labels)
     allowed = (1.0 if options.max_drop is None else options.max_drop) / 100
-    if options.target_bytes is None and hits(reference, labels, 1) <= allowed:
+    if options.target_bytes is None and top_k_accuracy(reference, labels, 1) <= allowed:
         raise RequestError(
             f"--calibration {options.calibration}: {info.name} gets hardly any of its labels right, so "
             "that no loss of accuracy would show; give --target-bytes instead of --max-drop"
@@ -185,7 +185,7 @@ def _report(
 ) -> str:
     layers = [
         asdict(share)
-        for share in layer_shares(candidate.model, getattr(model, "layer_names", {}), candidate.damage_nats)
+        for share in layer_sizes(candidate.model, getattr(model, "layer_names", {}), candidate.damage_nats)
     ]
     halves = [{"half": name, "images": count, **asdict(result)} for name, (count, result) in judged.items()]
     size = len(candidate.archive)

@@ -16,8 +16,8 @@ import tyro
 from tyro.conf import Positional
 
 from distsqz.report.formats import Format, render, to_json
+from distsqz.weights.layer_sizes import layer_sizes
 from distsqz.weights.readers import outline, read_compressed
-from distsqz.weights.shares import layer_shares
 
 LAYERS = Path(__file__).with_name("published_layers.csv")
 MODELS = Path(__file__).with_name("published_models.csv")
@@ -101,7 +101,7 @@ def main(options: Options) -> None:
     model = read_compressed(options.archive)
     # A model of one's own is not built: its layers have no names in the paper.
     names = {} if ":" in model.info.name else getattr(outline(model.info), "layer_names", {})
-    layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_shares(model, names)))
+    layers = beside_published_layers(pd.DataFrame(asdict(share) for share in layer_sizes(model, names)))
     size = options.archive.stat().st_size
     models = beside_published_models(model.info.name, size, options.top1_percent, options.top5_percent)
     if options.format == "json":

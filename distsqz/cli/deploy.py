@@ -23,7 +23,7 @@ from distsqz.metering.wire import emulated_hosts
 from distsqz.report.formats import Format
 from distsqz.report.shipments import shipments_report
 from distsqz.runs import Run, RunWriter
-from distsqz.shipping.cargo import Wanted, packed, parse
+from distsqz.shipping.files import ModelRequest, open_files, parse_models
 
 CLIENT_RATE, HEAD_RATE = "10mbit", "1gbit"
 
@@ -73,14 +73,14 @@ def main(options: Options) -> None:
     """Prepares the files, sends them and prints the report."""
     if not options.models:
         raise RequestError("MODEL: none given; name at least one, such as squeezenet")
-    wanted = parse(options.models)
+    requests = parse_models(options.models)
     lab = _lab(options)
     if lab is None:
         with redirect_stdout(sys.stderr):  # Ray may print; stdout is for results
-            run = _deploy(wanted, options)
+            run = _deploy(requests, options)
         print(shipments_report([run], options.format))
         return
-    with packed(wanted):  # what is wrong with the request shows before hosts are made for it
+    with open_files(requests):  # what is wrong with the request shows before hosts are made for it
         pass
     sys.exit(run_in_lab(lab))
 
@@ -96,14 +96,14 @@ def _lab(options: Options) -> LabOptions | None:
     return lab and replace(lab, rate=links.rate or CLIENT_RATE, head_rate=links.head_rate or HEAD_RATE)
 
 
-def _deploy(wanted: list[Wanted], options: Options) -> Run:
+def _deploy(requests: list[ModelRequest], options: Options) -> Run:
     clients = options.deployment.clients
-    with packed(wanted) as cargos:
-        entries = [describe(cargo, clients) for cargo in cargos]
-        sizes = {cargo.name: cargo.size_bytes for cargo in cargos}
+    with open_files(requests) as shipped_files:
+        entries = [describe(shipped, clients) for shipped in shipped_files]
+        sizes = {shipped.name: shipped.size_bytes for shipped in shipped_files}
         with (
             RunWriter.create(options.runs, "deploy", sys.argv, asdict(options), entries) as writer,
             ShippingProgress(sizes, clients, heading=f"run: {writer.path}") as progress,
         ):
-            run_deployment(cargos, options.deployment, writer, progress)
+            run_deployment(shipped_files, options.deployment, writer, progress)
     return Run(writer.path)

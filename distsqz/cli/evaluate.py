@@ -21,7 +21,7 @@ from distsqz.data import evaluation_batches, open_data
 from distsqz.data.class_folders import LabelledFiles
 from distsqz.errors import RequestError, renamed_fields
 from distsqz.report.formats import Format, render
-from distsqz.weights.agreement import agreement, hits, logits_of
+from distsqz.weights.agreement import agreement, logits_of, top_k_accuracy
 from distsqz.weights.images import BATCH, check_labels, find_images, labelled_batches
 from distsqz.weights.quantised import ModelInfo
 from distsqz.weights.readers import load_model
@@ -63,8 +63,8 @@ def main(options: Options) -> None:
     logits, labels, took_s = _answers(options.checkpoint, model, info, images, options)
     row: dict[str, Any] = {
         "images": len(labels),
-        "top1_share": hits(logits, labels, 1),
-        "top5_share": hits(logits, labels, 5),
+        "top1_share": top_k_accuracy(logits, labels, 1),
+        "top5_share": top_k_accuracy(logits, labels, 5),
     }
     if options.reference is not None and reference is not None:
         other, other_model = reference

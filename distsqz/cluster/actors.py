@@ -26,17 +26,17 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch.distributed.distributed_c10d import PrefixStore
 
 from distsqz.cluster.collector import CollectorOutbox
-from distsqz.cluster.failures import PARTING_S, Failure, Roll, explain, failure_of
+from distsqz.cluster.failures import PARTING_S, Failure, Heartbeats, explain, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import metered_interface
-from distsqz.cluster.priority import come_forward, step_aside
+from distsqz.cluster.priority import lower_priority, raise_priority
 from distsqz.cluster.ray_cluster import node_addresses
 from distsqz.cluster.servers import RayServers, start_servers
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.errors import RunError
 from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import LAB_VARIABLE
-from distsqz.sync.pair import SILENCE_S, StoreAddress, open_store
+from distsqz.sync.channel import SILENCE_S, StoreAddress, open_store
 from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.directory import enter_directory
@@ -89,7 +89,7 @@ class WorkerActor:
     """One worker."""
 
     def __init__(self, collector: Any) -> None:
-        come_forward()
+        raise_priority()
         self._collector = collector
 
     def introduce(self) -> _Place:
@@ -136,7 +136,7 @@ def _replica(task: _Task, servers: RayServers) -> Replica:
     pids = {place.pid for place in task.places if place.address == here.address}
     everywhere = [*addresses, *(place.store.host for place in servers.places)]
     if LAB_VARIABLE in os.environ and task.rank == addresses.index(here.address):
-        step_aside(psutil.process_iter(), pids | set(servers.pids))
+        lower_priority(psutil.process_iter(), pids | set(servers.pids))
     return Replica(
         rank=task.rank,
         placement=Placement(
@@ -164,14 +164,14 @@ class _Group:
     servers: list[Any]
     store: Any
     """Kept, or the workers would have nowhere to meet."""
-    roll: Roll
+    heartbeats: Heartbeats
     """Of Ray's nodes."""
     running: dict[Any, int] = field(default_factory=dict)
     """Reference to a worker's work -> its rank."""
 
     def take_cut_off(self) -> list[int]:
         """Ranks at work on hosts that have stopped answering; they are waited for no longer."""
-        missing = self.roll.missing()
+        missing = self.heartbeats.missing()
         lost = {each: rank for each, rank in self.running.items() if self.places[rank].node in missing}
         for reference in lost:
             del self.running[reference]
@@ -259,8 +259,8 @@ class Supervisor:
             self._attempt,
         )
         store, meeting = open_store(ray.util.get_node_ip_address())
-        roll = Roll(node_addresses(), SILENCE_S)
-        group = _Group(plan, workers, places, names, servers, store, roll)
+        heartbeats = Heartbeats(node_addresses(), SILENCE_S)
+        group = _Group(plan, workers, places, names, servers, store, heartbeats)
         for rank, worker in enumerate(workers):
             group.running[worker.work.remote(self._task(group, rank, meeting, self._attempt))] = rank
         return group

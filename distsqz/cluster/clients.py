@@ -11,10 +11,10 @@ from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.cluster.hosts import this_host
-from distsqz.cluster.priority import come_forward
+from distsqz.cluster.priority import raise_priority
 from distsqz.errors import RunError
 from distsqz.metering.wire import WireCounters, WireMeter
-from distsqz.shipping.store import Arrival, Parcel, Store
+from distsqz.shipping.store import FetchResult, FetchTask, Store
 
 START_TIMEOUT_S = 120.0
 """Within which Ray has to start the clients."""
@@ -25,7 +25,7 @@ class ClientActor:
     """One client."""
 
     def __init__(self, metered: bool) -> None:
-        come_forward()
+        raise_priority()
         self._store = Store()
         self._wire = WireMeter.of_this_host() if metered else None
 
@@ -33,13 +33,13 @@ class ClientActor:
         """Where it runs."""
         return this_host()
 
-    def take(self, parcel: Parcel, patience_s: float) -> Arrival:
-        """Fetches a parcel.
+    def take(self, task: FetchTask, patience_s: float) -> FetchResult:
+        """Fetches a task.
 
         Raises:
             RunError: it could not be had.
         """
-        return self._store.take(parcel, patience_s, self._read_wire)
+        return self._store.take(task, patience_s, self._read_wire)
 
     def _read_wire(self) -> WireCounters | None:
         return self._wire.read() if self._wire else None

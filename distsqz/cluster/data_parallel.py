@@ -21,7 +21,7 @@ from distsqz.cluster.collector import CollectorOutbox
 from distsqz.cluster.failures import PARTING_S, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import metered_interface
-from distsqz.cluster.priority import step_aside
+from distsqz.cluster.priority import lower_priority
 from distsqz.cluster.servers import RayServers, start_servers
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.metering.cores import cores_of_this_host
@@ -168,7 +168,7 @@ def _replica(servers: RayServers | None, timeout_s: float) -> Replica:
         places += [(shard.store.host, pid) for shard, pid in zip(shards, servers.pids, strict=True)]
     if LAB_VARIABLE in os.environ and context.get_local_rank() == 0:
         # An emulated host sees its own processes only, and shares the cores with those of all others.
-        step_aside(psutil.process_iter(), {pid for place, pid in places if place == address})
+        lower_priority(psutil.process_iter(), {pid for place, pid in places if place == address})
     return Replica(
         rank=context.get_world_rank(),
         placement=Placement(workers=[host for *_, host in workers], shards=[shard.host for shard in shards]),

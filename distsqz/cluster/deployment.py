@@ -22,11 +22,11 @@ from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.queue import QueueMeter, retransmitted_bytes
 from distsqz.metering.schema import ShipmentRecord
 from distsqz.metering.wire import WireMeter
-from distsqz.shipping.cargo import Cargo
-from distsqz.shipping.protocol import Order
-from distsqz.shipping.receiver import Reception
+from distsqz.shipping.files import ShippedFile
+from distsqz.shipping.protocol import FileLocation
+from distsqz.shipping.receiver import ReceiveResult
 from distsqz.shipping.sender import Sender
-from distsqz.shipping.store import Arrival, Parcel
+from distsqz.shipping.store import FetchResult, FetchTask
 
 POLL_S = 0.5
 MOST_CLIENTS = 256
@@ -59,23 +59,23 @@ class Watch(Protocol):
         """Called now and then with what the head has sent and how many clients are done."""
 
 
-def describe(cargo: Cargo, clients: int) -> dict[str, Any]:
+def describe(shipped: ShippedFile, clients: int) -> dict[str, Any]:
     """A shipment's entry in run.json."""
     return {
-        "cell": cargo.name,
+        "cell": shipped.name,
         "kind": "shipment",
-        "model": cargo.name,
-        "form": cargo.form,
-        "file_bytes": cargo.size_bytes,
-        "sha256": cargo.sha256.hex(),
-        "base_sha256": cargo.base_sha256.hex() if cargo.base_sha256 else None,
-        "result_sha256": cargo.result_sha256.hex() if cargo.result_sha256 else None,
+        "model": shipped.name,
+        "form": shipped.form,
+        "file_bytes": shipped.size_bytes,
+        "sha256": shipped.sha256.hex(),
+        "base_sha256": shipped.base_sha256.hex() if shipped.base_sha256 else None,
+        "result_sha256": shipped.result_sha256.hex() if shipped.result_sha256 else None,
         "clients": clients,
     }
 
 
 def run_deployment(
-    cargos: Sequence[Cargo], options: DeploymentOptions, recorder: Recorder, watch: Watch
+    shipped_files: Sequence[ShippedFile], options: DeploymentOptions, recorder: Recorder, watch: Watch
 ) -> None:
     """Sends each file in turn, to all clients at once.
 
@@ -92,9 +92,11 @@ def run_deployment(
         clients = start_clients(options.clients)
         ending.callback(_end, clients)
         sender = ending.enter_context(Sender(ray.util.get_node_ip_address()))
-        for position, cargo in enumerate(cargos):
-            needed = frozenset(later.base_sha256 for later in cargos[position + 1 :] if later.base_sha256)
-            shipment = _Shipment(cargo, needed, sender, clients, options.patience_s)
+        for position, shipped in enumerate(shipped_files):
+            needed = frozenset(
+                later.base_sha256 for later in shipped_files[position + 1 :] if later.base_sha256
+            )
+            shipment = _Shipment(shipped, needed, sender, clients, options.patience_s)
             shipment.run(recorder, watch, interrupted)
             if interrupted.is_set():
                 raise KeyboardInterrupt
@@ -105,27 +107,29 @@ class _Shipment:
 
     def __init__(
         self,
-        cargo: Cargo,
+        shipped: ShippedFile,
         needed: frozenset[bytes],
         sender: Sender,
         clients: Sequence[Client],
         patience_s: float,
     ) -> None:
-        self._cargo = cargo
+        self._shipped = shipped
         self._sender = sender
         self._clients = clients
         self._patience_s = patience_s
         self._dropped_packets: int | None = 0
         """Packets that the head's queue has dropped so far; None where that is unknown."""
-        self._parcel = Parcel(
-            order=Order(address=sender.address, sha256=cargo.sha256, size_bytes=cargo.size_bytes),
-            base_sha256=cargo.base_sha256,
+        self._task = FetchTask(
+            location=FileLocation(
+                address=sender.address, sha256=shipped.sha256, size_bytes=shipped.size_bytes
+            ),
+            base_sha256=shipped.base_sha256,
             keep=needed,
         )
 
     def run(self, recorder: Recorder, watch: Watch, interrupted: threading.Event) -> None:
         """Returns when every client has it, or at an interrupt."""
-        cell = self._cargo.name
+        cell = self._shipped.name
         rates = emulated_rates_by_host()
         facts = {
             "head_host": this_host(),
@@ -141,16 +145,16 @@ class _Shipment:
         wire = WireMeter.of_this_host()
         wire_before = wire.read() if wire else None
         sent_before = self._sender.tx_bytes()
-        self._sender.offer(self._cargo.sha256, self._cargo.file, self._cargo.size_bytes)
+        self._sender.offer(self._shipped.sha256, self._shipped.file, self._shipped.size_bytes)
         under_way = {
-            client.actor.take.remote(self._parcel, self._patience_s): client for client in self._clients
+            client.actor.take.remote(self._task, self._patience_s): client for client in self._clients
         }
         while under_way and not interrupted.is_set():
             done, _ = ray.wait(list(under_way), timeout=POLL_S)
             for reference in done:
                 client = under_way.pop(reference)
-                arrival = _arrival(reference, client)
-                recorder.append("shipments", [self._record(client, arrival, queue)])
+                result = _fetch_result(reference, client)
+                recorder.append("shipments", [self._record(client, result, queue)])
             recorder.flush()
             arrived = len(self._clients) - len(under_way)
             watch(cell, self._sender.tx_bytes() - sent_before, arrived)
@@ -166,8 +170,8 @@ class _Shipment:
             return LOOPBACK
         return interface_of(self._sender.address[0])
 
-    def _retransmitted_bytes(self, reception: Reception, queue: QueueMeter | None) -> int | None:
-        repeated_bytes = self._sender.repeated_bytes(reception.own_ends)
+    def _retransmitted_bytes(self, received: ReceiveResult, queue: QueueMeter | None) -> int | None:
+        repeated_bytes = self._sender.repeated_bytes(received.own_ends)
         dropped_packets = queue.take_dropped_packets() if queue else None
         if dropped_packets is None or self._dropped_packets is None:
             self._dropped_packets = None
@@ -177,21 +181,21 @@ class _Shipment:
             return None
         return retransmitted_bytes(repeated_bytes, self._dropped_packets)
 
-    def _record(self, client: Client, arrival: Arrival, queue: QueueMeter | None) -> ShipmentRecord:
-        reception, wire = arrival.reception, arrival.wire
+    def _record(self, client: Client, result: FetchResult, queue: QueueMeter | None) -> ShipmentRecord:
+        received, wire = result.received, result.wire
         return ShipmentRecord(
-            cell=self._cargo.name,
-            model=self._cargo.name,
+            cell=self._shipped.name,
+            model=self._shipped.name,
             client=client.index,
             host=client.host,
-            file_bytes=self._cargo.size_bytes,
-            t_start_ns=arrival.t_start_ns,
-            transfer_s=arrival.transfer_s,
-            rebuild_s=arrival.rebuild_s,
-            resumed=reception.resumed,
-            resent=reception.resent,
-            tcp_rx_bytes=reception.tcp_rx_bytes,
-            tcp_retrans_bytes=self._retransmitted_bytes(reception, queue),
+            file_bytes=self._shipped.size_bytes,
+            t_start_ns=result.t_start_ns,
+            transfer_s=result.transfer_s,
+            rebuild_s=result.rebuild_s,
+            resumed=received.resumed,
+            resent=received.resent,
+            tcp_rx_bytes=received.tcp_rx_bytes,
+            tcp_retrans_bytes=self._retransmitted_bytes(received, queue),
             wire_rx_bytes=wire.rx_bytes if wire else None,
             wire_tx_bytes=wire.tx_bytes if wire else None,
             wire_rx_packets=wire.rx_packets if wire else None,
@@ -199,16 +203,16 @@ class _Shipment:
         )
 
 
-def _arrival(reference: Any, client: Client) -> Arrival:
+def _fetch_result(reference: Any, client: Client) -> FetchResult:
     try:
-        arrival: Arrival = ray.get(reference)
+        result: FetchResult = ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         text = cause.text if isinstance(cause, RunError) else f"{type(cause).__name__}: {cause}"
         raise RunError(f"client {client.index}: {text}", host=client.host) from error
     except RayActorError as error:
         raise RunError(f"client {client.index} died", host=client.host) from error
-    return arrival
+    return result
 
 
 def _end(clients: Sequence[Client]) -> None:

@@ -72,7 +72,7 @@ def hosts_without_answer(addresses: Mapping[str, tuple[str, int]]) -> set[str]:
     return {host for host, gone in zip(addresses, silent, strict=True) if gone}
 
 
-class Roll:
+class Heartbeats:
     """Calls hosts now and then, and tells which have not answered for a while: Ray takes minutes for it."""
 
     def __init__(self, addresses: Mapping[str, tuple[str, int]], silence_s: float) -> None:

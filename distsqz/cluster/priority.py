@@ -14,14 +14,14 @@ LOW_PRIORITY = {"raylet": 10, "gcs_server": 10}
 enough for that. At the workers' own priority they cost AlexNet 4% of its step (benchmarks/overhead)."""
 
 
-def come_forward() -> None:
+def raise_priority() -> None:
     """Gives this process the usual priority, whatever it has inherited; only root may."""
     for thread in psutil.Process().threads():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread.id, 0)
 
 
-def step_aside(processes: Iterable[psutil.Process], trainers: Collection[int]) -> None:
+def lower_priority(processes: Iterable[psutil.Process], trainers: Collection[int]) -> None:
     """Lets processes yield to those whose ids are in `trainers`.
 
     Ray's agents, monitors and idle actors use a tenth of a core; where workers fill every core, they would

@@ -22,7 +22,7 @@ from distsqz.cluster.collector import Collector, Delivery
 from distsqz.cluster.data_parallel import end_controller, train
 from distsqz.cluster.failures import Failure, explain, hosts_without_answer
 from distsqz.cluster.hosts import host_ports
-from distsqz.cluster.priority import step_aside
+from distsqz.cluster.priority import lower_priority
 from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.servers import check_servers_fit
 from distsqz.cluster.trial import try_on_worker
@@ -121,7 +121,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             hosts[:] = next((facts["hosts"] for facts in delivery.facts.values() if "hosts" in facts), hosts)
             pids.update(delivery.pids)
             if embedded and delivery.pids and len(pids) == options.workers + servers:
-                step_aside(psutil.Process().children(recursive=True), pids)
+                lower_priority(psutil.Process().children(recursive=True), pids)
             _record(delivery, recorder)
             watch(delivery)
 

@@ -31,7 +31,7 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class FileLocation:
     """A file that a sender has."""
 
     address: Address

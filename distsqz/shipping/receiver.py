@@ -17,7 +17,7 @@ from distsqz.shipping.protocol import (
     REQUEST,
     SILENCE_S,
     VERSION,
-    Order,
+    FileLocation,
     ProtocolError,
     read_reply,
 )
@@ -30,7 +30,7 @@ BUFFER_BYTES = 1 << 18
 
 
 @dataclass(kw_only=True)
-class Reception:
+class ReceiveResult:
     """How a file came."""
 
     own_ends: list[Address] = field(default_factory=list)
@@ -44,12 +44,12 @@ class Reception:
 
 
 def receive(
-    order: Order, into: BinaryIO, patience_s: float = PATIENCE_S, silence_s: float = SILENCE_S
-) -> Reception:
+    location: FileLocation, into: BinaryIO, patience_s: float = PATIENCE_S, silence_s: float = SILENCE_S
+) -> ReceiveResult:
     """Takes a file, whole and checked.
 
     Args:
-        order: which file of which sender.
+        location: which file of which sender.
         into: an empty file, open for writing.
         patience_s: without a byte for so long, it is given up.
         silence_s: without a byte for so long, a connection is taken to be broken.
@@ -57,11 +57,11 @@ def receive(
     Raises:
         RunError: it could not be had, with the reason.
     """
-    taking = _Taking(order, into, silence_s)
+    taking = _Taking(location, into, silence_s)
     for _ in range(MOST_SENDINGS):
         taking.take_all(patience_s)
         if taking.is_right():
-            return taking.reception
+            return taking.received
         taking.start_again()
     raise RunError(f"what arrived had the wrong content {MOST_SENDINGS} times (SHA-256 does not agree)")
 
@@ -69,9 +69,9 @@ def receive(
 class _Taking:
     """A file on its way."""
 
-    def __init__(self, order: Order, into: BinaryIO, silence_s: float) -> None:
-        self.reception = Reception()
-        self._order = order
+    def __init__(self, location: FileLocation, into: BinaryIO, silence_s: float) -> None:
+        self.received = ReceiveResult()
+        self._location = location
         self._into = into
         self._silence_s = silence_s
         self._have = 0
@@ -80,17 +80,17 @@ class _Taking:
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     def is_right(self) -> bool:
-        return self._digest.digest() == self._order.sha256
+        return self._digest.digest() == self._location.sha256
 
     def start_again(self) -> None:
         self._into.seek(0)
         self._into.truncate()
         self._have, self._digest = 0, hashlib.sha256()
-        self.reception.resent += 1
+        self.received.resent += 1
 
     def take_all(self, patience_s: float) -> None:
         self._last_byte_at = time.monotonic()
-        while self._have < self._order.size_bytes:
+        while self._have < self._location.size_bytes:
             try:
                 self._take_more()
             except OSError as error:
@@ -101,31 +101,31 @@ class _Taking:
 
     def _take_more(self) -> None:
         """One connection: takes what comes, to the end or until it breaks."""
-        with socket.create_connection(self._order.address, self._silence_s) as connection:
+        with socket.create_connection(self._location.address, self._silence_s) as connection:
             counted = Connection(connection.dup())
-            self.reception.own_ends.append(counted.local)
+            self.received.own_ends.append(counted.local)
             try:
                 self._ask(connection)
-                while self._have < self._order.size_bytes:
-                    wanted = min(BUFFER_BYTES, self._order.size_bytes - self._have)
+                while self._have < self._location.size_bytes:
+                    wanted = min(BUFFER_BYTES, self._location.size_bytes - self._have)
                     count = connection.recv_into(self._buffer, wanted)
                     if count == 0:
                         raise ConnectionError("the sender closed the connection")
                     self._keep(self._buffer[:count])
             finally:
                 with contextlib.suppress(OSError):
-                    self.reception.tcp_rx_bytes += counted.read().rx_bytes
+                    self.received.tcp_rx_bytes += counted.read().rx_bytes
                 counted.close()
 
     def _ask(self, connection: socket.socket) -> None:
-        connection.sendall(REQUEST.pack(MAGIC, VERSION, self._order.sha256, self._have))
+        connection.sendall(REQUEST.pack(MAGIC, VERSION, self._location.sha256, self._have))
         try:
             status, size = read_reply(connection)
         except ProtocolError as error:
-            raise RunError(f"no sender speaks at {self._order.address} ({error})") from error
-        if status != HERE or size != self._order.size_bytes:
+            raise RunError(f"no sender speaks at {self._location.address} ({error})") from error
+        if status != HERE or size != self._location.size_bytes:
             raise RunError(f"the sender has no such file (status {status}, {size} bytes)")
-        self.reception.resumed += self._have > 0
+        self.received.resumed += self._have > 0
 
     def _keep(self, piece: memoryview) -> None:
         try:

@@ -11,16 +11,16 @@ from typing import BinaryIO
 from distsqz.errors import RunError
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.wire import WireCounters
-from distsqz.shipping.protocol import Order
-from distsqz.shipping.receiver import Reception, receive
+from distsqz.shipping.protocol import FileLocation
+from distsqz.shipping.receiver import ReceiveResult, receive
 from distsqz.shipping.update import apply_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parcel:
+class FetchTask:
     """What a client is to fetch."""
 
-    order: Order
+    location: FileLocation
     base_sha256: bytes | None
     """Of the file that it is an update of; None if it is whole."""
     keep: frozenset[bytes]
@@ -28,15 +28,15 @@ class Parcel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrival:
-    """A parcel that is here, whole and checked."""
+class FetchResult:
+    """A task that is here, whole and checked."""
 
     t_start_ns: int
     transfer_s: float
     """From the request to the last byte, its check included."""
     rebuild_s: float | None
     """For making the new file of the old one and its update."""
-    reception: Reception
+    received: ReceiveResult
     wire: WireCounters | None
     """What passed the host's link during the transfer."""
 
@@ -48,34 +48,34 @@ class Store:
         self._files: dict[bytes, BinaryIO] = {}
 
     def take(
-        self, parcel: Parcel, patience_s: float, read_wire: Callable[[], WireCounters | None]
-    ) -> Arrival:
-        """Fetches a parcel, and makes the new file if it is an update.
+        self, task: FetchTask, patience_s: float, read_wire: Callable[[], WireCounters | None]
+    ) -> FetchResult:
+        """Fetches a task, and makes the new file if it is an update.
 
         Raises:
             RunError: it could not be had, or its base is not here.
         """
-        base = self._files.get(parcel.base_sha256) if parcel.base_sha256 else None
-        if parcel.base_sha256 and base is None:
+        base = self._files.get(task.base_sha256) if task.base_sha256 else None
+        if task.base_sha256 and base is None:
             raise RunError("the base of the update is not here")
         file = tempfile.TemporaryFile()  # noqa: SIM115 - kept until it may go
         wire_before = read_wire()
         t_start_ns, start = time.time_ns(), time.perf_counter_ns()
-        reception = receive(parcel.order, file, patience_s)
+        received = receive(task.location, file, patience_s)
         arrived = time.perf_counter_ns()
         wire_after = read_wire()
-        self._files[parcel.order.sha256] = file
+        self._files[task.location.sha256] = file
         rebuild_s = None
         if base is not None:
             began = time.perf_counter_ns()
             self._rebuild(file, base)
             rebuild_s = (time.perf_counter_ns() - began) / NS_PER_S
-        self._drop_all_but(parcel.keep)
-        return Arrival(
+        self._drop_all_but(task.keep)
+        return FetchResult(
             t_start_ns=t_start_ns,
             transfer_s=(arrived - start) / NS_PER_S,
             rebuild_s=rebuild_s,
-            reception=reception,
+            received=received,
             wire=wire_after.since(wire_before) if wire_before and wire_after else None,
         )
 

@@ -24,10 +24,10 @@ from torch.distributed import Work
 
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.arrival import ArrivingParameters, FirstForward, ParameterWrittenError, ServedParameter
+from distsqz.sync.channel import NO_DEADLINE, DuplexChannel, shard_name, wait
 from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import piece_digests, trained, views
+from distsqz.sync.flat import piece_digests, tensor_views, trained
 from distsqz.sync.layout import WINDOW, Layout, Piece
-from distsqz.sync.pair import PATIENT, Pair, shard_name, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
 from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS
 
@@ -42,7 +42,7 @@ class ServerClient:
         self,
         module: nn.Module,
         layout: Layout,
-        pairs: Sequence[Pair],
+        channels: Sequence[DuplexChannel],
         consistency: Consistency,
         version: int,
         transfers: TransferLog | None,
@@ -53,7 +53,7 @@ class ServerClient:
         Args:
             module: the model, with the very parameters that the shards began with.
             layout: how it is cut.
-            pairs: this worker's ends of the connections, by shard.
+            channels: this worker's ends of the connections, by shard.
             consistency: what the shards promise.
             version: updates that the shards have made so far.
             transfers: where each push and pull is noted.
@@ -65,14 +65,14 @@ class ServerClient:
         self._skips = consistency.backup_workers > 0
         self._transfers = transfers
         # Under ssp who is ahead waits for the slowest, however long that takes: only a lost connection tells.
-        self._timeout = PATIENT if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
+        self._timeout = NO_DEADLINE if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
         self._parameters = [cast(ServedParameter, parameter) for parameter in trained(module)]
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         self._names = [names[id(parameter)] for parameter in self._parameters]
         self._indices = {id(parameter): index for index, parameter in enumerate(self._parameters)}
         self._dtype = self._parameters[0].dtype
         self._rows = torch.zeros(layout.chunks, layout.chunk_elements, dtype=self._dtype)
-        self._places = views(self._rows.view(-1), self._parameters)
+        self._places = tensor_views(self._rows.view(-1), self._parameters)
         for parameter, place in zip(self._parameters, self._places, strict=True):
             ServedParameter.adopt(parameter, place.copy_(parameter.detach()))
         self._writes = [0] * len(self._parameters)
@@ -112,7 +112,7 @@ class ServerClient:
         self._gradients: Counter[int] = Counter()
         """How often each parameter's gradient was added to in the first step."""
         self._backward = False
-        self._lanes = [_Lane(self, shard, pair) for shard, pair in enumerate(pairs)]
+        self._lanes = [_Lane(self, shard, channel) for shard, channel in enumerate(channels)]
         self._hooks: list[Any] = []
         self._hook_gradients()
         self._parts = ArrivingParameters.install(module, self._looked_up, self._refuse_loss)
@@ -365,9 +365,9 @@ class _Exchange:
 class _Lane:
     """The way to one shard and back: a thread pushes the most urgent chunk first, one takes answers."""
 
-    def __init__(self, client: ServerClient, shard: int, pair: Pair) -> None:
+    def __init__(self, client: ServerClient, shard: int, channel: DuplexChannel) -> None:
         self._client = client
-        self._pair = pair
+        self._channel = channel
         self._peer = shard_name(shard)
         self._changed = threading.Condition()
         self._waiting: list[_Exchange] = []
@@ -396,7 +396,7 @@ class _Lane:
     def close(self) -> None:
         """Waits a while for that, and ends the connection."""
         self._threads[0].join(FAREWELL_TIMEOUT_S)
-        self._pair.close()
+        self._channel.close()
 
     def _guarded(self, work: Any) -> None:
         try:
@@ -428,17 +428,17 @@ class _Lane:
         self._expected.put(None)
         farewell = new_message(client._layout, client._dtype)
         PushHeader(FAREWELL, 0, 0.0, 0).write(farewell, client._layout)
-        wait(self._pair.push.send(farewell, PUSH_TAG), client._timeout)
+        wait(self._channel.push.send(farewell, PUSH_TAG), client._timeout)
 
     def _begin(self, exchange: _Exchange) -> None:
         """The place for the answer first, then the gradients that it answers."""
         client, chunk = self._client, exchange.chunk
-        exchange.received = self._pair.pull.receive(client._rows[chunk], FIRST_CHUNK_TAG + chunk)
+        exchange.received = self._channel.pull.receive(client._rows[chunk], FIRST_CHUNK_TAG + chunk)
         words = torch.empty(REPLY_WORDS, dtype=torch.int32)
-        told = self._pair.pull.receive(words, REPLY_TAG)
+        told = self._channel.pull.receive(words, REPLY_TAG)
         self._under_way[chunk] = exchange
         self._expected.put((words, told))
-        exchange.sent = self._pair.push.send(client._messages[chunk], PUSH_TAG)
+        exchange.sent = self._channel.push.send(client._messages[chunk], PUSH_TAG)
 
     def _take_answers(self) -> None:
         while (expected := self._expected.get()) is not None:

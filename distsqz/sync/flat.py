@@ -81,7 +81,7 @@ def _span_bytes(tensor: torch.Tensor) -> int:
     return (last + 1) * tensor.itemsize
 
 
-def views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def tensor_views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Parts of `flat`, one after the other, of the parameters' shapes and their order of memory."""
     starts = itertools.accumulate((parameter.numel() for parameter in parameters), initial=0)
     return [
@@ -130,7 +130,7 @@ def piece_digests(row: torch.Tensor, pieces: Sequence[Piece]) -> dict[tuple[int,
 def load_rows(rows: torch.Tensor, module: nn.Module) -> None:
     """Copies parameters from rows into a module."""
     parameters = [parameter.detach() for parameter in trained(module)]
-    for view, parameter in zip(views(rows.view(-1), parameters), parameters, strict=True):
+    for view, parameter in zip(tensor_views(rows.view(-1), parameters), parameters, strict=True):
         parameter.copy_(view)
 
 

@@ -13,10 +13,10 @@ from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.sync.agreement import check_alike, check_parameters
+from distsqz.sync.channel import WORKER_END, DuplexChannel, StoreAddress, shard_name
 from distsqz.sync.client import PULL, PUSH, ServerClient
 from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import layout_of, trained, views
-from distsqz.sync.pair import WORKER_END, Pair, StoreAddress, shard_name
+from distsqz.sync.flat import layout_of, tensor_views, trained
 from distsqz.sync.sgd import sgd_of
 from distsqz.theory.placement import Placement
 
@@ -106,12 +106,12 @@ class ParameterServer:
         name = f"{cell}/{rank}/{attempt}"
         servers.admit(cell, rank, name, step)
         stores = [place.store.connect() for place in servers.places]
-        pairs = [Pair.connect(store, name, WORKER_END, address) for store in stores]
+        channels = [DuplexChannel.connect(store, name, WORKER_END, address) for store in stores]
         self.peers: PeerMeter | None = PeerMeter(
-            {shard_name(index): pair.connections for index, pair in enumerate(pairs)},
+            {shard_name(index): channel.connections for index, channel in enumerate(channels)},
             local=self._local_shards,
         )
-        self._client = ServerClient(module, self._layout, pairs, consistency, step, transfers, timeout_s)
+        self._client = ServerClient(module, self._layout, channels, consistency, step, transfers, timeout_s)
         self.model: nn.Module = self._client.model
 
     def begin(self, step: int, lr: float) -> None:
@@ -167,7 +167,7 @@ class ParameterServer:
         """The shards' momentum, put together."""
         optimizer = sgd_of(self.model, self._momentum, self._weight_decay)
         learnt = trained(self.model)
-        momentum = views(self._servers.momentum(self._cell).view(-1), learnt)
+        momentum = tensor_views(self._servers.momentum(self._cell).view(-1), learnt)
         for parameter, buffer in zip(learnt, momentum, strict=True):
             optimizer.state[parameter]["momentum_buffer"] = buffer
         return optimizer.state_dict()

@@ -22,10 +22,10 @@ from torch.optim.sgd import sgd  # the class torch.optim.SGD loads torch's compi
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import now_ns
+from distsqz.sync.channel import SHARD_END, DuplexChannel, wait
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import piece_digests
 from distsqz.sync.layout import WINDOW, Layout
-from distsqz.sync.pair import SHARD_END, Pair, wait
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
 from distsqz.sync.sgd import can_fuse
 from distsqz.sync.staleness import StalenessGate
@@ -150,7 +150,7 @@ class Shard:
             address: of this host's interface.
             step: that it begins with.
         """
-        port = _Port(self, rank, Pair.connect(store, name, SHARD_END, address))
+        port = _Port(self, rank, DuplexChannel.connect(store, name, SHARD_END, address))
         with self.lock:
             before = self._ports.pop(rank, None)
             self._ports[rank] = port
@@ -160,7 +160,7 @@ class Shard:
                 chunk.read[rank] = chunk.version
                 chunk.pushed[rank] = step
         if before:
-            before.pair.close()  # of a worker that is gone, though its connection has not told yet
+            before.channel.close()  # of a worker that is gone, though its connection has not told yet
         port.start()
 
     @property
@@ -205,7 +205,7 @@ class Shard:
         with self.lock:
             ports = list(self._ports.values())
         for port in ports:
-            port.pair.close()
+            port.channel.close()
 
     def take(self, push: _Push) -> None:
         """Handles gradients that have come in: adds, updates, answers, as the consistency asks for."""
@@ -377,10 +377,10 @@ class Shard:
 class _Port:
     """A shard's end of the connection to one worker: a thread that receives, a thread that answers."""
 
-    def __init__(self, shard: Shard, rank: int, pair: Pair) -> None:
+    def __init__(self, shard: Shard, rank: int, channel: DuplexChannel) -> None:
         self.shard = shard
         self.rank = rank
-        self.pair = pair
+        self.channel = channel
         self._changed = threading.Condition()
         self._posted: deque[tuple[Work, torch.Tensor]] = deque()
         self._answers: list[tuple[int, int]] = []
@@ -400,7 +400,7 @@ class _Port:
             if self._closed:
                 return
             try:
-                self._posted.append((self.pair.push.receive(message, PUSH_TAG), message))
+                self._posted.append((self.channel.push.receive(message, PUSH_TAG), message))
             except ConnectionError:
                 self._closed = True  # the receiving thread tells, which may have nothing else to wait for
             self._changed.notify_all()
@@ -447,9 +447,9 @@ class _Port:
                     chunk, staleness = answer
                     parameters, version = self.shard.parameters_to_send(chunk, self.rank)
                     words = torch.tensor([chunk, version, staleness], dtype=torch.int32)
-                    sent = self.pair.pull.send(parameters, FIRST_CHUNK_TAG + chunk)
+                    sent = self.channel.pull.send(parameters, FIRST_CHUNK_TAG + chunk)
                     # Behind the parameters on the same connection: when it is there, so are they.
-                    told = self.pair.pull.send(words, REPLY_TAG)
+                    told = self.channel.pull.send(words, REPLY_TAG)
                     under_way.append((parameters, words, sent, told))
                 if under_way and (answer is None or len(under_way) >= WINDOW):
                     *_, sent, told = under_way.popleft()

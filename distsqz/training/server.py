@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from distsqz.metering.schema import UpdateRecord
+from distsqz.sync.channel import open_store
 from distsqz.sync.flat import layout_of, to_rows, trained
-from distsqz.sync.pair import open_store
 from distsqz.sync.parameter_server import ShardPlace
 from distsqz.sync.shard import Shard, ShardSettings
 from distsqz.training.cell import Cell

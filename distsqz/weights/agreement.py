@@ -42,14 +42,14 @@ def agreement(reference: Tensor, logits: Tensor, labels: Tensor) -> Agreement:
     return Agreement(
         divergence_nats=divergences(reference, logits).mean().item(),
         same_top1=(reference.argmax(1) == logits.argmax(1)).float().mean().item(),
-        top1=hits(logits, labels, 1),
-        top5=hits(logits, labels, 5),
-        reference_top1=hits(reference, labels, 1),
-        reference_top5=hits(reference, labels, 5),
+        top1=top_k_accuracy(logits, labels, 1),
+        top5=top_k_accuracy(logits, labels, 5),
+        reference_top1=top_k_accuracy(reference, labels, 1),
+        reference_top5=top_k_accuracy(reference, labels, 5),
     )
 
 
-def hits(logits: Tensor, labels: Tensor, among: int) -> float:
+def top_k_accuracy(logits: Tensor, labels: Tensor, among: int) -> float:
     """Share of images whose label is among the so many highest logits."""
     highest = logits.topk(min(among, logits.shape[1]), dim=1).indices
     return (highest == labels[:, None]).any(1).float().mean().item()

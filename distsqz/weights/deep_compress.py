@@ -18,7 +18,7 @@ from distsqz.models.registry import recipe_for
 from distsqz.weights.fine_tune import FineTuning, fine_tune
 from distsqz.weights.prune import Masked, dropout_for, gradual_density, groups, magnitude_masks, prunable
 from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
-from distsqz.weights.share import Shared, from_codebook, uniform
+from distsqz.weights.shared_values import Shared, from_codebook, uniform
 
 BIAS_BITS = 8
 GENTLE = 0.8

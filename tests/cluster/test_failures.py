@@ -10,7 +10,7 @@ import pytest
 from ray.train import ControllerError, WorkerGroupError
 
 from distsqz.addresses import listen
-from distsqz.cluster.failures import CALL_EVERY_S, Failure, Roll, explain, hosts_without_answer
+from distsqz.cluster.failures import CALL_EVERY_S, Failure, Heartbeats, explain, hosts_without_answer
 from tests.ipv6 import LOOPBACK
 
 
@@ -104,14 +104,14 @@ def test_a_host_is_missing_once_it_has_not_answered_for_the_time_given(
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with socket.create_server(("127.0.0.1", 0)) as there:
-        roll = Roll({"a": there.getsockname()[:2]}, silence_s=2 * CALL_EVERY_S)
+        heartbeats = Heartbeats({"a": there.getsockname()[:2]}, silence_s=2 * CALL_EVERY_S)
         now[0] += CALL_EVERY_S
-        assert roll.missing() == set()
+        assert heartbeats.missing() == set()
         address = there.getsockname()
     for missing in (set(), {"a"}, {"a"}):
         now[0] += CALL_EVERY_S
-        assert roll.missing() == missing
-        assert roll.missing() == set()  # the next call is not due
+        assert heartbeats.missing() == missing
+        assert heartbeats.missing() == set()  # the next call is not due
     with socket.create_server(address):
         now[0] += CALL_EVERY_S
-        assert roll.missing() == set()
+        assert heartbeats.missing() == set()

@@ -19,7 +19,7 @@ from distsqz.lab import lab
 from distsqz.lab.lab import Lab
 from distsqz.lab.ray_nodes import start_ray
 from distsqz.runs import COMPLETE, FAILED, Run, newest_run
-from distsqz.sync.pair import SILENCE_S
+from distsqz.sync.channel import SILENCE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 

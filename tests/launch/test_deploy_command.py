@@ -15,7 +15,7 @@ from commands import Commands, Finished, own_labs, report, wait_until
 
 from distsqz.lab import lab
 from distsqz.lab.privileges import what_is_missing
-from distsqz.shipping.cargo import packed, parse
+from distsqz.shipping.files import open_files, parse_models
 
 SQUEEZENET_BYTES = 4_993_696
 needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
@@ -34,9 +34,9 @@ def checkpoints(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_model_is_sent_as_its_weights_and_a_header() -> None:
-    with packed(parse(["squeezenet"])) as (cargo,):
-        cargo.file.seek(0)
-        content = cargo.file.read()
+    with open_files(parse_models(["squeezenet"])) as (shipped,):
+        shipped.file.seek(0)
+        content = shipped.file.read()
     # The format of safetensors: eight bytes tell how long the header is, the tensors end the file.
     (header_bytes,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + header_bytes])
@@ -46,22 +46,22 @@ def test_a_model_is_sent_as_its_weights_and_a_header() -> None:
 
 
 def test_alexnet_is_sent_in_244_403_360_bytes_and_a_header() -> None:
-    with packed(parse(["alexnet"])) as (cargo,):
-        assert 0 < cargo.size_bytes - 244_403_360 < 10_000
+    with open_files(parse_models(["alexnet"])) as (shipped,):
+        assert 0 < shipped.size_bytes - 244_403_360 < 10_000
 
 
 def test_a_base_goes_before_its_update_once(checkpoints: tuple[Path, Path]) -> None:
     old, new = map(str, checkpoints)
     names = [f"{old}..{new}", f"{new}..{old}"]
-    with packed(parse(names)) as cargos:
-        assert [cargo.name for cargo in cargos] == [old, *names]
-        base, update, back = cargos
+    with open_files(parse_models(names)) as shipped_files:
+        assert [shipped.name for shipped in shipped_files] == [old, *names]
+        base, update, back = shipped_files
         assert (update.base_sha256, back.base_sha256) == (base.sha256, update.result_sha256)
         assert update.size_bytes < 0.6 * base.size_bytes
-    with packed(parse([old, names[0]])) as cargos:
-        assert [cargo.name for cargo in cargos] == [old, names[0]]
-    with packed(parse([names[0], old])) as cargos:
-        assert [cargo.name for cargo in cargos] == [old, names[0]]
+    with open_files(parse_models([old, names[0]])) as shipped_files:
+        assert [shipped.name for shipped in shipped_files] == [old, names[0]]
+    with open_files(parse_models([names[0], old])) as shipped_files:
+        assert [shipped.name for shipped in shipped_files] == [old, names[0]]
 
 
 @pytest.mark.ray

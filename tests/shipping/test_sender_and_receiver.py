@@ -18,7 +18,7 @@ import pytest
 
 from distsqz.errors import RunError
 from distsqz.metering.tcp import Address
-from distsqz.shipping.protocol import MAGIC, REPLY, REQUEST, VERSION, Order
+from distsqz.shipping.protocol import MAGIC, REPLY, REQUEST, VERSION, FileLocation
 from distsqz.shipping.receiver import receive
 from distsqz.shipping.sender import Sender
 from tests.ipv6 import LOOPBACK
@@ -96,20 +96,20 @@ def relayed(sender: Sender, spoil: Spoil) -> Iterator[Relay]:
     assert not thread.is_alive()
 
 
-def order(address: Address, sha256: bytes = SHA256) -> Order:
-    return Order(address=address, sha256=sha256, size_bytes=SIZE)
+def location(address: Address, sha256: bytes = SHA256) -> FileLocation:
+    return FileLocation(address=address, sha256=sha256, size_bytes=SIZE)
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_a_file_arrives_whole_and_tcp_carries_little_besides(host: str) -> None:
     into = io.BytesIO()
     with sender_at(host) as sender:
-        reception = receive(order(sender.address), into)
-        assert sender.repeated_bytes(reception.own_ends, timeout_s=20) is not None
+        received = receive(location(sender.address), into)
+        assert sender.repeated_bytes(received.own_ends, timeout_s=20) is not None
         sent = sender.tx_bytes()
     assert into.getvalue() == CONTENT
-    assert (reception.resumed, reception.resent) == (0, 0)
-    for counted in (reception.tcp_rx_bytes, sent):
+    assert (received.resumed, received.resent) == (0, 0)
+    for counted in (received.tcp_rx_bytes, sent):
         assert SIZE + REPLY.size <= counted <= SIZE + REPLY.size + 1  # the kernel counts the end as a byte
 
 
@@ -120,7 +120,7 @@ def test_many_receivers_are_served_at_once(sender: Sender) -> None:
     def take() -> None:
         into = io.BytesIO()
         meeting.wait()
-        receive(order(sender.address), into)
+        receive(location(sender.address), into)
         found.append(into.getvalue())
 
     threads = [threading.Thread(target=take) for _ in range(8)]
@@ -142,9 +142,9 @@ def test_after_a_break_only_the_rest_is_sent(sender: Sender) -> None:
 
     into = io.BytesIO()
     with relayed(sender, spoil) as relay:
-        reception = receive(order(relay.address), into)
+        received = receive(location(relay.address), into)
     assert into.getvalue() == CONTENT
-    assert (reception.resumed, reception.resent) == (2, 0)
+    assert (received.resumed, received.resent) == (2, 0)
     # Each asks for the byte after the last that came, and no byte of the file came twice.
     came = [carried - REPLY.size for carried in relay.carried]
     assert relay.offsets == [0, came[0], came[0] + came[1]]
@@ -159,9 +159,9 @@ def test_a_byte_that_came_wrong_is_found_and_the_file_sent_again(sender: Sender)
 
     into = io.BytesIO()
     with relayed(sender, spoil) as relay:
-        reception = receive(order(relay.address), into)
+        received = receive(location(relay.address), into)
     assert into.getvalue() == CONTENT
-    assert (reception.resumed, reception.resent) == (0, 1)
+    assert (received.resumed, received.resent) == (0, 1)
     assert relay.offsets == [0, 0]
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_never_comes_right_is_given_up(sender: Sender) -> None:
         return piece[:-1] + bytes([piece[-1] ^ 1]) if begin > REPLY.size else piece
 
     with relayed(sender, spoil) as relay, pytest.raises(RunError, match="wrong content 3 times"):
-        receive(order(relay.address), io.BytesIO())
+        receive(location(relay.address), io.BytesIO())
     assert relay.offsets == [0, 0, 0]
 
 
@@ -182,9 +182,9 @@ def test_a_connection_that_falls_silent_is_replaced(sender: Sender) -> None:
 
     into = io.BytesIO()
     with relayed(sender, spoil) as relay:
-        reception = receive(order(relay.address), into, silence_s=0.3)
+        received = receive(location(relay.address), into, silence_s=0.3)
     assert into.getvalue() == CONTENT
-    assert reception.resumed >= 1  # a busy machine may fall silent once more
+    assert received.resumed >= 1  # a busy machine may fall silent once more
     assert relay.offsets[1] > 0
 
 
@@ -192,13 +192,13 @@ def test_where_no_byte_comes_the_receiver_says_so_when_its_patience_is_over() ->
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         begin = time.monotonic()
         with pytest.raises(RunError, match=r"no byte came for 0\.5 s"):
-            receive(order(deaf.getsockname()[:2]), io.BytesIO(), patience_s=0.5, silence_s=0.2)
+            receive(location(deaf.getsockname()[:2]), io.BytesIO(), patience_s=0.5, silence_s=0.2)
         assert time.monotonic() - begin >= 0.5
 
 
 def test_a_file_that_the_sender_has_not_is_told_at_once(sender: Sender) -> None:
     with pytest.raises(RunError, match="no such file"):
-        receive(order(sender.address, bytes(32)), io.BytesIO())
+        receive(location(sender.address, bytes(32)), io.BytesIO())
 
 
 def test_what_is_no_sender_is_told_at_once() -> None:
@@ -213,7 +213,7 @@ def test_what_is_no_sender_is_told_at_once() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(RunError, match="no sender speaks"):
-            receive(order(server.getsockname()[:2]), io.BytesIO())
+            receive(location(server.getsockname()[:2]), io.BytesIO())
         thread.join()
 
 
@@ -222,7 +222,7 @@ def test_a_sender_that_meets_nonsense_goes_on_serving(sender: Sender) -> None:
         nonsense.sendall(b"x" * REQUEST.size)
         assert nonsense.recv(1) == b""
     into = io.BytesIO()
-    receive(order(sender.address), into)
+    receive(location(sender.address), into)
     assert into.getvalue() == CONTENT
 
 
@@ -243,4 +243,4 @@ def test_closing_a_sender_breaks_what_is_under_way() -> None:
 
 def test_a_disk_that_is_full_is_told(sender: Sender) -> None:
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(RunError, match="cannot be written"):  # noqa: PTH123
-        receive(order(sender.address), full)
+        receive(location(sender.address), full)

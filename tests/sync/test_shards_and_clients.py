@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from distsqz.metering.clock import HostClock
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.sync.channel import WORKER_END, DuplexChannel, open_store
 from distsqz.sync.client import ServerClient
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import layout_of, to_rows, trained
-from distsqz.sync.pair import WORKER_END, Pair, open_store
 from distsqz.sync.shard import Shard, ShardSettings
 from tests.ipv6 import needs_ipv6
 
@@ -113,9 +113,11 @@ def service(
             name = f"c/{rank}"
             for shard, (store, _) in zip(shards, stores, strict=True):
                 threading.Thread(target=shard.admit, args=(rank, store, name, address)).start()
-            pairs = [Pair.connect(place.connect(), name, WORKER_END, address) for _, place in stores]
+            channels = [
+                DuplexChannel.connect(place.connect(), name, WORKER_END, address) for _, place in stores
+            ]
             log, replica = TransferLog(HostClock()), model()
-            client = ServerClient(replica, layout, pairs, consistency, 0, log, TIMEOUT_S)
+            client = ServerClient(replica, layout, channels, consistency, 0, log, TIMEOUT_S)
             made.append(Worker(rank, replica, client, log))
         wait_until_admitted(shards, workers)
         yield Service(shards, made, records)
@@ -241,7 +243,7 @@ def test_whoever_reads_a_parameter_reads_the_last_update(model: Callable[[], nn.
 @needs_ipv6
 def test_workers_and_shards_meet_over_ipv6() -> None:
     with service(2, servers=2, address="::1") as made:
-        connections = made.workers[0].client._lanes[0]._pair.connections
+        connections = made.workers[0].client._lanes[0]._channel.connections
         assert {connection.remote[0] for connection in connections} == {"::1"}
         train(made)
         alone = trained_alone(2)
@@ -340,7 +342,7 @@ def test_a_parameter_without_a_gradient_stays_as_it_is() -> None:
 
 def test_a_worker_that_is_lost_ends_a_sync_run_for_the_others_at_once() -> None:
     with service(2, 1) as made:
-        made.workers[1].client._lanes[0]._pair.close()
+        made.workers[1].client._lanes[0]._channel.close()
         begin = time.monotonic()
         with pytest.raises(ConnectionError, match="shard 0"):
             made.workers[0].train(2, 2, lambda _step: 0.0)
@@ -349,6 +351,6 @@ def test_a_worker_that_is_lost_ends_a_sync_run_for_the_others_at_once() -> None:
 
 def test_a_worker_that_is_lost_does_not_stop_the_others_of_an_async_run() -> None:
     with service(2, 1, Consistency(mode="ssp", staleness=1)) as made:
-        made.workers[1].client._lanes[0]._pair.close()
+        made.workers[1].client._lanes[0]._channel.close()
         made.workers[0].train(6, 2, lambda _step: 0.0)
         assert len(made.workers[0].staleness) == 6

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing, ResizeTo
+from distsqz.weights.crops import random_crops
 from distsqz.weights.images import batches, find_images
-from distsqz.weights.views import random_views
 
 
 def write_images(root: Path, files: list[str]) -> None:
@@ -91,7 +91,7 @@ def test_views_are_warped_where_the_images_are(resize_to: ResizeTo, expected: fl
     asked = Preprocessing(resize_to=resize_to, resize=128, crop=128, mean=(0, 0, 0), std=(1, 1, 1))
     ((centre,),) = batches(images, asked)
     assert width_over_height(centre) == pytest.approx(expected, rel=0.06)
-    views = [view for batch in random_views(images.paths, asked, per_image=60) for view in batch]
+    views = [view for batch in random_crops(images.paths, asked, per_image=60) for view in batch]
     whole = [view for view in views if not (view[0, [0, -1]].any() or view[0, :, [0, -1]].any())]
     ratios = [width_over_height(view) for view in whole]
     assert len(ratios) > 30

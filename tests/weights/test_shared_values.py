@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from distsqz.weights.fine_tune import FineTuning, fine_tune
 from distsqz.weights.prune import Masked, magnitude_masks, prunable
-from distsqz.weights.share import Shared, from_codebook, k_means, nearest, uniform
+from distsqz.weights.shared_values import Shared, from_codebook, k_means, nearest, uniform
 from tests.weights.small_problem import small_model, small_split
 
 VALUES = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(-8, 8, width=32))

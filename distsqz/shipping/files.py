@@ -32,7 +32,7 @@ Form = Literal["weights", "file", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cargo:
+class ShippedFile:
     """A file to be sent, and what it is."""
 
     name: str
@@ -48,7 +48,7 @@ class Cargo:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelRequest:
     """A MODEL of a request."""
 
     name: str
@@ -58,7 +58,7 @@ class Wanted:
     """A name of the registry or a path; of an update, the new one's."""
 
 
-def parse(names: Sequence[str]) -> list[Wanted]:
+def parse_models(names: Sequence[str]) -> list[ModelRequest]:
     """What a request asks for.
 
     Raises:
@@ -70,7 +70,7 @@ def parse(names: Sequence[str]) -> list[Wanted]:
 
 
 @contextlib.contextmanager
-def packed(wanted: Sequence[Wanted]) -> Iterator[list[Cargo]]:
+def open_files(requests: Sequence[ModelRequest]) -> Iterator[list[ShippedFile]]:
     """The files to send, in the order asked for; a base that no client has by then comes before its update.
 
     Files that are made for this lie nowhere but in open descriptors: nothing is left of them in any case.
@@ -79,32 +79,34 @@ def packed(wanted: Sequence[Wanted]) -> Iterator[list[Cargo]]:
         RequestError: a file cannot be read, or two have no update between them.
     """
     with contextlib.ExitStack() as files:
-        cargos: list[Cargo] = []
+        shipped_files: list[ShippedFile] = []
         held: set[bytes | None] = set()
-        for each in wanted:
-            if each.base is None and each.model in {cargo.name for cargo in cargos}:
+        for each in requests:
+            if each.base is None and each.model in {shipped.name for shipped in shipped_files}:
                 continue  # has gone as a base
             whole = files.enter_context(_whole(each.base or each.model))
             if each.base is None or whole.sha256 not in held:
-                cargos.append(whole)
+                shipped_files.append(whole)
             if each.base is not None:
                 new = files.enter_context(_whole(each.model))
-                cargos.append(files.enter_context(_update(each, whole, new)))
-            held |= {sha256 for cargo in cargos for sha256 in (cargo.sha256, cargo.result_sha256)}
-        yield cargos
+                shipped_files.append(files.enter_context(_update(each, whole, new)))
+            held |= {
+                sha256 for shipped in shipped_files for sha256 in (shipped.sha256, shipped.result_sha256)
+            }
+        yield shipped_files
 
 
-def _parse(name: str) -> Wanted:
+def _parse(name: str) -> ModelRequest:
     try:
         name.encode()  # as the run's tables do
     except UnicodeEncodeError as error:
         raise InvalidValue("models", repr(name), "the name is not UTF-8; rename the file") from error
     if name in MODELS:
-        return Wanted(name, None, name)
+        return ModelRequest(name, None, name)
     name = _expanded(name)
     if Path(name).is_file():
         _check_readable(name)
-        return Wanted(name, None, name)
+        return ModelRequest(name, None, name)
     for end in range(1, len(name) - len(BETWEEN)):
         if name[end:].startswith(BETWEEN) and Path(name[:end]).is_file():
             old, new = name[:end], _expanded(name[end + len(BETWEEN) :])
@@ -112,7 +114,7 @@ def _parse(name: str) -> Wanted:
                 raise InvalidValue("models", name, f"there is no file {new}")
             for path in (old, new):
                 _check_readable(path)
-            return Wanted(name, old, new)
+            return ModelRequest(name, old, new)
     raise InvalidValue(
         "models", name, f"neither a file, nor OLD{BETWEEN}NEW of two files, nor one of {', '.join(MODELS)}"
     )
@@ -132,7 +134,7 @@ def _check_readable(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _whole(model: str) -> Iterator[Cargo]:
+def _whole(model: str) -> Iterator[ShippedFile]:
     """A model's weights, a checkpoint's, or a file as it is."""
     form: Form = "weights"
     if model in MODELS:
@@ -145,7 +147,7 @@ def _whole(model: str) -> Iterator[Cargo]:
         form, file = "file", Path(model).open("rb")  # noqa: SIM115 - closed below
     with file:
         size, sha256 = size_and_sha256(file)
-        yield Cargo(name=model, form=form, file=file, size_bytes=size, sha256=sha256)
+        yield ShippedFile(name=model, form=form, file=file, size_bytes=size, sha256=sha256)
 
 
 def _in_a_file(state: Mapping[str, Tensor]) -> BinaryIO:
@@ -157,20 +159,20 @@ def _in_a_file(state: Mapping[str, Tensor]) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def _update(wanted: Wanted, old: Cargo, new: Cargo) -> Iterator[Cargo]:
+def _update(request: ModelRequest, old: ShippedFile, new: ShippedFile) -> Iterator[ShippedFile]:
     with tempfile.TemporaryFile() as file:
         try:
             write_update(old.file, new.file, file)
         except ValueError as error:
             raise InvalidValue(
                 "models",
-                wanted.name,
-                f"an update takes two files of one size, these have {error}; send {wanted.model} whole",
+                request.name,
+                f"an update takes two files of one size, these have {error}; send {request.model} whole",
             ) from error
         file.flush()
         size, sha256 = size_and_sha256(file)
-        yield Cargo(
-            name=wanted.name,
+        yield ShippedFile(
+            name=request.name,
             form="update",
             file=file,
             size_bytes=size,

@@ -18,10 +18,10 @@ from distsqz.models.preprocessing import Preprocessing
 
 LEAST_AREA = 0.35
 """Of a photograph that a view shows."""
-VIEWS_A_BATCH = 10
+CROPS_PER_BATCH = 10
 
 
-def random_views(
+def random_crops(
     paths: Sequence[Path], preprocessing: Preprocessing, per_image: int, seed: int = 0
 ) -> Iterator[Tensor]:
     """Batches [10, 3, crop, crop]; every image is seen once before any is seen again."""
@@ -29,15 +29,15 @@ def random_views(
     views: list[Image.Image] = []
     for _ in range(per_image):
         for path in paths:
-            views.append(_view(decode(path), preprocessing, generator))
-            if len(views) == VIEWS_A_BATCH:
+            views.append(_crop(decode(path), preprocessing, generator))
+            if len(views) == CROPS_PER_BATCH:
                 yield prepare(views, preprocessing)
                 views = []
     if views:
         yield prepare(views, preprocessing)
 
 
-def _view(image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator) -> Image.Image:
+def _crop(image: Image.Image, preprocessing: Preprocessing, generator: np.random.Generator) -> Image.Image:
     width, height = image.size
     area = width * height * generator.uniform(LEAST_AREA, 1)
     aspect = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))

@@ -10,7 +10,7 @@ from distsqz.weights.quantised import CompressedModel, Quantised
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerShare:
+class LayerSize:
     """What a layer, its biases included, takes of the archive and of the damage."""
 
     layer: str
@@ -27,9 +27,9 @@ class LayerShare:
     """Of the divergence that curvature predicts for all layers; null where that was not measured."""
 
 
-def layer_shares(
+def layer_sizes(
     model: CompressedModel, names: Mapping[str, str], damage: Mapping[str, float] | None = None
-) -> list[LayerShare]:
+) -> list[LayerSize]:
     """A row a layer; `names` gives the paper's names for module paths, `damage` what each adds in nats."""
     layers: dict[str, list[Quantised]] = {}
     for key, tensor in model.tensors.items():
@@ -41,7 +41,7 @@ def layer_shares(
         nonzero = sum(int((tensor.symbols != 0).sum()) for tensor in own)
         size = len(encode_symbols([tensor.symbols for tensor in own])[1])
         shares.append(
-            LayerShare(
+            LayerSize(
                 layer=names.get(path, path),
                 params=params,
                 nonzero=nonzero,

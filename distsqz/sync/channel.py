@@ -17,7 +17,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from distsqz.metering.tcp import Address, Connection, own_connections
 
 CONNECT_TIMEOUT = timedelta(seconds=60)
-PATIENT = timedelta(days=365)
+NO_DEADLINE = timedelta(days=365)
 """For who waits for a peer that owes nothing: one that dies breaks the connection, which is noticed."""
 
 SILENCE_S = 20
@@ -44,7 +44,7 @@ def open_store(host: str) -> tuple[TCPStore, StoreAddress]:
     return store, StoreAddress(host, store.port)
 
 
-class Way:
+class Channel:
     """One direction's connection, at one of its ends."""
 
     def __init__(self, store: Store, name: str, end: int, address: str) -> None:
@@ -69,7 +69,7 @@ class Way:
         Raises:
             ConnectionError: the other end is gone.
         """
-        with _told():
+        with _connection_errors():
             return cast("Work", self._group.send([message], self._other, tag))  # type: ignore[attr-defined]
 
     def receive(self, place: torch.Tensor, tag: int) -> Work:
@@ -78,29 +78,29 @@ class Way:
         Raises:
             ConnectionError: the other end is gone.
         """
-        with _told():
+        with _connection_errors():
             return cast("Work", self._group.recv([place], self._other, tag))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class DuplexChannel:
     """Both directions between a worker and a shard; each keeps its direction of the link busy by itself."""
 
-    push: Way
-    pull: Way
+    push: Channel
+    pull: Channel
     connections: Sequence[Connection]
     """The TCP connections that they go over."""
 
     @classmethod
-    def connect(cls, store: Store, name: str, end: int, address: str) -> Pair:
-        """Connects one end, as `Way` does; a process connects its worker's ends one after the other."""
+    def connect(cls, store: Store, name: str, end: int, address: str) -> DuplexChannel:
+        """Connects one end, as `Channel` does; a process connects its worker's ends one after the other."""
         before = _local_ends()
-        push, pull = (Way(store, f"{name}/{way}", end, address) for way in ("push", "pull"))
+        push, pull = (Channel(store, f"{name}/{way}", end, address) for way in ("push", "pull"))
         mine, theirs = (f"{name}/{end}", f"{name}/{1 - end}")
         if end == WORKER_END:
             store.set(mine, json.dumps(sorted(_local_ends() - before)))
         others = {(host, port) for host, port in json.loads(store.get(theirs))}
-        connections = _taken(own_connections(), others)
+        connections = _connections_to(own_connections(), others)
         if end == SHARD_END:
             store.set(mine, json.dumps([connection.local for connection in connections]))
         for connection in connections:
@@ -115,11 +115,11 @@ class Pair:
 
 def _local_ends() -> set[Address]:
     found = own_connections()
-    _taken(found, ())
+    _connections_to(found, ())
     return {connection.local for connection in found}
 
 
-def _taken(found: Sequence[Connection], remotes: Collection[Address]) -> list[Connection]:
+def _connections_to(found: Sequence[Connection], remotes: Collection[Address]) -> list[Connection]:
     """The connections to `remotes`; the others' descriptors are given back."""
     taken = []
     for connection in found:
@@ -135,18 +135,18 @@ def shard_name(index: int) -> str:
     return f"shard {index}"
 
 
-def wait(work: Work, timeout: timedelta = PATIENT) -> None:
+def wait(work: Work, timeout: timedelta = NO_DEADLINE) -> None:
     """Returns when a message has come or gone.
 
     Raises:
         ConnectionError: it did not in time, or the other end is gone.
     """
-    with _told():
+    with _connection_errors():
         work.wait(timeout)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _connection_errors() -> Iterator[None]:
     """Gloo tells of broken connections by RuntimeErrors."""
     try:
         yield
