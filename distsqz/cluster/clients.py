@@ -1,4 +1,4 @@
-"""Clients as Ray actors: told over Ray what to fetch, they fetch it over TCP of their own."""
+"""Clients as Ray actors. They receive tasks over Ray and fetch the files over their own TCP connections."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from distsqz.metering.wire import WireCounters, WireMeter
 from distsqz.shipping.store import FetchResult, FetchTask, Store
 
 START_TIMEOUT_S = 120.0
-"""Within which Ray has to start the clients."""
+"""Seconds within which Ray must start the clients."""
 
 
 @ray.remote(num_cpus=0)
 class ClientActor:
-    """One client."""
+    """One client that fetches files."""
 
     def __init__(self, metered: bool) -> None:
         raise_priority()
@@ -30,14 +30,14 @@ class ClientActor:
         self._wire = WireMeter.of_this_host() if metered else None
 
     def host(self) -> str:
-        """Where it runs."""
+        """The label of the host that the client runs on."""
         return this_host()
 
     def take(self, task: FetchTask, patience_s: float) -> FetchResult:
-        """Fetches a task.
+        """Fetches a file.
 
         Raises:
-            RunError: it could not be had.
+            RunError: the fetch failed.
         """
         return self._store.take(task, patience_s, self._read_wire)
 
@@ -55,12 +55,12 @@ class Client:
 
 
 def start_clients(count: int) -> list[Client]:
-    """Starts clients on the other hosts in turn, or on this one if it is the only one.
+    """Starts clients on the other hosts in turn, or on this host if there is no other.
 
-    The wire is metered where a client has a link to itself.
+    Frames are metered only for a client that is alone on its host.
 
     Raises:
-        RunError: Ray does not start them.
+        RunError: Ray did not start them in time.
     """
     head = ray.get_runtime_context().get_node_id()
     nodes = sorted(

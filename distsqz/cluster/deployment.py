@@ -53,14 +53,14 @@ class DeploymentOptions:
 
 
 class Watch(Protocol):
-    """Shows how far a shipment is."""
+    """Shows the progress of a shipment."""
 
     def __call__(self, cell: str, sent_bytes: int, arrived: int) -> None:
-        """Called now and then with what the head has sent and how many clients are done."""
+        """Called repeatedly with the TCP payload sent by the head and the number of clients that are done."""
 
 
 def describe(shipped: ShippedFile, clients: int) -> dict[str, Any]:
-    """A shipment's entry in run.json."""
+    """The entry of a shipment in run.json."""
     return {
         "cell": shipped.name,
         "kind": "shipment",
@@ -77,15 +77,21 @@ def describe(shipped: ShippedFile, clients: int) -> dict[str, Any]:
 def run_deployment(
     shipped_files: Sequence[ShippedFile], options: DeploymentOptions, recorder: Recorder, watch: Watch
 ) -> None:
-    """Sends each file in turn, to all clients at once.
+    """Sends files one after the other, each to all clients at the same time.
+
+    Args:
+        shipped_files: the files.
+        options: the clients and the Ray that they run on.
+        recorder: receives facts and records.
+        watch: shows progress.
 
     Raises:
-        RequestError: the Ray cannot be had.
-        RunError: a client died, or could not get a file; names its host.
+        RequestError: Ray cannot be joined or started.
+        RunError: a client died or could not fetch a file; the error names its host.
     """
     with (
         ray_cluster(options.address, 0, gpus=False),
-        recorder,  # how it ended is written before Ray goes, which may take this process along
+        recorder,  # the outcome is written before Ray stops, which may end this process too
         noted_interrupts() as interrupted,
         contextlib.ExitStack() as ending,
     ):
@@ -103,7 +109,7 @@ def run_deployment(
 
 
 class _Shipment:
-    """One file on its way to all clients."""
+    """The transfer of one file to all clients."""
 
     def __init__(
         self,
@@ -118,7 +124,7 @@ class _Shipment:
         self._clients = clients
         self._patience_s = patience_s
         self._dropped_packets: int | None = 0
-        """Packets that the head's queue has dropped so far; None where that is unknown."""
+        """Packets that the head's queue has dropped so far; None if unknown."""
         self._task = FetchTask(
             location=FileLocation(
                 address=sender.address, sha256=shipped.sha256, size_bytes=shipped.size_bytes
@@ -128,14 +134,14 @@ class _Shipment:
         )
 
     def run(self, recorder: Recorder, watch: Watch, interrupted: threading.Event) -> None:
-        """Returns when every client has it, or at an interrupt."""
+        """Returns when every client has the file, or when `interrupted` is set."""
         cell = self._shipped.name
         rates = emulated_rates_by_host()
         facts = {
             "head_host": this_host(),
             "hosts": [client.host for client in self._clients],
             "emulated": rates is not None,
-            "machine_cores": cores_of_this_machine(),  # which emulated hosts share
+            "machine_cores": cores_of_this_machine(),  # emulated hosts share them
             "emulated_rate_bits_per_s": rates,
             "congestion_control": self._sender.congestion_control,
         }
@@ -165,7 +171,7 @@ class _Shipment:
             wire.close()
 
     def _interface(self) -> str | None:
-        """The interface of the head that copies leave through."""
+        """The network interface of the head that the copies leave through."""
         if all(client.host == this_host() for client in self._clients):
             return LOOPBACK
         return interface_of(self._sender.address[0])

@@ -1,7 +1,7 @@
-"""What is sent for each MODEL of a request, as one file with its hash.
+"""Files that are sent for the models of a request, each with its hash.
 
-A model of the registry and a torch checkpoint are sent as their weights in safetensors: a header that names
-the tensors, then their bytes; whoever receives it unpickles nothing. Any other file is sent as it is.
+A registered model and a torch checkpoint are sent as their weights in safetensors: a header that names the
+tensors, then their bytes. The receiver unpickles nothing. Any other file is sent unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from distsqz.shipping.update import size_and_sha256, write_update
 
 CHECKPOINTS = (".pt", ".pth")
 CLASSES, SEED = 1000, 0
-"""Of the registry's models, which are freshly initialised: their bytes are as many as a trained one's."""
+"""Classes and seed of registered models. They are freshly initialised and have as many bytes as trained
+ones."""
 BETWEEN = ".."
 
 Form = Literal["weights", "file", "update"]
@@ -33,36 +34,39 @@ Form = Literal["weights", "file", "update"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShippedFile:
-    """A file to be sent, and what it is."""
+    """A file to send."""
 
     name: str
-    """As it was asked for."""
+    """The model or file as the request names it."""
     form: Form
+    """weights: tensors in safetensors; file: the requested file unchanged; update: the difference of two
+    files."""
     file: BinaryIO
     size_bytes: int
     sha256: bytes
     base_sha256: bytes | None = None
-    """Of an update: what the client has to hold."""
+    """SHA-256 of the file that a client must hold to apply the update; None if this is no update."""
     result_sha256: bytes | None = None
-    """Of an update: what the client makes of it."""
+    """SHA-256 of the file that the update produces; None if this is no update."""
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A MODEL of a request."""
+    """One model or file of a request."""
 
     name: str
+    """The model or file as the request names it."""
     base: str | None
-    """Of an update."""
+    """Path of the old file if an update is requested."""
     model: str
-    """A name of the registry or a path; of an update, the new one's."""
+    """Name of a registered model, or a path; for an update the path of the new file."""
 
 
 def parse_models(names: Sequence[str]) -> list[ModelRequest]:
-    """What a request asks for.
+    """Checks the names in a request: registered models, files, or OLD..NEW for an update.
 
     Raises:
-        RequestError: it names something twice, or something that is not there.
+        InvalidValue: a name occurs twice, or there is no such model or file.
     """
     if len(set(names)) < len(names):
         raise InvalidValue("models", " ".join(names), "name each once")
@@ -71,19 +75,20 @@ def parse_models(names: Sequence[str]) -> list[ModelRequest]:
 
 @contextlib.contextmanager
 def open_files(requests: Sequence[ModelRequest]) -> Iterator[list[ShippedFile]]:
-    """The files to send, in the order asked for; a base that no client has by then comes before its update.
+    """Opens or creates the files to send, in the requested order.
 
-    Files that are made for this lie nowhere but in open descriptors: nothing is left of them in any case.
+    The base of an update comes before it, unless clients already hold the base by then. Files that are
+    created have no name and disappear when they are closed.
 
     Raises:
-        RequestError: a file cannot be read, or two have no update between them.
+        InvalidValue: a file cannot be read, or two files have different sizes, so that no update exists.
     """
     with contextlib.ExitStack() as files:
         shipped_files: list[ShippedFile] = []
         held: set[bytes | None] = set()
         for each in requests:
             if each.base is None and each.model in {shipped.name for shipped in shipped_files}:
-                continue  # has gone as a base
+                continue  # was already sent as a base
             whole = files.enter_context(_whole(each.base or each.model))
             if each.base is None or whole.sha256 not in held:
                 shipped_files.append(whole)
@@ -98,7 +103,7 @@ def open_files(requests: Sequence[ModelRequest]) -> Iterator[list[ShippedFile]]:
 
 def _parse(name: str) -> ModelRequest:
     try:
-        name.encode()  # as the run's tables do
+        name.encode()  # the run's tables need it
     except UnicodeEncodeError as error:
         raise InvalidValue("models", repr(name), "the name is not UTF-8; rename the file") from error
     if name in MODELS:
@@ -135,7 +140,7 @@ def _check_readable(path: str) -> None:
 
 @contextlib.contextmanager
 def _whole(model: str) -> Iterator[ShippedFile]:
-    """A model's weights, a checkpoint's, or a file as it is."""
+    """Opens the weights of a model or checkpoint, or a file as it is."""
     form: Form = "weights"
     if model in MODELS:
         torch.manual_seed(SEED)
@@ -152,7 +157,7 @@ def _whole(model: str) -> Iterator[ShippedFile]:
 
 def _in_a_file(state: Mapping[str, Tensor]) -> BinaryIO:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    # Of tensors that share memory each is written out.
+    # copies, because safetensors refuses tensors that share memory
     file.write(safetensors.torch.save({name: tensor.clone().contiguous() for name, tensor in state.items()}))
     file.flush()
     return file

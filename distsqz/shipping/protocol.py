@@ -1,7 +1,7 @@
-"""What receiver and sender say to each other on a connection; written down in docs/shipping.md.
+"""Protocol between receiver and sender (docs/shipping.md).
 
-A connection carries one request, one reply and the file's bytes from the offset that was asked for. A file is
-named by its SHA-256, so the name is all that a receiver needs to know that it has the right one.
+A connection carries one request, one reply, and the bytes of the file from the requested offset. A file is
+identified by its SHA-256, with which the receiver also verifies the content.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ from distsqz.metering.tcp import Address
 MAGIC = b"DSQS"
 VERSION = 1
 HERE, UNKNOWN, BEYOND = 0, 1, 2
-"""What a sender replies: the bytes follow; it has no such file; the offset lies beyond the file's end."""
+"""Status in a reply: the bytes follow; the sender has no such file; the offset is beyond the end of the
+file."""
 
 REQUEST = struct.Struct("<4sB3x32sQ")
-"""Magic, version, SHA-256 of the file, offset of the first byte wanted."""
+"""Magic, version, SHA-256 of the file, offset of the first requested byte."""
 REPLY = struct.Struct("<4sB3xQ")
 """Magic, status, size of the whole file."""
 
 SILENCE_S = 10
-"""Without a byte for so long, a connection is taken to be broken."""
+"""Seconds without a byte after which a connection counts as broken."""
 
 
 class ProtocolError(Exception):
-    """The other end speaks something else."""
+    """The other end does not speak this protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileLocation:
-    """A file that a sender has."""
+    """Location of a file: the sender that has it, its hash and its size."""
 
     address: Address
-    """Of the sender."""
+    """Address of the sender."""
     sha256: bytes
     size_bytes: int
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:
-    """The next `size` bytes.
+    """Receives exactly `size` bytes.
 
     Raises:
-        ConnectionError: the connection ended before.
+        ConnectionError: the connection ended before that.
     """
     received = b""
     while len(received) < size:
@@ -56,10 +57,10 @@ def receive_exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def read_request(connection: socket.socket) -> tuple[bytes, int]:
-    """SHA-256 and offset of what a receiver asks for.
+    """Reads a request: the SHA-256 of the file, and the offset of the first byte.
 
     Raises:
-        ProtocolError: it is no receiver of this version.
+        ProtocolError: the bytes are not a request of this version.
     """
     magic, version, sha256, offset = REQUEST.unpack(receive_exactly(connection, REQUEST.size))
     if (magic, version) != (MAGIC, VERSION):
@@ -68,10 +69,10 @@ def read_request(connection: socket.socket) -> tuple[bytes, int]:
 
 
 def read_reply(connection: socket.socket) -> tuple[int, int]:
-    """Status and the file's size.
+    """Reads a reply: the status, and the size of the file in bytes.
 
     Raises:
-        ProtocolError: it is no sender.
+        ProtocolError: the bytes are not a reply.
     """
     magic, status, size = REPLY.unpack(receive_exactly(connection, REPLY.size))
     if magic != MAGIC:

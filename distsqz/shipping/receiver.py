@@ -1,4 +1,4 @@
-"""Takes a file from a sender: goes on at the byte where a connection broke, and checks what has arrived."""
+"""Receives a file from a sender: resumes after a broken connection and verifies the hash."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ from distsqz.shipping.protocol import (
 
 PATIENCE_S = 60.0
 RETRY_S = 0.2
-MOST_SENDINGS = 3
-"""Of a file whose content does not come right."""
+MAX_TRANSFERS = 3
+"""Maximum number of transfers of a file whose hash does not agree."""
 BUFFER_BYTES = 1 << 18
 
 
 @dataclass(kw_only=True)
 class ReceiveResult:
-    """How a file came."""
+    """Measurements of a received file."""
 
     own_ends: list[Address] = field(default_factory=list)
-    """Of its connections, in the order they were opened."""
+    """Local addresses of the connections, in the order in which they were opened."""
     tcp_rx_bytes: int = 0
-    """Payload that the kernel received on them, headers of the protocol included."""
+    """TCP payload that the kernel received on these connections, including the headers of the protocol."""
     resumed: int = 0
-    """How often it went on at the byte where a connection had broken."""
+    """Number of times that the transfer resumed after a broken connection."""
     resent: int = 0
-    """How often it was sent again from its beginning because the hash did not agree."""
+    """Number of times that the whole file was sent again because its hash did not agree."""
 
 
 def receive(
     location: FileLocation, into: BinaryIO, patience_s: float = PATIENCE_S, silence_s: float = SILENCE_S
 ) -> ReceiveResult:
-    """Takes a file, whole and checked.
+    """Receives a file and verifies its hash.
 
     Args:
-        location: which file of which sender.
+        location: the sender and the file.
         into: an empty file, open for writing.
-        patience_s: without a byte for so long, it is given up.
-        silence_s: without a byte for so long, a connection is taken to be broken.
+        patience_s: seconds without a received byte after which the transfer fails.
+        silence_s: seconds without a received byte after which a connection counts as broken.
 
     Raises:
-        RunError: it could not be had, with the reason.
+        RunError: the transfer failed; the message gives the reason.
     """
-    taking = _Taking(location, into, silence_s)
-    for _ in range(MOST_SENDINGS):
-        taking.take_all(patience_s)
-        if taking.is_right():
-            return taking.received
-        taking.start_again()
-    raise RunError(f"what arrived had the wrong content {MOST_SENDINGS} times (SHA-256 does not agree)")
+    transfer = _Transfer(location, into, silence_s)
+    for _ in range(MAX_TRANSFERS):
+        transfer.receive_rest(patience_s)
+        if transfer.has_right_hash():
+            return transfer.received
+        transfer.restart()
+    raise RunError(f"what arrived had the wrong content {MAX_TRANSFERS} times (SHA-256 does not agree)")
 
 
-class _Taking:
-    """A file on its way."""
+class _Transfer:
+    """A transfer in progress."""
 
     def __init__(self, location: FileLocation, into: BinaryIO, silence_s: float) -> None:
         self.received = ReceiveResult()
@@ -79,28 +79,28 @@ class _Taking:
         self._last_byte_at = time.monotonic()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
-    def is_right(self) -> bool:
+    def has_right_hash(self) -> bool:
         return self._digest.digest() == self._location.sha256
 
-    def start_again(self) -> None:
+    def restart(self) -> None:
         self._into.seek(0)
         self._into.truncate()
         self._have, self._digest = 0, hashlib.sha256()
         self.received.resent += 1
 
-    def take_all(self, patience_s: float) -> None:
+    def receive_rest(self, patience_s: float) -> None:
         self._last_byte_at = time.monotonic()
         while self._have < self._location.size_bytes:
             try:
-                self._take_more()
+                self._receive_over_one_connection()
             except OSError as error:
                 if time.monotonic() - self._last_byte_at >= patience_s:
                     reason = error.strerror or str(error)
                     raise RunError(f"no byte came for {patience_s:g} s (last: {reason})") from error
                 time.sleep(RETRY_S)
 
-    def _take_more(self) -> None:
-        """One connection: takes what comes, to the end or until it breaks."""
+    def _receive_over_one_connection(self) -> None:
+        """Receives over one connection, to the end of the file or until the connection breaks."""
         with socket.create_connection(self._location.address, self._silence_s) as connection:
             counted = Connection(connection.dup())
             self.received.own_ends.append(counted.local)

@@ -1,4 +1,4 @@
-"""What a client holds: files by their hash, in open descriptors, so that they go with its process."""
+"""Files that a client holds, by hash. They have no name, so that they disappear with the process."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from distsqz.shipping.update import apply_update
 
 @dataclass(frozen=True, kw_only=True)
 class FetchTask:
-    """What a client is to fetch."""
+    """A file that a client fetches."""
 
     location: FileLocation
     base_sha256: bytes | None
-    """Of the file that it is an update of; None if it is whole."""
+    """SHA-256 of the base if the file is an update; None if it is a whole file."""
     keep: frozenset[bytes]
-    """Hashes of what is needed later; all else may go once this is here."""
+    """SHA-256 of the files that are needed later. All others are dropped after this fetch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchResult:
-    """A task that is here, whole and checked."""
+    """Measurements of a completed fetch."""
 
     t_start_ns: int
+    """Wall-clock time of the request, in nanoseconds since the epoch."""
     transfer_s: float
-    """From the request to the last byte, its check included."""
+    """Seconds from the request to the last byte, including the check of the hash."""
     rebuild_s: float | None
-    """For making the new file of the old one and its update."""
+    """Seconds to build the new file from its base and the update; None for a whole file."""
     received: ReceiveResult
     wire: WireCounters | None
-    """What passed the host's link during the transfer."""
+    """Frames that passed the host's link during the transfer; None if they are not metered."""
 
 
 class Store:
-    """A client's files."""
+    """The files of one client."""
 
     def __init__(self) -> None:
         self._files: dict[bytes, BinaryIO] = {}
@@ -50,15 +51,20 @@ class Store:
     def take(
         self, task: FetchTask, patience_s: float, read_wire: Callable[[], WireCounters | None]
     ) -> FetchResult:
-        """Fetches a task, and makes the new file if it is an update.
+        """Fetches a file, and applies it if it is an update.
+
+        Args:
+            task: the file to fetch.
+            patience_s: seconds without a received byte after which the fetch fails.
+            read_wire: reads the counters of the host's link.
 
         Raises:
-            RunError: it could not be had, or its base is not here.
+            RunError: the fetch failed, or the base of the update is missing.
         """
         base = self._files.get(task.base_sha256) if task.base_sha256 else None
         if task.base_sha256 and base is None:
-            raise RunError("the base of the update is not here")
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - kept until it may go
+            raise RunError("the base of the update is missing")
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - kept until it is dropped
         wire_before = read_wire()
         t_start_ns, start = time.time_ns(), time.perf_counter_ns()
         received = receive(task.location, file, patience_s)
@@ -80,7 +86,7 @@ class Store:
         )
 
     def _rebuild(self, update: BinaryIO, base: BinaryIO) -> None:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - kept until it may go
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - kept until it is dropped
         self._files[apply_update(update, base, file)] = file
 
     def _drop_all_but(self, keep: frozenset[bytes]) -> None:

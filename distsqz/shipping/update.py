@@ -1,9 +1,8 @@
-"""An update: what turns one file into another of the same size, as the difference of their 32-bit words.
+"""Updates: the compressed difference between two files of the same size, by 32-bit words.
 
-The format is written down in docs/shipping.md. Weights that training has moved a little keep sign and
-exponent, so that as integers they lie close together: the upper bytes of the differences are nearly all zero,
-and a general compressor needs next to nothing for them. Subtraction modulo 2**32 undoes exactly, whatever the
-files hold.
+docs/shipping.md describes the format. Weights that training has changed slightly keep sign and exponent, so
+that as integers they are close to each other: the upper bytes of the differences are nearly all zero and
+compress well. Subtraction modulo 2**32 is exactly reversible for any content.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ VERSION = 1
 HEADER = struct.Struct("<4sB3xQ32s32s")
 """Magic, version, size of either file, SHA-256 of the base, SHA-256 of the result."""
 LENGTH = struct.Struct("<I")
-"""Of the compressed piece that follows."""
+"""Length of the compressed piece that follows, in bytes."""
 WORD_BYTES = 4
 PIECE_BYTES = 1 << 22
-"""Of both files, that is compressed at once: memory is bounded, whatever their size."""
+"""Bytes of each file that are compressed at once, which bounds memory for files of any size."""
 LEVEL = 3
-"""Of zstandard: higher ones take ten times as long for a hundredth."""
+"""Compression level of zstandard. Higher levels take ten times as long and save a hundredth."""
 
 Words = NDArray[np.uint32]
 
@@ -38,7 +37,7 @@ def write_update(base: BinaryIO, result: BinaryIO, into: BinaryIO) -> None:
     """Writes the update that turns `base` into `result`.
 
     Raises:
-        ValueError: they are of different sizes.
+        ValueError: the files have different sizes.
     """
     size, base_sha256 = size_and_sha256(base)
     result_size, result_sha256 = size_and_sha256(result)
@@ -52,15 +51,15 @@ def write_update(base: BinaryIO, result: BinaryIO, into: BinaryIO) -> None:
 
 
 def apply_update(update: BinaryIO, base: BinaryIO, into: BinaryIO) -> bytes:
-    """Writes the file that `update` makes of `base`; gives its SHA-256.
+    """Applies `update` to `base`, writes the result to `into` and returns its SHA-256.
 
     Raises:
-        RunError: it is no update, or damaged, or that of another base.
+        RunError: the update is damaged, is no update, or belongs to another base.
     """
     update.seek(0)
     size, base_sha256, result_sha256 = _read_header(update)
     if size_and_sha256(base) != (size, base_sha256):
-        raise RunError("the update is for another base than the one that is here")
+        raise RunError("the update belongs to another base")
     digest = hashlib.sha256()
     for old in _pieces(base):
         words = _words(old)
@@ -77,7 +76,7 @@ def apply_update(update: BinaryIO, base: BinaryIO, into: BinaryIO) -> bytes:
 
 
 def size_and_sha256(file: BinaryIO) -> tuple[int, bytes]:
-    """Of a whole file, which is read from its beginning."""
+    """Size in bytes and SHA-256 of a file, which is read from its beginning."""
     digest, size = hashlib.sha256(), 0
     for piece in _pieces(file):
         digest.update(piece)
@@ -86,10 +85,12 @@ def size_and_sha256(file: BinaryIO) -> tuple[int, bytes]:
 
 
 def _decompressed(update: BinaryIO, size: int) -> bytes:
-    """The next piece of an update, which must be of `size` bytes: its own word for it would be memory.
+    """Decompresses the next piece of an update.
+
+    The piece must hold `size` bytes: allocating the size that a damaged piece states could exhaust memory.
 
     Raises:
-        struct.error, zstandard.ZstdError, ValueError: it is damaged.
+        struct.error, zstandard.ZstdError, ValueError: the piece is damaged.
     """
     (length,) = LENGTH.unpack(update.read(LENGTH.size))
     piece = update.read(length)
@@ -117,12 +118,12 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _words(piece: bytes) -> Words:
-    """A piece as little-endian words; the last of a file is filled up with zeros."""
+    """A piece as little-endian words; the last piece of a file is padded with zeros."""
     return np.frombuffer(piece + bytes(-len(piece) % WORD_BYTES), "<u4")
 
 
 def _planes(difference: Words) -> bytes:
-    """Differences by size, whatever their sign (zigzag), then all their lowest bytes, and so on upwards."""
+    """Zigzag-encoded differences by byte: all lowest bytes first, then the next higher ones."""
     signed = difference.view(np.int32)
     by_size = ((signed << 1) ^ (signed >> 31)).astype("<i4", copy=False)
     return by_size.view(np.uint8).reshape(-1, WORD_BYTES).T.tobytes()

@@ -1,1 +1,1 @@
-"""What a strategy must cost, as pure formulas: bytes and time, given payload, ranks and link."""
+"""Formulas for the cost of a strategy: bytes and time, from payload, ranks and link."""

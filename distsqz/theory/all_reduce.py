@@ -11,22 +11,23 @@ from collections import defaultdict
 from distsqz.theory.placement import LinkLoad, Placement
 
 UNUSED_FLAG_BYTES = 4
-"""Bytes that DDP all-reduces for each parameter tensor in a step where it looks for unused parameters."""
+"""Bytes that DDP all-reduces per parameter tensor in a step in which it looks for unused parameters."""
 
 
 def ring_tx_bytes(payload_bytes: int, world_size: int) -> int:
     """Bytes that each rank sends, and receives: 2 (n - 1) / n of the payload, to the nearest byte.
 
-    The payload is cut in n parts; n - 1 steps sum each part around the ring, n - 1 more hand the sums on.
+    The payload is cut into n parts. n - 1 steps add up each part around the ring, and n - 1 more distribute
+    the sums.
     """
     return round(2 * (world_size - 1) * payload_bytes / world_size)
 
 
 def ring_successor(rank: int, world_size: int) -> int:
-    """The rank that a rank sends to; it receives from the one that it is the successor of.
+    """The rank that `rank` sends to.
 
-    Source: gloo/allreduce.cc, `ring`, which goes down the ranks. NCCL orders its rings by the machine's
-    topology; on ranks that are contiguous by host as many of its links leave each host.
+    Source: gloo/allreduce.cc, `ring`, which goes down the ranks. NCCL orders its rings by the topology of the
+    machine; with ranks that are contiguous by host, the same number of its links leaves each host.
     """
     return (rank - 1) % world_size
 
@@ -39,11 +40,11 @@ def ring_crosses(rank: int, placement: Placement) -> tuple[bool, bool]:
 
 
 def ring_load_by_host(payload_bytes: int, placement: Placement) -> dict[str, LinkLoad]:
-    """What each host's link carries in one all-reduce, in bytes of payload each way.
+    """Load of each host's link in one all-reduce, in bytes of payload in each direction.
 
     Args:
-        payload_bytes: what each rank hands in.
-        placement: where the ranks are.
+        payload_bytes: payload that each rank contributes.
+        placement: the hosts of the ranks.
     """
     each_way = ring_tx_bytes(payload_bytes, len(placement.workers))
     loads: defaultdict[str, LinkLoad] = defaultdict(LinkLoad)
@@ -54,5 +55,5 @@ def ring_load_by_host(payload_bytes: int, placement: Placement) -> dict[str, Lin
 
 
 def bus_bandwidth(payload_bytes: int, world_size: int, seconds: float) -> float:
-    """Bus bandwidth (busbw) in bytes a second: what each link of the ring carried one way."""
+    """Bus bandwidth (busbw): bytes per second that each link of the ring carried in one direction."""
     return ring_tx_bytes(payload_bytes, world_size) / seconds

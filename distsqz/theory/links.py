@@ -1,4 +1,4 @@
-"""The time that links must take for what they carry, at the rate of each."""
+"""Least time that links need for their load, at the rate of each link."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distsqz.theory.token_bucket import TokenBucket
 
 
 class Link(Protocol):
-    """A host's link, alike in both directions."""
+    """A host's link, with the same rate in both directions."""
 
     def seconds(self, payload_bytes: int) -> float:
         """Least time in seconds for a payload to pass in one direction."""
@@ -20,7 +20,7 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLink:
-    """A link that carries so much TCP payload."""
+    """A link with a measured goodput, in bytes of TCP payload per second."""
 
     goodput_bytes_per_s: float
 
@@ -31,7 +31,7 @@ class MeasuredLink:
 
 @dataclass(frozen=True, slots=True)
 class ShapedLink:
-    """A link whose frames a token bucket shapes to a rate; the bucket is full as a step's transfers begin."""
+    """A link whose frames a token bucket shapes to a rate; the bucket is full when transfers begin."""
 
     rate_bytes_per_s: float
 
@@ -41,10 +41,10 @@ class ShapedLink:
 
 
 def link_bound_s(loads: Mapping[str, LinkLoad], links: Mapping[str, Link]) -> float:
-    """Seconds until the last link has carried its load, both directions of every link busy at once.
+    """Seconds until the last link has carried its load, with both directions of every link in use at once.
 
     Args:
-        loads: payload that each host's link carries each way.
+        loads: payload that each host's link carries in each direction.
         links: the link of each of these hosts.
     """
     return max(links[host].seconds(max(load.tx_bytes, load.rx_bytes)) for host, load in loads.items())

@@ -1,4 +1,4 @@
-"""The cost of a parameter server: workers push gradients to shards, shards push parameters back.
+"""The cost of a parameter server: workers push gradients to shards and pull parameters from them.
 
 Source: Li et al., "Scaling Distributed Machine Learning with the Parameter Server" (OSDI 2014), section 2;
 the bounds follow from counting what crosses each host's link.
@@ -15,32 +15,32 @@ from distsqz.theory.placement import LinkLoad
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTraffic:
-    """What one host's link carries in one step, in bytes of payload each way."""
+    """Load of one host's link in one step, in bytes of payload."""
 
     push_tx_bytes: int
-    """Gradients of its workers, to shards elsewhere."""
+    """Gradients from workers on this host to shards on other hosts."""
     push_rx_bytes: int
-    """Gradients of workers elsewhere, to its shards."""
+    """Gradients from workers on other hosts to shards on this host."""
     pull_tx_bytes: int
-    """Parameters of its shards, to workers elsewhere."""
+    """Parameters from shards on this host to workers on other hosts."""
     pull_rx_bytes: int
-    """Parameters of shards elsewhere, to its workers."""
+    """Parameters from shards on other hosts to workers on this host."""
 
     @property
     def load(self) -> LinkLoad:
-        """All that it sends and receives."""
+        """Sum of pushes and pulls in each direction."""
         return LinkLoad(self.push_tx_bytes + self.pull_tx_bytes, self.push_rx_bytes + self.pull_rx_bytes)
 
 
 def traffic_by_host(
     bytes_by_shard: Sequence[int], shard_hosts: Sequence[str], worker_hosts: Sequence[str]
 ) -> dict[str, HostTraffic]:
-    """What each host's link carries when every worker pushes and pulls once.
+    """Load of each host's link when every worker pushes and pulls once.
 
-    What stays on a host does not cross its link: a worker reaches a shard beside it for nothing.
+    Transfers between a worker and a shard on the same host do not cross its link.
 
     Args:
-        bytes_by_shard: parameters that each shard owns, in bytes; gradients are as many.
+        bytes_by_shard: bytes of the parameters that each shard owns; gradients have the same size.
         shard_hosts: the host of each shard.
         worker_hosts: the host of each worker.
     """
@@ -61,7 +61,7 @@ def traffic_by_host(
 
 
 def full_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> float:
-    """Seconds of a step's communication at best: both directions of every link busy at once.
+    """Least seconds of communication in a step, with both directions of every link in use at once.
 
     Pulls then overlap pushes, chunk by chunk. For n workers and one dedicated shard of S bytes this is nS/B.
     """
@@ -70,7 +70,7 @@ def full_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> flo
 
 
 def half_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> float:
-    """Seconds of a step's communication where pulls wait until every push is in.
+    """Least seconds of communication in a step in which pulls start after the last push.
 
     For n workers and one dedicated shard of S bytes this is 2nS/B.
     """

@@ -1,4 +1,4 @@
-"""Which processes of a session share a host, and so which of their bytes cross a link."""
+"""Hosts of the processes of a session, which decide whether their bytes cross a link."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Placement:
     """The host of every worker and of every shard of a parameter server.
 
-    Hosts are told apart by their labels, which must differ from host to host. Where all processes are on one
-    host, its loopback stands for the network and each process for a host of its own.
+    Labels identify hosts and must be unique. If all processes are on one host, its loopback represents the
+    network and each process counts as a host of its own.
     """
 
     workers: Sequence[str]
@@ -20,15 +20,15 @@ class Placement:
     """Host of each shard, by index."""
 
     spans_hosts: bool | None = None
-    """Whether the session has processes on several hosts; by default, whether these are on several."""
+    """Whether the session has processes on several hosts. By default derived from workers and shards."""
 
     def __post_init__(self) -> None:
-        """Finds out whether there is more than one host, unless it is given."""
+        """Derives `spans_hosts` if it is not given."""
         if self.spans_hosts is None:
             object.__setattr__(self, "spans_hosts", len({*self.workers, *self.shards}) > 1)
 
     def crosses(self, origin: str, destination: str) -> bool:
-        """Whether what one process sends another crosses a link, given the hosts of both."""
+        """Whether a transfer between processes on these two hosts crosses a link."""
         return origin != destination or not self.spans_hosts
 
     def local_ranks(self, rank: int) -> list[int]:
@@ -46,7 +46,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class LinkLoad:
-    """Payload that one host's link carries, in bytes each way."""
+    """Payload that one host's link carries, in bytes in each direction."""
 
     tx_bytes: int = 0
     rx_bytes: int = 0

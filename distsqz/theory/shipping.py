@@ -1,6 +1,6 @@
-"""The cost of shipping a file from one host to many: bytes on the wire, and the time that links must take.
+"""The cost of shipping a file from one host to many: bytes on the wire, and least time of the links.
 
-Every client is sent a copy of its own, so the sender's link carries all of them. Frame sizes are those of
+Every client receives its own copy, so the sender's link carries all of them. Frame sizes are those of
 Ethernet (IEEE 802.3) and of TCP with timestamps over IPv4 (RFC 9293, RFC 7323).
 """
 
@@ -19,7 +19,7 @@ HEADER_BYTES = 66
 
 
 def wire_bytes(payload_bytes: int) -> int:
-    """Bytes of the frames that carry a payload one way; acknowledgements go the other way."""
+    """Bytes of the frames that carry a payload in one direction, without acknowledgements in the other."""
     return payload_bytes + HEADER_BYTES * -(-payload_bytes // SEGMENT_BYTES)
 
 
@@ -34,11 +34,12 @@ class ClientLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippingBound:
-    """The time that shipping must take at least, and the link that takes it."""
+    """Least time of a shipment, and the link that limits it."""
 
     seconds: float
     bottleneck: Literal["head", "clients"] | None
-    """None where every link's bucket holds all that it has to carry, so that the bound is 0."""
+    """Hosts whose link limits the shipment; None if the bound is 0, because every bucket holds its whole
+    load."""
 
 
 def shipping_bound(copy_bytes: int, head: TokenBucket, clients: Sequence[ClientLink]) -> ShippingBound:
@@ -48,9 +49,9 @@ def shipping_bound(copy_bytes: int, head: TokenBucket, clients: Sequence[ClientL
     and bucket b lets at most b + r * t bytes through, so a link that carries k copies needs
     (k * S - b) / r seconds; the head's carries all copies. The bound is the longest of these times.
 
-    It can be reached: a bucket passes a frame on at once, so two in a row let through what the tighter one
-    does, min(b1 + r1 * t, b2 + r2 * t) (Le Boudec and Thiran, "Network Calculus", section 1.5: shapers in
-    series).
+    The bound can be reached: a bucket passes a frame on at once, so two in series let through as much as the
+    tighter one, min(b1 + r1 * t, b2 + r2 * t) (Le Boudec and Thiran, "Network Calculus", section 1.5: shapers
+    in series).
 
     Args:
         copy_bytes: frames of one copy, S, with their headers.

@@ -1,4 +1,4 @@
-"""The token bucket that shapes an emulated link: its size, and the time that a transfer through it must take.
+"""The token bucket that shapes an emulated link: its size, and the least time of a transfer through it.
 
 A bucket of b bytes fills at the link's rate r, and a frame passes as soon as the bucket holds its bytes. A
 bucket is full when a transfer starts, so at most b + r * t bytes pass within t seconds (RFC 2697; tc-tbf(8)).
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 FRAME_BYTES = 1514
 """Bytes of a full Ethernet frame."""
 BURST_S = 1e-3
-"""Size of a bucket, as time at its rate."""
+"""Size of a bucket, in seconds at its rate."""
 LEAST_BURST_FRAMES = 10
-"""Frames that the bucket of even the slowest link holds."""
+"""Minimum size of a bucket, in full frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class TokenBucket:
 
     @property
     def burst_bytes(self) -> int:
-        """Bytes that pass at once: those of 1 ms at the link's rate, and at least 10 full frames."""
+        """Bytes that pass at once: 1 ms at the rate of the link, and at least 10 full frames."""
         return max(round(self.rate_bytes_per_s * BURST_S), LEAST_BURST_FRAMES * FRAME_BYTES)
 
     def seconds(self, wire_bytes: int) -> float:
-        """Least time in seconds for so many bytes of frames to pass; 0 where the bucket holds them all."""
+        """Least time in seconds for `wire_bytes` bytes of frames to pass; 0 if the bucket holds them all."""
         return max(0.0, (wire_bytes - self.burst_bytes) / self.rate_bytes_per_s)
