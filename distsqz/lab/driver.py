@@ -1,4 +1,4 @@
-"""A command run on a lab's host as if it had been started there, with its signals passed on."""
+"""Runs a command on a host of a lab and passes signals on to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from distsqz.lab.state import Host
 
 
 def run_on(lab: Lab, host: Host, command: list[str], variables: Mapping[str, str]) -> int:
-    """Runs a command on a host to its end and gives its exit status; an interrupt here is one there."""
+    """Runs a command on a host, passes interrupts on to it, and returns its exit status."""
     line = lab.inside(host, ["env", *(f"{name}={value}" for name, value in variables.items()), *command])
-    # In a session of its own: a Ctrl-C of the terminal would end nsenter, which would not pass it on.
+    # In its own session: Ctrl-C in the terminal would end nsenter, which does not pass the signal on.
     process = subprocess.Popen(line, start_new_session=True)
     interrupted = False
     while True:
@@ -29,5 +29,5 @@ def run_on(lab: Lab, host: Host, command: list[str], variables: Mapping[str, str
                 for child in psutil.Process(process.pid).children():
                     child.send_signal(signal.SIGINT)
     if interrupted and status not in (0, 130):
-        raise KeyboardInterrupt  # it came while the command was still starting, or winding up
+        raise KeyboardInterrupt  # the interrupt came while the command started or ended
     return status if status >= 0 else 1

@@ -1,8 +1,8 @@
 """The first process of an emulated host: `python -m distsqz.lab.host LAB_FILE HOST`, PID 1 in its namespaces.
 
-It makes the host's own view of the machine, says `ready`, waits until its link is there, starts sshd, says
-`up`, and from then on only collects the processes that have ended. With it, the kernel ends every process of
-the host.
+It mounts the host's own view of the machine, prints `ready`, waits until its link exists, starts the SSH
+server, prints `up`, and then only reaps processes that have ended. When it ends, the kernel ends every
+process of the host.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ PRIVATE = (Path("/dev/shm"), Path("/tmp/ray"))
 
 
 def main(lab_file: Path, name: str) -> None:
-    """Makes the host and stays until it is killed, or until stdin ends where the lab is `owned`."""
+    """Sets the host up and runs until it is killed, or until the owner of the lab ends."""
     state = load(lab_file)
     assert state is not None
-    if name != SWITCH:  # while the machine's /proc still shows it
+    if name != SWITCH:  # before /proc of the host replaces the machine's
         switch = namespace(holders(state.directory)[SWITCH])
         _mount(switch, state.directory / SWITCH_NAMESPACE, None, MS_BIND)
     _mount("proc", Path("/proc"), "proc")
     _mount_sysfs()
     for setting in ("all", "default"):
-        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        with contextlib.suppress(FileNotFoundError):  # the kernel has no IPv6
             Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
     host = None if name == SWITCH else state.host(name)
     if host:
@@ -49,18 +49,18 @@ def main(lab_file: Path, name: str) -> None:
     print("up", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     threading.Thread(target=_end_with_owner, args=(state, name), daemon=True).start()
-    _collect(state, host, sshd)
+    _reap(state, host, sshd)
 
 
 def _mount_sysfs() -> None:
-    """Mounts /sys anew, so that /sys/class/net is that of the network namespace; control groups stay."""
+    """Mounts /sys anew, so that /sys/class/net shows the network namespace; control groups are kept."""
     with contextlib.ExitStack() as stack:
         groups = None
         with contextlib.suppress(FileNotFoundError):
             groups = os.open(CONTROL_GROUPS, os.O_PATH | os.O_DIRECTORY)
             stack.callback(os.close, groups)
         _mount("sysfs", Path("/sys"), "sysfs")
-        if groups is not None:  # they tell the CPU quota that emulated hosts share
+        if groups is not None:  # they hold the CPU quota that emulated hosts share
             _mount(f"/proc/self/fd/{groups}", CONTROL_GROUPS, None, MS_BIND | MS_REC)
 
 
@@ -70,7 +70,7 @@ def _make_host(state: LabState, host: Host) -> None:
     for place in PRIVATE:
         if not place.exists():
             place.mkdir(exist_ok=True)
-            place.chmod(0o777)  # as Ray itself makes it on the machine, for every user
+            place.chmod(0o777)  # writable for every user, as Ray creates it
         _mount("tmpfs", place, "tmpfs")
     for name in ("hosts", "passwd"):
         _mount(str(state.directory / name), Path("/etc") / name, None, MS_BIND)
@@ -82,14 +82,14 @@ def _make_host(state: LabState, host: Host) -> None:
 
 def _start_sshd(state: LabState, host: Host) -> subprocess.Popen[bytes]:
     config = state.directory / f"sshd-{host.name}"
-    Path("/run/sshd").mkdir(exist_ok=True)  # as Debian's own service makes it
+    Path("/run/sshd").mkdir(exist_ok=True)  # as Debian's service does
     return subprocess.Popen(
         [SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
 
 
-def _collect(state: LabState, host: Host | None, sshd: subprocess.Popen[bytes] | None) -> None:
-    """Collects what has ended, for ever; an sshd that has ended is started again."""
+def _reap(state: LabState, host: Host | None, sshd: subprocess.Popen[bytes] | None) -> None:
+    """Reaps processes that have ended, forever, and restarts an SSH server that has ended."""
     while True:
         try:
             pid, _ = os.wait()
@@ -102,7 +102,7 @@ def _collect(state: LabState, host: Host | None, sshd: subprocess.Popen[bytes] |
 
 
 def _end_with_owner(state: LabState, name: str) -> None:
-    """A lab made for one command holds a pipe to it; others have an empty stdin, which says `keep` first."""
+    """Ends the host when stdin closes, unless it first delivers `keep`: nothing owns the lab then."""
     if sys.stdin.readline().strip() != "keep":
         if name == SWITCH:
             shutil.rmtree(state.directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A lab: up, looked at, changed while it is in use, and down again with everything that it made."""
+"""A lab of emulated hosts: create it, inspect it, change it while it is in use, remove it."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class Lab:
 
     @property
     def hosts(self) -> list[Host]:
-        """Its hosts."""
+        """The emulated hosts, h1 first."""
         return self.state.hosts
 
     def pid_of(self, host: Host) -> int:
-        """The process that a host lives with.
+        """Process id of the first process of a host.
 
         Raises:
-            RequestError: the host has died.
+            InvalidValue: the process has ended.
         """
         if host.name not in self._holders:
             raise InvalidValue("host", host.name, "has died; `distsqz lab up` brings it back")
@@ -83,7 +83,7 @@ class Lab:
         return processes.inside(self.state, host, self.pid_of(host), command)
 
     def set_rate(self, rate_bits_per_s: int, only: str | None = None) -> None:
-        """Changes the rate of every link, or of one host's, for connections under way too."""
+        """Changes the rate of all links, or of one host's link; connections in use are affected too."""
         with self._changing():
             hosts = [self.state.host(only)] if only else self.hosts
             pids = [self._pid_with_link(host) for host in hosts]  # all of them, or nothing changes
@@ -92,7 +92,7 @@ class Lab:
                 links.shape(host, self._holders[SWITCH], pid)
 
     def set_cut(self, name: str, cut: bool) -> None:
-        """Pulls a host's cable, or plugs it in again."""
+        """Disconnects a host, or connects it again."""
         with self._changing():
             host = self.state.host(name)
             self._pid_with_link(host)
@@ -107,7 +107,7 @@ class Lab:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """The lab as its file tells it now, alone with it; what changes is written back."""
+        """Locks the lab, reads its file anew, and writes the changes back."""
         with _locked(self.state.directory):
             now = load(self.state.path)
             if now is None:
@@ -117,11 +117,11 @@ class Lab:
             now.save()
 
     def status(self) -> list[dict[str, Any]]:
-        """A row for each host: what it is, and what has passed its link.
+        """One row for each host: its address, its cores, and the state and counters of its link.
 
         `link` is up, cut, dead (the host's process has ended), missing (an end of the link was removed) or
-        unshaped (something else replaced the queue that shapes it). Counters that cannot be read are None,
-        and so is the rate of a link that is not shaped.
+        unshaped (the queue that shapes the link was replaced). Counters that cannot be read and the rate of a
+        link that is not shaped are None.
         """
         return [self._status(host) for host in self.hosts]
 
@@ -155,25 +155,25 @@ class Lab:
 def up(
     name: str, options: LabOptions, wants_ssh: bool, subnet: str | None = None, owned: bool = False
 ) -> Lab:
-    """Makes a lab, or mends what is missing of one that is there; on failure nothing half-made is left.
+    """Creates a lab, or repairs an existing one. If creation fails, nothing is left behind.
 
     Args:
-        name: of the lab.
+        name: name of the lab.
         options: hosts and links.
-        wants_ssh: whether every host gets an sshd (the machine's root only).
-        subnet: a /24; by default the default lab's own, or a free one.
+        wants_ssh: whether every host runs an SSH server (only for the machine's root).
+        subnet: a /24, by default the one reserved for the default lab, or an unused one.
         owned: whether the lab ends with this process.
 
     Raises:
-        RequestError: it cannot be as asked, or another lab has the name.
+        RequestError: the lab cannot be made as requested, or another lab has the name.
     """
     if wants_ssh:
         ssh.check_sshd()
     with _locked(directory_of(name)):
-        found = load(directory_of(name) / "lab.json")
-        wanted = _plan(name, options, wants_ssh, subnet, found)
-        if found:
-            _check_same(wanted, found)
+        existing = load(directory_of(name) / "lab.json")
+        wanted = _plan(name, options, wants_ssh, subnet, existing)
+        if existing:
+            _check_same(wanted, existing)
         elif is_true_root() and links.has_link(links.uplink_name(name)):
             raise InvalidValue(
                 "name",
@@ -181,18 +181,18 @@ def up(
                 f"a device {links.uplink_name(name)} is there that is no lab's; choose another `name`",
             )
         try:
-            return _make(found or wanted, owned)
+            return _make(existing or wanted, owned)
         except BaseException:
-            if not found:
+            if not existing:
                 _remove(wanted.directory, name)
             raise
 
 
 def find(name: str) -> Lab:
-    """The lab of that name.
+    """Finds a lab that is up by its name.
 
     Raises:
-        RequestError: it is not up.
+        InvalidValue: no such lab is up.
     """
     directory = directory_of(name)
     state, holders = load(directory / "lab.json"), processes.holders(directory)
@@ -202,19 +202,19 @@ def find(name: str) -> Lab:
 
 
 def down(name: str) -> bool:
-    """Removes a lab, or what a crash has left of it, and nothing else; tells whether there was any."""
+    """Removes a lab, or what is left of it after a crash; returns whether there was anything to remove."""
     directory = directory_of(name)
-    there = directory.exists() or bool(processes.holders(directory))
-    if there:
+    exists = directory.exists() or bool(processes.holders(directory))
+    if exists:
         with _locked(directory):
             _remove(directory, name)
-    return there
+    return exists
 
 
 def _plan(
-    name: str, options: LabOptions, wants_ssh: bool, subnet: str | None, found: LabState | None
+    name: str, options: LabOptions, wants_ssh: bool, subnet: str | None, existing: LabState | None
 ) -> LabState:
-    """The lab that is asked for; where nothing is said of memory, with that of the lab `found`, if any."""
+    """The requested lab. Memory that is not requested is that of the existing lab, if there is one."""
     if not 1 <= options.hosts <= MAX_HOSTS:
         raise InvalidValue("hosts", options.hosts, f"1 to {MAX_HOSTS}")
     for field, cpus in (("cpus_per_host", options.cpus_per_host), ("head_cpus", options.head_cpus)):
@@ -224,7 +224,7 @@ def _plan(
     rate = parse_rate(options.rate)
     with renamed_fields(rate="head_rate"):
         head_rate = parse_rate(options.head_rate) if options.head_rate else rate
-    memory = _memory_asked_for(options, found) if found else _free_memory_a_host(options)
+    memory = _requested_memory(options, existing) if existing else _free_memory_per_host(options)
     network = _subnet(name, subnet, wants_ssh)
     cpus_by_host = [options.head_cpus or options.cpus_per_host]
     cpus_by_host += [options.cpus_per_host] * (options.hosts - 1)
@@ -243,7 +243,7 @@ def _plan(
 
 
 def _deal_cores(cpus_by_host: list[int]) -> list[list[int]]:
-    """Cores by host, dealt in turn, so that each core serves about as many hosts as any other."""
+    """Assigns cores to hosts in turn, so that every core serves about the same number of hosts."""
     cores = sorted(os.sched_getaffinity(0))
     dealt, position = [], 0
     for cpus in cpus_by_host:
@@ -252,12 +252,12 @@ def _deal_cores(cpus_by_host: list[int]) -> list[list[int]]:
     return dealt
 
 
-def _memory_asked_for(options: LabOptions, found: LabState) -> int:
-    """Memory of a host of a lab that has taken it already, so that what is free now does not matter."""
-    return parse_size(options.memory) if options.memory else found.hosts[0].memory_bytes
+def _requested_memory(options: LabOptions, existing: LabState) -> int:
+    """Memory of a host of an existing lab, in bytes; what is free now does not matter."""
+    return parse_size(options.memory) if options.memory else existing.hosts[0].memory_bytes
 
 
-def _free_memory_a_host(options: LabOptions) -> int:
+def _free_memory_per_host(options: LabOptions) -> int:
     available = available_memory()
     if options.memory is None:
         share = available // options.hosts
@@ -281,7 +281,7 @@ def _free_memory_a_host(options: LabOptions) -> int:
 
 
 def available_memory() -> int:
-    """Bytes that new processes may take without swapping."""
+    """Bytes of memory that new processes can use without swapping."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10
 
@@ -290,7 +290,7 @@ def parse_size(text: str) -> int:
     """Bytes of a size such as `512mib` or `2gib`.
 
     Raises:
-        RequestError: it is not one, or too little.
+        InvalidValue: it is not a size, or below the minimum.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(mib|gib)", text.strip().lower())
     size = float(match[1]) * {"mib": 1 << 20, "gib": 1 << 30}[match[2]] if match else 0
@@ -302,13 +302,13 @@ def parse_size(text: str) -> int:
 
 
 def _subnet(name: str, asked: str | None, wants_ssh: bool) -> IPv4Network:
-    """The lab's addresses: asked for, as it has them already, the default lab's own, or free ones."""
+    """The lab's subnet: the requested one, that of the existing lab, the default lab's, or an unused one."""
     known = {state.name: IPv4Network(state.subnet) for state in all_labs()}
     if name in known and asked is None:
         return known[name]
     taken = [network for lab, network in known.items() if lab != name]
     own_uplink = name in known
-    if wants_ssh and not own_uplink:  # else the machine itself gets no route there
+    if wants_ssh and not own_uplink:  # without SSH the machine has no route to the lab
         taken += links.subnets_in_use()
     if asked is None and name != DEFAULT_NAME:
         return free_subnet(taken)
@@ -324,34 +324,34 @@ def _subnet(name: str, asked: str | None, wants_ssh: bool) -> IPv4Network:
 
 
 def _is_for_hosts(network: IPv4Network) -> bool:
-    """Whether hosts may have its addresses: neither `this network`, loopback, nor multicast and above."""
+    """Whether its addresses can belong to hosts: not "this network", loopback, multicast or above."""
     first = network.network_address.packed[0]
     return 0 < first < 224 and first != 127
 
 
-def _check_same(wanted: LabState, found: LabState) -> None:
-    """Takes over the rates that are asked for, which can be changed in use.
+def _check_same(wanted: LabState, existing: LabState) -> None:
+    """Copies the requested rates, which can change while a lab is in use, to an existing lab.
 
     Raises:
-        RequestError: a lab of the name is up that differs in anything else; names in what.
+        InvalidValue: the existing lab differs from the requested one in anything else.
     """
-    asked = _made_with(wanted)
-    differing = [option for option in _made_with(found) if option not in asked]
+    requested = _made_with(wanted)
+    differing = [setting for setting in _made_with(existing) if setting not in requested]
     if differing:
-        rates = {format_rate(host.rate_bits_per_s) for host in found.hosts}
+        rates = {format_rate(host.rate_bits_per_s) for host in existing.hosts}
         raise InvalidValue(
             "name",
             wanted.name,
-            f"in use, by a lab of {len(found.hosts)} hosts at {', '.join(sorted(rates))}, made with "
+            f"in use, by a lab of {len(existing.hosts)} hosts at {', '.join(sorted(rates))}, made with "
             f"{' '.join(differing)}; take it down first, or choose another `name`",
         )
-    for ours, theirs in zip(wanted.hosts, found.hosts, strict=True):
+    for ours, theirs in zip(wanted.hosts, existing.hosts, strict=True):
         theirs.rate_bits_per_s = ours.rate_bits_per_s
         theirs.is_cut = False
 
 
 def _made_with(state: LabState) -> list[str]:
-    """The options, but for rates, that make such a lab."""
+    """The settings that make such a lab, except rates."""
     head, last = state.hosts[0], state.hosts[-1]
     return [
         f"`hosts={len(state.hosts)}`",
@@ -364,7 +364,7 @@ def _made_with(state: LabState) -> list[str]:
 
 
 def _make(state: LabState, owned: bool) -> Lab:
-    """Brings up what is not there yet, all hosts at once."""
+    """Starts what is missing, all hosts at the same time."""
     state.save()
     (state.directory / "hosts").write_text(_hosts_file(state))
     (state.directory / "passwd").write_text(_passwd_file())
@@ -372,33 +372,33 @@ def _make(state: LabState, owned: bool) -> Lab:
     if state.ssh:
         ssh.prepare(state)
         ssh.make_ray_token(state)
-    there = processes.holders(state.directory)
-    if SWITCH not in there:  # and with it every link
+    pids = processes.holders(state.directory)
+    if SWITCH not in pids:  # its links are gone too
         processes.end(state.directory)
-        if is_true_root():  # its other end is going, or gone
+        if is_true_root():  # its other end was in the namespace that ended
             links.remove_link(links.uplink_name(state.name))
-        there = _start(state, [SWITCH], owned)
-        links.make_switch(there[SWITCH])
+        pids = _start(state, [SWITCH], owned)
+        links.make_switch(pids[SWITCH])
     if state.ssh:
-        links.connect_machine(state, there[SWITCH])
+        links.connect_machine(state, pids[SWITCH])
 
     def connect(name: str, pid: int) -> None:
-        links.connect(state, state.host(name), there[SWITCH], pid)
+        links.connect(state, state.host(name), pids[SWITCH], pid)
 
-    missing = [host.name for host in state.hosts if host.name not in there]
-    lab = Lab(state, there | _start(state, missing, owned, connect))
+    missing = [host.name for host in state.hosts if host.name not in pids]
+    lab = Lab(state, pids | _start(state, missing, owned, connect))
     for host in lab.hosts:
-        if not links.is_connected(host, there[SWITCH], lab.pid_of(host)):
+        if not links.is_connected(host, pids[SWITCH], lab.pid_of(host)):
             connect(host.name, lab.pid_of(host))
-        links.set_cut(host, there[SWITCH], host.is_cut)
-        links.shape(host, there[SWITCH], lab.pid_of(host))
+        links.set_cut(host, pids[SWITCH], host.is_cut)
+        links.shape(host, pids[SWITCH], lab.pid_of(host))
     return lab
 
 
 def _start(
     state: LabState, names: list[str], owned: bool, connect: Callable[[str, int], None] | None = None
 ) -> dict[str, int]:
-    """Starts holders together; each gets its link, then its last word. Gives their process ids."""
+    """Starts the first processes of hosts together and connects their links; returns their process ids."""
     starting = [processes.start_holder(state, name) for name in names]
     for one in starting:
         one.wait_for("ready")
@@ -417,7 +417,7 @@ def _start(
 
 
 _OWNED: list[processes.Starting] = []
-"""Holders that end when their pipes to this process do."""
+"""Processes of hosts that end when their pipes to this process close."""
 
 
 def _hosts_file(state: LabState) -> str:
@@ -426,7 +426,7 @@ def _hosts_file(state: LabState) -> str:
 
 
 def _passwd_file() -> str:
-    """The machine's users, but root at home on the host and in bash."""
+    """The machine's users; root has its home on the host, and bash as its shell."""
     lines = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
     return "".join(
         ":".join([*words[:5], str(HOME), "/bin/bash"] if words[0] == "root" else words) + "\n"
@@ -444,24 +444,24 @@ def _remove(directory: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """One change at a time to this user's labs; their directory goes with the last of them."""
+    """Locks this user's labs against other changes. Their directory is removed together with the last lab."""
     root = directory.parent
     descriptor = _lock(root)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # not empty: other labs are up
+        with contextlib.suppress(OSError):  # other labs are up
             root.rmdir()
         os.close(descriptor)
 
 
 def _lock(root: Path) -> int:
-    """A descriptor of `root`, locked; it is made if it is not there."""
+    """Opens and locks the directory `root`, which is created if it does not exist; returns its descriptor."""
     while True:
         try:
             root.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:  # whoever had the lock has removed it
+        except FileNotFoundError:  # the process that held the lock has removed it
             continue
         except (FileExistsError, NotADirectoryError) as error:
             raise RequestError(f"{root}: is in the way; remove it, or ask its owner to") from error

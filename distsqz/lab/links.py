@@ -1,9 +1,9 @@
-"""The lab's network: a bridge in a namespace of its own, and a veth pair a host, shaped at both ends.
+"""The network of a lab: a bridge in its own namespace, and for each host a veth pair, shaped at both ends.
 
-In the switch's namespace stands the bridge `br0`, with a port of the host's name for each; in the host its
-other end, `eth0`. Each end's queue shapes what it sends: `eth0` what the host sends, the port what the host
-receives. Their counters see every frame as it goes out on the wire, headers included (a veth device's own do
-not).
+The bridge `br0` is in the switch's namespace and has a port for each host, named after it. The other end of
+the pair is `eth0` in the host's namespace. The queue at each end shapes what that end sends: `eth0` what the
+host sends, the port what the host receives. The counters of the queues include every frame that goes out on
+the wire, with headers (the counters of a veth device do not).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from distsqz.theory.token_bucket import TokenBucket
 BRIDGE, UPLINK = "br0", "uplink"
 ROOT_HANDLE = 0x10000
 QUEUE_S = 0.5
-"""Longest time that a frame may wait in a queue, which sets the queue's length. That of a real host, 1000
-packets of 1514 bytes to 64 KiB (txqueuelen), takes as long at 24 Mbit/s to 1 Gbit/s. A queue of 100 ms still
-drops packets at 20 Mbit/s where several connections look for the link's rate at once."""
+"""Longest time in seconds that a frame waits in a queue, which determines the queue's length. The queue of a
+real host, 1000 packets of 1514 bytes to 64 KiB (txqueuelen), holds as much at 24 Mbit/s to 1 Gbit/s. A queue
+of 100 ms drops packets at 20 Mbit/s when several connections search for the rate at the same time."""
 
 
 def netlink_error() -> type[Exception]:
-    """What the kernel's refusals of a netlink request are raised as."""
+    """Class of the exceptions for netlink requests that the kernel refuses."""
     from pyroute2.netlink.exceptions import NetlinkError  # Linux only
 
     error: type[Exception] = NetlinkError
@@ -38,13 +38,13 @@ def netlink_error() -> type[Exception]:
 
 @contextmanager
 def netlink(pid: int | None = None) -> Iterator[Any]:
-    """A netlink socket in the namespace of a holder, or in this process's own."""
+    """A netlink socket in the network namespace of a process, by default of this process."""
     with open_netlink(namespace(pid) if pid else None) as route:
         yield route
 
 
 def make_switch(pid: int) -> None:
-    """Makes the bridge; one that is there is left as it is."""
+    """Creates the bridge, unless it exists."""
     with netlink(pid) as route:
         _up(route, "lo")
         if _index(route, BRIDGE) is None:
@@ -53,7 +53,7 @@ def make_switch(pid: int) -> None:
 
 
 def connect(state: LabState, host: Host, switch: int, pid: int) -> None:
-    """Links a host to the bridge, gives it its address and shapes the link."""
+    """Connects a host to the bridge, sets its address and shapes the link."""
     with netlink(switch) as route:
         peer = {"ifname": DEVICE, "address": _hardware_address(host), "net_ns_pid": pid}
         _make_pair(route, host.name, peer)
@@ -66,40 +66,40 @@ def connect(state: LabState, host: Host, switch: int, pid: int) -> None:
 
 
 def connect_machine(state: LabState, switch: int) -> None:
-    """Links the machine itself to the bridge, unshaped, so that it reaches the hosts."""
+    """Connects the machine itself to the bridge, unshaped, so that it can reach the hosts."""
     name = uplink_name(state.name)
     if not has_link(name):
         with netlink(switch) as route:
             _make_pair(route, UPLINK, {"ifname": name, "net_ns_pid": os.getpid()})
-    with suppress(OSError):  # its router solicitations and the like would be counted on every link
+    with suppress(OSError):  # its router solicitations would be counted on every link
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
-    with netlink() as here:
-        here.addr("replace", index=_index(here, name), address=state.gateway, prefixlen=state.prefix_length)
-        _up(here, name)
+    with netlink() as route:
+        route.addr("replace", index=_index(route, name), address=state.gateway, prefixlen=state.prefix_length)
+        _up(route, name)
 
 
 def uplink_name(lab: str) -> str:
-    """Of the one device that a lab has in the machine's own namespace."""
+    """Name of the only device that a lab has in the machine's network namespace."""
     return f"dsq-{lab}"
 
 
 def has_link(name: str) -> bool:
-    """Whether the machine has a device of that name."""
+    """Whether the machine has a network device with this name."""
     with netlink() as route:
         return _index(route, name) is not None
 
 
 def remove_link(name: str) -> None:
-    """Removes a device of the machine and its other end, at once: a namespace goes in its own time."""
+    """Removes a device of the machine and its other end at once. The kernel removes namespaces later."""
     with netlink() as route:
         index = _index(route, name)
         if index is not None:
-            with suppress(netlink_error()):  # its other end went meanwhile, and took it along
+            with suppress(netlink_error()):  # it was removed meanwhile, with its other end
                 route.link("del", index=index)
 
 
 def shape(host: Host, switch: int, pid: int) -> None:
-    """Sets the rate of a host's link both ways, at once and for connections under way too."""
+    """Sets the rate of a host's link in both directions; connections in use are affected too."""
     for holder, device in ((pid, DEVICE), (switch, host.name)):
         with netlink(holder) as route:
             rate = host.rate_bits_per_s // 8
@@ -122,7 +122,7 @@ def set_cut(host: Host, switch: int, cut: bool) -> None:
 
 
 def is_connected(host: Host, switch: int, pid: int) -> bool:
-    """Whether both ends of a host's link are there."""
+    """Whether both ends of a host's link exist."""
     for holder, device in ((pid, DEVICE), (switch, host.name)):
         with netlink(holder) as route:
             if _index(route, device) is None:
@@ -131,7 +131,7 @@ def is_connected(host: Host, switch: int, pid: int) -> bool:
 
 
 def read_queues(host: Host, switch: int, pid: int) -> WireCounters | None:
-    """The counters of both queues of a host's link; None where an end of it is missing or not shaped."""
+    """Counters of both queues of a host's link; None if an end is missing or not shaped."""
     try:
         meter = WireMeter(host.name, namespace(switch), namespace(pid))
     except LookupError:
@@ -143,28 +143,28 @@ def read_queues(host: Host, switch: int, pid: int) -> WireCounters | None:
 
 
 def subnets_in_use() -> list[IPv4Network]:
-    """What this machine has routes to, but for the ways to everywhere else (a VPN's may be two halves)."""
-    found = []
+    """Networks that this machine has routes to, without default routes (a VPN may split its own in two)."""
+    networks = []
     with netlink() as route:
         for each in route.get_routes(family=2, table=254):
             address, length = each.get_attr("RTA_DST"), each["dst_len"]
             if address and length >= 8:
-                found.append(IPv4Network(f"{address}/{length}"))
-    return found
+                networks.append(IPv4Network(f"{address}/{length}"))
+    return networks
 
 
 def _make_pair(route: Any, port: str, peer: dict[str, Any]) -> None:
-    """A veth pair whose near end is a port of the bridge; an old one of that name goes."""
+    """Creates a veth pair whose near end is a port of the bridge, and replaces an old one with this name."""
     old = _index(route, port)
     if old is not None:
-        with suppress(netlink_error()):  # it went meanwhile, with the namespace of its other end
+        with suppress(netlink_error()):  # it was removed meanwhile, with the namespace of its other end
             route.link("del", index=old)
     route.link("add", ifname=port, kind="veth", peer=peer)
     route.link("set", index=_index(route, port), master=_index(route, BRIDGE), state="up")
 
 
 def _hardware_address(host: Host) -> str:
-    """The same whenever the host is made, for others remember it for half a minute and more."""
+    """Hardware address of a host, always the same: other hosts cache it for half a minute and more."""
     return ":".join(f"{byte:02x}" for byte in (2, 0, *IPv4Address(host.address).packed))
 
 
@@ -173,5 +173,5 @@ def _up(route: Any, name: str) -> None:
 
 
 def _index(route: Any, name: str) -> int | None:
-    found = route.link_lookup(ifname=name)
-    return int(found[0]) if found else None
+    indices = route.link_lookup(ifname=name)
+    return int(indices[0]) if indices else None

@@ -1,4 +1,4 @@
-"""What a lab needs from the kernel: root, or a user namespace in which this user plays root."""
+"""Privileges that a lab needs: root, or a user namespace in which this user acts as root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A_HOST = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "-
 
 
 def what_is_missing() -> str | None:
-    """Why no lab can be made here, as one line; None if one can."""
+    """Why no lab can be made on this machine, in one line; None if one can."""
     if sys.platform != "linux":
         return "a lab takes Linux's namespaces"
     if importlib.util.find_spec("pyroute2") is None:
@@ -38,7 +38,7 @@ def what_is_missing() -> str | None:
 
 
 def is_true_root() -> bool:
-    """Whether this process is the machine's root, not only that of a user namespace."""
+    """Whether this process runs as root of the machine, not only as root of a user namespace."""
     try:
         mapping = Path("/proc/self/uid_map").read_text().split()
     except OSError:
@@ -47,9 +47,9 @@ def is_true_root() -> bool:
 
 
 def become_root(lab: str) -> None:
-    """Returns at once for root; else starts this program again as root of a user namespace.
+    """Returns at once for root; otherwise restarts this program as root of a user namespace.
 
-    It is that of the lab, if it is up already.
+    If the lab is up, its user namespace is entered; otherwise a new one is created.
 
     Raises:
         RequestError: no lab can be made here.
@@ -64,7 +64,7 @@ def become_root(lab: str) -> None:
 def _again(lab: str) -> NoReturn:
     switch = holders(directory_of(lab)).get("switch")
     enter = [*AS_USER]
-    if switch:  # into a network of its own too: whoever visits the hosts' could not return to the machine's
+    if switch:  # the network namespace too: from a host's, this process could not return to the machine's
         enter = ["nsenter", "--target", str(switch), "--user", "--net", "--preserve-credentials"]
     os.execvp(enter[0], [*enter, sys.executable, *sys.orig_argv[1:]])
 

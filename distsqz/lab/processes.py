@@ -1,4 +1,4 @@
-"""The processes that are a lab: one holder a host, found by what they are, not by a record gone stale."""
+"""The processes of a lab: each host has a first process, which is found by its command line."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from distsqz.metering.wire import HOST_VARIABLE, LAB_VARIABLE
 NAMESPACES = ("--net", "--pid", "--mount", "--uts", "--ipc")
 MODULE = "distsqz.lab.host"
 HOME = Path("/tmp/ray/home")
-"""Of root on the hosts, so that what is installed or left there is the host's own."""
+"""Home of root on the hosts. Every host has its own."""
 PROJECT = Path(__file__).parents[2]
 SWITCH = "switch"
-"""The holder of the bridge's namespace, where nothing runs but this."""
+"""Name of the process that holds the bridge's namespace. Nothing else runs there."""
 END_TIMEOUT_S = 5.0
 
 
 @dataclass
 class Starting:
-    """A holder on its way up: it says `ready`, is told to go on, says `up`."""
+    """A first process that is starting: it prints `ready`, waits for a line on stdin, then prints `up`."""
 
     name: str
     process: subprocess.Popen[str]
     log: Path
 
     def wait_for(self, word: str) -> None:
-        """Returns once it has said `word`.
+        """Returns when the process has printed `word`.
 
         Raises:
-            RunError: it ended instead.
+            RunError: the process ended before.
         """
         assert self.process.stdout is not None
         if self.process.stdout.readline().strip() != word:
-            said = self.log.read_text().strip().splitlines() or ["it said nothing"]
-            raise RunError(f"the emulated host did not come up ({said[-1]})", host=self.name)
+            lines = self.log.read_text().strip().splitlines() or ["no output"]
+            raise RunError(f"the emulated host did not come up ({lines[-1]})", host=self.name)
 
     def tell(self, word: str) -> None:
-        """Lets it go on."""
+        """Writes a line to its stdin."""
         assert self.process.stdin is not None
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
 
 
 def start_holder(state: LabState, name: str) -> Starting:
-    """Starts the process that a host, or the switch, lives and dies with."""
+    """Starts the first process of a host or of the switch. When it ends, the host ends."""
     log = state.directory / f"{name}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
@@ -78,24 +78,24 @@ def start_holder(state: LabState, name: str) -> Starting:
 
 
 def holders(directory: Path) -> dict[str, int]:
-    """The living holders of the lab kept in `directory`: process ids by host name (and `switch`)."""
-    found = {}
+    """Process ids of the first processes of the lab in `directory`, by host name (and `switch`)."""
+    pids = {}
     wanted = [MODULE, str(directory / "lab.json")]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = _words(process)
             if words[-3:-1] == wanted and _is_first_in_namespace(process):
-                found[words[-1]] = int(process.name)
-        except OSError:  # it has ended meanwhile
+                pids[words[-1]] = int(process.name)
+        except OSError:  # the process has ended meanwhile
             continue
-    return found
+    return pids
 
 
 def end(directory: Path) -> None:
-    """Ends every holder of a lab, and with it every process of its hosts; returns when they are gone.
+    """Ends all processes of a lab's hosts; returns when they are gone.
 
     Raises:
-        RunError: one does not end.
+        RunError: a process does not end.
     """
     give_up_at = time.monotonic() + END_TIMEOUT_S
     while pids := _all_of(directory):
@@ -110,7 +110,7 @@ def end(directory: Path) -> None:
 
 
 def inside(state: LabState, host: Host, pid: int, command: list[str]) -> list[str]:
-    """The command line that runs `command` on a host, here where the caller stands."""
+    """Command line that runs `command` on a host, in the current working directory."""
     return [
         *("nsenter", "--target", str(pid), *NAMESPACES, "--"),
         *("env", f"--chdir={Path.cwd()}", f"HOME={HOME}"),
@@ -121,7 +121,7 @@ def inside(state: LabState, host: Host, pid: int, command: list[str]) -> list[st
 
 
 def variables(state: LabState, host: Host) -> dict[str, str]:
-    """Environment of a host's processes: where the lab is, what Ray may count on and where its files go."""
+    """Environment variables of a host's processes: the lab's file, Ray's resources and its directory."""
     resources = f'{{"CPU": {len(host.cores)}, "memory": {host.memory_bytes}}}'
     return {
         LAB_VARIABLE: str(state.path),
@@ -133,12 +133,12 @@ def variables(state: LabState, host: Host) -> dict[str, str]:
 
 
 def namespace(pid: int) -> str:
-    """The network namespace of a holder, as pyroute2 takes it."""
+    """Path of the network namespace of a process, as pyroute2 takes it."""
     return f"/proc/{pid}/ns/net"
 
 
 def _all_of(directory: Path) -> list[int]:
-    """Every process of the lab that is of this namespace: holders, and the `unshare` above each of them."""
+    """Process ids of the first processes of a lab, and of their parents, the `unshare` processes."""
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -151,7 +151,7 @@ def _all_of(directory: Path) -> list[int]:
 
 
 def _words(process: Path) -> list[str]:
-    """The command line of a process of this user; others' are none, whatever they call themselves."""
+    """Command line of a process; empty for processes of other users, which may imitate a lab."""
     if process.stat().st_uid != os.geteuid():
         return []
     return (process / "cmdline").read_text(errors="replace").split("\0")[:-1]

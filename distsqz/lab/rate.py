@@ -1,4 +1,4 @@
-"""Link rates as people write them: `1gbit`, `2.5gbit`, `100mbit`."""
+"""Link rates as text: `1gbit`, `2.5gbit`, `100mbit`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from distsqz.errors import InvalidValue
 
 UNITS = {"kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 LEAST, MOST = 10**6, 30 * 10**9
-"""Below, one frame takes over 12 ms; above, the rate does not fit the kernel's 32 bits of bytes a second."""
+"""Range of rates, in bits per second. Below, a frame takes over 12 ms; above, the kernel's 32 bits
+overflow."""
 
 
 def parse_rate(rate: str) -> int:
@@ -30,6 +31,6 @@ def parse_rate(rate: str) -> int:
 
 
 def format_rate(bits_per_s: int) -> str:
-    """The shortest way to write it: `1gbit`."""
+    """A rate in its shortest form, such as `1gbit`."""
     unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if bits_per_s >= size)
     return f"{bits_per_s / size:.12g}{unit}"

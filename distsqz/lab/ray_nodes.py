@@ -1,4 +1,4 @@
-"""A Ray of the lab's own: a head on the first host, a node on every other, started together."""
+"""Ray on the hosts of a lab: a head on the first host and a node on each other host."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PORT = 6379
 START_TIMEOUT_S = 60.0
 RESOURCES = "RAY_OVERRIDE_RESOURCES"
 OBJECT_STORE_BYTES = 200 << 20
-"""Of each node: plans and records pass through it, gradients do not."""
+"""Size of each node's object store. Plans and records pass through it, gradients do not."""
 
 
 def start_ray(lab: Lab, cpus_per_host: int | None = None) -> dict[str, str]:
-    """Starts Ray on every host of a lab, with a token of its own; gives the variables that lead there.
+    """Starts Ray on every host of a lab, and returns the environment variables to join it.
 
     Args:
         lab: a lab that is up.
-        cpus_per_host: CPUs that Ray may plan with on each host, by default the host's cores.
+        cpus_per_host: CPUs of each host that Ray may allocate, by default the host's cores.
 
     Raises:
-        RunError: it does not start on a host.
+        RunError: Ray does not start on a host.
     """
     token = lab.state.directory / "ray_token"
     token.touch(mode=0o600)
@@ -38,7 +38,7 @@ def start_ray(lab: Lab, cpus_per_host: int | None = None) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "HOME": str(Path.home()),  # where data sets may be cached
         "RAY_USAGE_STATS_ENABLED": "0",
-        # A link that is cut for some minutes is no dead host: once it heals, Ray shall go on.
+        # A host that is disconnected for some minutes must not count as dead.
         "RAY_health_check_failure_threshold": "100",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     }
@@ -76,5 +76,5 @@ class _Node:
         if status != 0:
             lines = [line for line in self._log.read_text().splitlines() if line.strip()]
             raise RunError(
-                f"Ray does not start ({lines[-1] if lines else 'it said nothing'})", host=self._host.name
+                f"Ray does not start ({lines[-1] if lines else 'no output'})", host=self._host.name
             )

@@ -1,4 +1,4 @@
-"""sshd on the hosts of a lab: keys made for this lab alone, listening on the hosts' own addresses."""
+"""SSH servers on the hosts of a lab, with keys made for this lab only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SSHD = Path("/usr/sbin/sshd")
 
 
 def check_sshd() -> None:
-    """Raises RequestError where OpenSSH's server or key generator is not installed."""
+    """Raises RequestError if OpenSSH's server or key generator is not installed."""
     if not SSHD.exists() or not shutil.which("ssh-keygen"):
         raise RequestError(
             "sshd is missing; `apt-get install openssh-server` brings it, `ssh=False` does without"
@@ -25,14 +25,14 @@ def check_sshd() -> None:
 
 
 def prepare(state: LabState) -> None:
-    """Makes the lab's keys, unless there are some, and each host's configuration."""
+    """Creates the lab's keys, unless they exist, and the SSH configuration of each host."""
     for name in ("ssh_key", "host_key"):
         if not (state.directory / name).exists():
             subprocess.run(
                 ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state.directory / name),
                 check=True,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,  # an interrupt may outrun it: it would find no place for the key
+                capture_output=True,  # after an interrupt its directory may be gone, and it would say so
             )
     public = (state.directory / "host_key.pub").read_text()
     known = "".join(f"{host.address} {public}" for host in state.hosts)
@@ -42,25 +42,25 @@ def prepare(state: LabState) -> None:
 
 
 def make_ray_token(state: LabState) -> None:
-    """Makes the token that Ray keeps in this user's home, unless there is one; cluster.yaml ships it."""
+    """Creates Ray's token in this user's home, unless there is one. cluster.yaml copies it to the hosts."""
     if not RAY_TOKEN.exists():
         RAY_TOKEN.parent.mkdir(exist_ok=True)
         for path in (state.directory / RAY_TOKEN.name, RAY_TOKEN):
             path.touch(mode=0o600)
         token = secrets.token_hex(32)
-        (state.directory / RAY_TOKEN.name).write_text(token)  # to know it by, when the lab goes
+        (state.directory / RAY_TOKEN.name).write_text(token)  # identifies the token when the lab is removed
         RAY_TOKEN.write_text(token)
 
 
 def remove_ray_token(directory: Path) -> None:
-    """Removes the token, if the lab kept in `directory` made it: Ray behaves otherwise where there is one."""
+    """Removes Ray's token if the lab in `directory` created it; Ray behaves differently without one."""
     made = directory / RAY_TOKEN.name
     if made.exists() and RAY_TOKEN.exists() and made.read_text() == RAY_TOKEN.read_text():
         RAY_TOKEN.unlink()
 
 
 def command(state: LabState, host: Host) -> list[str]:
-    """The `ssh` command line to a host."""
+    """Command line that opens an SSH session on a host."""
     return [
         *("ssh", "-i", str(state.directory / "ssh_key"), "-o", "IdentitiesOnly=yes"),
         *("-o", f"UserKnownHostsFile={state.directory / 'known_hosts'}", f"root@{host.address}"),
@@ -68,7 +68,7 @@ def command(state: LabState, host: Host) -> list[str]:
 
 
 def _configuration(state: LabState, host: Host) -> str:
-    # A value in double quotes may not hold any itself, save with a backslash.
+    # A value in double quotes needs a backslash before every double quote in it.
     environment = " ".join(json.dumps(f"{name}={value}") for name, value in variables(state, host).items())
     return "\n".join(
         [
@@ -77,7 +77,7 @@ def _configuration(state: LabState, host: Host) -> str:
             f"AuthorizedKeysFile {state.directory / 'ssh_key.pub'}",
             "AuthenticationMethods publickey",
             "PermitRootLogin prohibit-password",
-            "StrictModes no",  # the lab's directory is root's alone, but /run may not please sshd
+            "StrictModes no",  # the lab's directory belongs to root, but sshd may refuse the mode of /run
             "UsePAM no",
             "PidFile none",
             "PrintMotd no",

@@ -1,6 +1,6 @@
-"""What a lab consists of, as its file tells it: the one record that commands, hosts and meters share.
+"""The file of a lab, which commands, hosts and meters share.
 
-The file says what was asked for. What there is, the processes themselves say (`processes.py`).
+The file records what was requested. Which hosts are up follows from the processes (`processes.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distsqz.errors import InvalidValue, RequestError
 DEFAULT_NAME = "lab"
 DEFAULT_SUBNET = IPv4Network("198.18.0.0/24")
 SUBNETS = IPv4Network("198.18.0.0/15")
-"""Set apart for benchmarks of network devices (RFC 2544, appendix C.2.2): no one's own addresses."""
+"""Addresses reserved for benchmarks of network devices (RFC 2544, appendix C.2.2)."""
 
 MAX_HOSTS = 64
 
@@ -30,17 +30,18 @@ class Host:
     name: str
     address: str
     rate_bits_per_s: int
-    """Of its link, each way."""
+    """Rate of the host's link in each direction, in bits per second."""
     cores: list[int]
-    """Of the machine, that its processes may run on."""
+    """Cores of the machine that the host's processes may run on."""
     memory_bytes: int
-    """That Ray may plan with there."""
+    """Memory that Ray may allocate to tasks on the host, in bytes."""
     is_cut: bool = False
+    """Whether the host is disconnected."""
 
 
 @dataclass(kw_only=True)
 class LabState:
-    """A lab's file."""
+    """Settings of a lab, as its file holds them."""
 
     name: str
     directory: Path
@@ -50,7 +51,7 @@ class LabState:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the file."""
         return self.directory / "lab.json"
 
     @property
@@ -60,14 +61,14 @@ class LabState:
 
     @property
     def prefix_length(self) -> int:
-        """Of the subnet."""
+        """Length of the subnet's prefix, in bits."""
         return IPv4Network(self.subnet).prefixlen
 
     def host(self, name: str) -> Host:
-        """The host of that name.
+        """The host with a name.
 
         Raises:
-            RequestError: there is none.
+            InvalidValue: the lab has no such host.
         """
         for host in self.hosts:
             if host.name == name:
@@ -75,7 +76,7 @@ class LabState:
         raise InvalidValue("host", name, f"lab {self.name} has {', '.join(each.name for each in self.hosts)}")
 
     def save(self) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps({**asdict(self), "directory": str(self.directory)}, indent=2) + "\n")
@@ -83,16 +84,16 @@ class LabState:
 
 
 def labs_directory() -> Path:
-    """Where this user's labs are kept; gone with the next boot, as they are."""
+    """Directory of this user's labs. Like the labs, it does not survive a reboot."""
     uid = _outer_uid()
     return Path("/run/distsqz") if uid == 0 else Path(f"/tmp/distsqz-{uid}")
 
 
 def directory_of(name: str) -> Path:
-    """Of the lab `name`.
+    """Directory of a lab.
 
     Raises:
-        RequestError: it cannot be a lab's name.
+        InvalidValue: `name` is not valid as the name of a lab.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]{0,6}", name):
         raise InvalidValue("name", name, "up to 7 lower-case letters and digits, a letter first")
@@ -100,10 +101,10 @@ def directory_of(name: str) -> Path:
 
 
 def load(path: Path) -> LabState | None:
-    """The lab of a file; None if there is no such file.
+    """Reads the file of a lab; None if there is no such file.
 
     Raises:
-        RequestError: it is not a lab's file.
+        RequestError: it is not the file of a lab.
     """
     try:
         read = json.loads(path.read_text())
@@ -116,7 +117,7 @@ def load(path: Path) -> LabState | None:
 
 
 def all_labs() -> Iterator[LabState]:
-    """Every lab that this user has."""
+    """All labs of this user."""
     for path in sorted(labs_directory().glob("*/lab.json")):
         try:
             state = load(path)
@@ -127,10 +128,10 @@ def all_labs() -> Iterator[LabState]:
 
 
 def free_subnet(taken: list[IPv4Network]) -> IPv4Network:
-    """The first /24 set apart for labs that overlaps none of those taken; the default lab's is left to it.
+    """The first unused /24 in the range for labs. The default lab's subnet is never returned.
 
     Raises:
-        RequestError: none is free.
+        InvalidValue: all subnets are in use.
     """
     for subnet in SUBNETS.subnets(new_prefix=24):
         if subnet != DEFAULT_SUBNET and not any(subnet.overlaps(other) for other in taken):
@@ -139,7 +140,7 @@ def free_subnet(taken: list[IPv4Network]) -> IPv4Network:
 
 
 def _outer_uid() -> int:
-    """This user's id as the machine knows it, whatever a user namespace maps it to."""
+    """This user's id outside of any user namespace."""
     try:
         first = Path("/proc/self/uid_map").read_text().split()
     except OSError:
