@@ -1,7 +1,7 @@
-"""A session's workers as Ray actors of our own, around a parameter server: what dies is started again.
+"""Workers of a parameter server as Ray actors, which are restarted after a failure.
 
-Where workers make their steps together, all go back to the last checkpoint; where they do not, one that dies
-is replaced and the others go on. A server that dies sends everyone back to the last checkpoint.
+If workers make their steps together, a failure sends all of them back to the last checkpoint. Otherwise the
+failed worker is replaced and the others continue. A failed server sends all workers back in any case.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch.distributed.distributed_c10d import PrefixStore
 
 from distsqz.cluster.collector import CollectorOutbox
-from distsqz.cluster.failures import PARTING_S, Failure, Heartbeats, explain, failure_of
+from distsqz.cluster.failures import REPORTING_S, Failure, Heartbeats, explain, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import metered_interface
 from distsqz.cluster.priority import lower_priority, raise_priority
@@ -44,14 +44,14 @@ from distsqz.training.replica import Replica
 from distsqz.training.session import SessionPlan, run_session
 
 START_TIMEOUT_S = 120.0
-"""Within which Ray has to find a place for a worker and start it."""
+"""Seconds within which Ray must find a place for a worker and start it."""
 
 POLL_S = 0.5
 NODE_ID_LABEL = "ray.io/node-id"
 
 
 class WorkersLostError(Exception):
-    """Workers that ended without a word."""
+    """Workers that ended without reporting a failure."""
 
     def __init__(self, worker_failures: dict[int, Exception]) -> None:
         super().__init__("; ".join(f"rank {rank}: {error}" for rank, error in worker_failures.items()))
@@ -60,7 +60,7 @@ class WorkersLostError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a worker runs."""
+    """The host and process of a worker."""
 
     node: str
     host: str
@@ -70,30 +70,31 @@ class _Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What a worker is to do."""
+    """The work of one worker."""
 
     plan: list[Any]
-    """A reference to the session's plan."""
+    """Reference to the session's plan, in a list so that Ray does not resolve it."""
     rank: int
     places: Sequence[_Place]
-    """By rank."""
+    """Places of all workers, by rank."""
     servers: Sequence[str]
+    """Names of the server actors, by shard."""
     meeting: StoreAddress | None
-    """Where the ranks form a group; None for one that takes another's place, who are at work already."""
+    """Store at which the ranks form a process group; None for a replacement, which joins no group."""
     attempt: int
     timeout_s: float
 
 
 @ray.remote(num_cpus=1)
 class WorkerActor:
-    """One worker."""
+    """One worker that trains."""
 
     def __init__(self, collector: Any) -> None:
         raise_priority()
         self._collector = collector
 
     def introduce(self) -> _Place:
-        """Where it runs."""
+        """Returns the host and process of the worker."""
         return _Place(
             node=ray.get_runtime_context().get_node_id(),
             host=this_host(),
@@ -102,7 +103,7 @@ class WorkerActor:
         )
 
     def work(self, task: _Task) -> Failure | None:
-        """Trains to the end, or tells why not."""
+        """Trains to the end; returns the failure if there is one."""
         outbox = CollectorOutbox(self._collector)
         try:
             (reference,) = task.plan
@@ -131,11 +132,11 @@ def _join_group(task: _Task) -> None:
 
 
 def _replica(task: _Task, servers: RayServers) -> Replica:
-    here = task.places[task.rank]
+    own = task.places[task.rank]
     addresses = [place.address for place in task.places]
-    pids = {place.pid for place in task.places if place.address == here.address}
+    pids = {place.pid for place in task.places if place.address == own.address}
     everywhere = [*addresses, *(place.store.host for place in servers.places)]
-    if LAB_VARIABLE in os.environ and task.rank == addresses.index(here.address):
+    if LAB_VARIABLE in os.environ and task.rank == addresses.index(own.address):
         lower_priority(psutil.process_iter(), pids | set(servers.pids))
     return Replica(
         rank=task.rank,
@@ -144,8 +145,8 @@ def _replica(task: _Task, servers: RayServers) -> Replica:
         ),
         cores=cores_of_this_host(),
         device="cpu",
-        address=here.address,
-        interface=metered_interface(here.address, everywhere),
+        address=own.address,
+        interface=metered_interface(own.address, everywhere),
         emulated_rates_bits_per_s=emulated_rates_by_host(),
         timeout_s=task.timeout_s,
         attempt=task.attempt,
@@ -163,14 +164,14 @@ class _Group:
     server_names: list[str]
     servers: list[Any]
     store: Any
-    """Kept, or the workers would have nowhere to meet."""
+    """Store of the process group. It closes when it is no longer referenced."""
     heartbeats: Heartbeats
-    """Of Ray's nodes."""
+    """Heartbeats of Ray's nodes."""
     running: dict[Any, int] = field(default_factory=dict)
-    """Reference to a worker's work -> its rank."""
+    """Ranks by the reference to their work in progress."""
 
     def take_cut_off(self) -> list[int]:
-        """Ranks at work on hosts that have stopped answering; they are waited for no longer."""
+        """Removes the ranks on hosts that have stopped answering from `running`, and returns them."""
         missing = self.heartbeats.missing()
         lost = {each: rank for each, rank in self.running.items() if self.places[rank].node in missing}
         for reference in lost:
@@ -185,7 +186,7 @@ class _Group:
 
 
 class Supervisor:
-    """Runs a session through a parameter server and starts again what dies."""
+    """Runs a session with a parameter server, and restarts workers and servers that fail."""
 
     def __init__(
         self,
@@ -200,13 +201,13 @@ class Supervisor:
         """Prepares to run.
 
         Args:
-            plan: of the session; every cell of it has a parameter server.
-            workers: how many.
-            timeout_s: how long a peer may take to answer.
-            restarts: how often something that died is started again.
-            collector: takes records and checkpoints.
-            env: environment variables for workers and servers.
-            stop: set when nothing more is to be started.
+            plan: the session; every cell has a parameter server.
+            workers: number of workers.
+            timeout_s: seconds within which a peer must answer.
+            restarts: number of restarts that are allowed.
+            collector: actor that receives records and checkpoints.
+            env: environment variables of workers and servers.
+            stop: event that ends the session and prevents restarts.
         """
         self._stop = stop
         self._plan = plan
@@ -216,13 +217,13 @@ class Supervisor:
         self._collector = collector
         self._env = env
         self._attempt = 0
-        self._told: list[dict[str, Any]] = []
+        self._restarted: list[dict[str, Any]] = []
 
     def run(self) -> None:
-        """Returns when every worker has trained to the end.
+        """Runs until every worker has trained to the end.
 
         Raises:
-            RunError: a worker failed by itself, or more died than may be started again.
+            RunError: a worker reported an error of its own, or no restarts are left.
         """
         while True:
             group = self._start()
@@ -235,8 +236,8 @@ class Supervisor:
                     return
                 peaks = ray.get([server.close.remote() for server in group.servers])
                 for cell in self._plan.cells:
-                    told = self._collector.describe.remote(cell.name, {"server_peak_rss_bytes": peaks})
-                ray.get(told)
+                    described = self._collector.describe.remote(cell.name, {"server_peak_rss_bytes": peaks})
+                ray.get(described)
                 return
             finally:
                 group.end()
@@ -283,8 +284,8 @@ class Supervisor:
         )
 
     def _follow(self, group: _Group) -> None:
-        """Waits for the workers; replaces those that are lost, where the others can do without them."""
-        # Several cells meet between their blocks.
+        """Waits for the workers, and replaces lost ones if the others can continue without them."""
+        # Workers of several cells wait for each other between blocks.
         replaceable = len(self._plan.cells) == 1 and not self._plan.cells[0].together
         while group.running and not self._stop.is_set():
             ended, _ = ray.wait(list(group.running), timeout=POLL_S)
@@ -295,29 +296,29 @@ class Supervisor:
             ended = [each for each in ended if each in group.running]
             if not ended:
                 continue
-            said, lost = self._outcome(group, ended)
-            if not said and not lost:
+            reports, lost = self._outcome(group, ended)
+            if not reports and not lost:
                 continue
-            own = [failure for failure in said if not failure.of_communication]
+            own = [failure for failure in reports if not failure.of_communication]
             if not own and replaceable and self._servers_answer(group):
-                for rank, reason in [*lost.items(), *((each.rank, each) for each in said)]:
+                for rank, reason in [*lost.items(), *((each.rank, each) for each in reports)]:
                     self._replace(group, rank, reason)
                 continue
-            time.sleep(PARTING_S)  # what others have to tell
+            time.sleep(REPORTING_S)  # further failures are reported meanwhile
             ended, _ = ray.wait(list(group.running), num_returns=max(1, len(group.running)), timeout=0)
-            more_said, more_lost = self._outcome(group, ended)
-            said, lost = said + more_said, lost | more_lost
+            more_reports, more_lost = self._outcome(group, ended)
+            reports, lost = reports + more_reports, lost | more_lost
             error = explain(
-                WorkersLostError(lost) if lost else None, said, [place.host for place in group.places]
+                WorkersLostError(lost) if lost else None, reports, [place.host for place in group.places]
             )
-            own = [failure for failure in said if not failure.of_communication]
+            own = [failure for failure in reports if not failure.of_communication]
             if own or not self._restarts_left:
                 raise error
-            raise _StartAgainError(error, max((failure.step or 0 for failure in said), default=None))
+            raise _StartAgainError(error, max((failure.step or 0 for failure in reports), default=None))
 
     def _outcome(self, group: _Group, ended: Sequence[Any]) -> tuple[list[Failure], dict[int, Exception]]:
-        """Of workers that have ended: what they said, and those that said nothing."""
-        said, lost = [], {}
+        """Failures reported by the workers that have ended, and the workers that ended without a report."""
+        reports, lost = [], {}
         for reference in ended:
             rank = group.running.pop(reference)
             try:
@@ -325,18 +326,18 @@ class Supervisor:
             except RayActorError as error:
                 lost[rank] = error
             else:
-                said += [failure] if failure else []
-        return said, lost
+                reports += [failure] if failure else []
+        return reports, lost
 
     def _servers_answer(self, group: _Group) -> bool:
         try:
-            ray.get([server.introduce.remote() for server in group.servers], timeout=PARTING_S)
+            ray.get([server.introduce.remote() for server in group.servers], timeout=REPORTING_S)
         except RayError:
             return False
         return True
 
     def _replace(self, group: _Group, rank: int, reason: Any, not_on: str | None = None) -> None:
-        """Starts another worker in a rank's place; `not_on` a node that Ray wrongly takes for alive."""
+        """Starts a replacement for a rank, not on the node `not_on`, which Ray wrongly considers alive."""
         lost_at = time.monotonic()
         text = reason.text if isinstance(reason, Failure) else (str(reason).splitlines() or ["died"])[0]
         if not self._restarts_left:
@@ -354,14 +355,14 @@ class Supervisor:
         group.workers[rank] = worker
         group.places[rank] = place
         group.running[worker.work.remote(self._task(group, rank, None, self._attempt))] = rank
-        self._tell(
+        self._announce(
             f"rank {rank} on {host} was lost ({text}); replaced on {place.host} after "
             f"{time.monotonic() - lost_at:.1f} s, the others went on; it makes its step under way again",
             rank=rank,
         )
 
     def _go_back(self, lost: _StartAgainError) -> None:
-        """Prepares the next attempt, from the last checkpoint if there is one."""
+        """Prepares the next attempt, which resumes from the last checkpoint if there is one."""
         self._restarts_left -= 1
         self._attempt += 1
         content = ray.get(self._collector.newest_checkpoint.remote(self._plan.cells[0].name))
@@ -371,17 +372,17 @@ class Supervisor:
         step = self._plan.resume.step if self._plan.resume else 0
         where = f"the checkpoint of step {step}" if self._plan.resume else "the beginning: no checkpoint yet"
         repeated = "" if lost.step is None else f", {max(0, lost.step - step)} steps are repeated"
-        self._tell(f"{lost.error}; all start again from {where}{repeated}", rank=lost.error.rank)
+        self._announce(f"{lost.error}; all start again from {where}{repeated}", rank=lost.error.rank)
 
-    def _tell(self, text: str, rank: int | None) -> None:
+    def _announce(self, text: str, rank: int | None) -> None:
         print(text, file=sys.stderr)
-        self._told.append({"attempt": self._attempt, "rank": rank, "text": text})
+        self._restarted.append({"attempt": self._attempt, "rank": rank, "text": text})
         for cell in self._plan.cells:
-            self._collector.describe.remote(cell.name, {"restarted": self._told})
+            self._collector.describe.remote(cell.name, {"restarted": self._restarted})
 
 
 class _StartAgainError(Exception):
-    """All have to go back to the last checkpoint."""
+    """All workers must go back to the last checkpoint."""
 
     def __init__(self, error: RunError, step: int | None) -> None:
         super().__init__(str(error))
@@ -397,9 +398,17 @@ def train_through_servers(
     collector: Any,
     stop: threading.Event,
 ) -> None:
-    """Runs a session whose cells all train through a parameter server.
+    """Runs a session whose cells all train with a parameter server.
+
+    Args:
+        plan: the session.
+        workers: number of workers.
+        timeout_s: seconds within which a peer must answer.
+        restarts: number of restarts that are allowed.
+        collector: actor that receives records and checkpoints.
+        stop: event that ends the session.
 
     Raises:
-        RunError: it failed.
+        RunError: the session failed.
     """
     Supervisor(plan, workers, timeout_s, restarts, collector, KEEP_FREED_MEMORY, stop).run()

@@ -1,4 +1,4 @@
-"""A session's workers under Ray Train's TorchTrainer, beside the servers that some of its cells need."""
+"""Workers of a session under Ray Train's TorchTrainer, with the servers that some of its cells need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from distsqz.cluster.collector import CollectorOutbox
-from distsqz.cluster.failures import PARTING_S, failure_of
+from distsqz.cluster.failures import REPORTING_S, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import metered_interface
 from distsqz.cluster.priority import lower_priority
@@ -33,17 +33,17 @@ from distsqz.training.session import SessionPlan, run_session
 
 
 class _LetOthersFinish(UserCallback):  # type: ignore[misc]  # Ray is untyped
-    """Train kills all workers as soon as one has failed; what the others still have to tell comes first."""
+    """Delays the end of all workers after a failure, so that other workers can report theirs."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         if len(worker_exceptions) < run_context.scaling_config.num_workers:
-            time.sleep(PARTING_S)
+            time.sleep(REPORTING_S)
 
 
 class _NodeInterfaceBackend(_TorchBackend):  # type: ignore[misc]  # Ray is untyped
-    """Torch's process group over the interface that holds Ray's own node address.
+    """Torch's process group over the interface that holds Ray's node address.
 
-    Left to itself Gloo asks the host name, which often leads to 127.0.0.1 and no further.
+    By default Gloo resolves the host name, which often gives 127.0.0.1.
     """
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
@@ -52,25 +52,25 @@ class _NodeInterfaceBackend(_TorchBackend):  # type: ignore[misc]  # Ray is unty
 
 
 class NodeInterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
-    """Train's torch settings, with the network interface chosen for each worker."""
+    """Train's torch settings, with the network interface chosen on each worker."""
 
     @property
     def backend_cls(self) -> type[_NodeInterfaceBackend]:
-        """The backend that chooses it."""
+        """The backend that chooses the interface."""
         return _NodeInterfaceBackend
 
 
 class _LeanTrainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped
-    """Starts no actor that has nothing to do here: each idle one wakes up 85 times a second."""
+    """A trainer without idle actors: each of them would wake up 85 times per second."""
 
-    _idle: tuple[type, ...] = (DatasetsCallback,)  # no dataset of Ray's is handed to it
+    _idle: tuple[type, ...] = (DatasetsCallback,)  # it receives no dataset of Ray
 
     def _create_default_callbacks(self) -> list[Any]:
         return [each for each in super()._create_default_callbacks() if not isinstance(each, self._idle)]
 
 
 class _EmbeddedTrainer(_LeanTrainer):
-    """An embedded Ray goes away with its placement groups: no actor need outlive Train to free them."""
+    """A trainer for an embedded Ray, which frees its placement groups when it stops."""
 
     _idle = (*_LeanTrainer._idle, PlacementGroupCleanerCallback)
 
@@ -85,7 +85,16 @@ def train(
     *,
     embedded: bool,
 ) -> None:
-    """Runs a session on `workers` Ray Train workers; returns when the last cell is trained.
+    """Runs a session on Ray Train workers; returns when the last cell is trained.
+
+    Args:
+        plan: the session.
+        workers: number of workers.
+        use_gpu: whether each worker trains on a GPU.
+        timeout_s: seconds within which a collective must end.
+        storage: directory for Train's own files.
+        collector: actor that receives records and checkpoints.
+        embedded: whether Ray was started for this session.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed.
@@ -105,7 +114,7 @@ def train(
 
 
 def end_controller() -> None:
-    """Ends Train's controller on an embedded Ray, so that `train` returns in whatever thread waits for it."""
+    """Ends Train's controller on an embedded Ray, so that `train` returns in the thread that runs it."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if "".join(process.cmdline()).startswith("ray::TrainController"):
@@ -133,7 +142,7 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _servers(plan: SessionPlan, reference: Any, collector: Any, stack: contextlib.ExitStack) -> RayServers:
-    """The session's parameter server; the first worker starts it, now that all have their places."""
+    """The session's servers. The first worker starts them when all workers have their places."""
     import torch.distributed as dist
 
     first = ray.train.get_context().get_world_rank() == 0
@@ -167,7 +176,7 @@ def _replica(servers: RayServers | None, timeout_s: float) -> Replica:
     if servers:
         places += [(shard.store.host, pid) for shard, pid in zip(shards, servers.pids, strict=True)]
     if LAB_VARIABLE in os.environ and context.get_local_rank() == 0:
-        # An emulated host sees its own processes only, and shares the cores with those of all others.
+        # An emulated host sees only its own processes, but shares the cores with all other hosts.
         lower_priority(psutil.process_iter(), {pid for place, pid in places if place == address})
     return Replica(
         rank=context.get_world_rank(),

@@ -1,4 +1,4 @@
-"""What a worker says before it gives up, and which of many such words tells the reason."""
+"""Reports of failed workers, and the failure that caused the others."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ from dataclasses import dataclass
 
 from distsqz.errors import RunError
 
-PARTING_S = 2.0
-"""How long after a worker's failure the others are listened to before they are ended."""
+REPORTING_S = 2.0
+"""Seconds after the first failure in which other workers can report theirs before they are ended."""
 ANSWER_S = 1.0
-"""How long a host may take to answer whether it is there."""
+"""Seconds within which a host must accept a connection."""
 CALL_EVERY_S = 5.0
+"""Seconds between two connections to every host."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A worker's last words."""
+    """The failure of one worker, as the worker reports it."""
 
     text: str
+    """The reason, in one line."""
     cell: str | None
     host: str
     rank: int
     step: int | None
     trace: str
+    """Traceback on the worker."""
     of_communication: bool
-    """It only met another rank's end: its peers' connections broke."""
+    """Whether the worker failed only because connections to other ranks broke."""
 
 
 def failure_of(error: Exception, rank: int, host: str) -> Failure:
-    """What the worker of a rank reports of `error`, while it handles it on a host."""
+    """Describes the exception that a worker is handling.
+
+    Args:
+        error: the exception.
+        rank: rank of the worker.
+        host: label of the host of the worker.
+    """
     known = error if isinstance(error, RunError) else None
     text = known.text if known else f"{type(error).__name__}: {error}"
     return Failure(
@@ -48,7 +57,7 @@ def failure_of(error: Exception, rank: int, host: str) -> Failure:
 
 
 def _is_of_communication(error: BaseException) -> bool:
-    """Whether a collective broke; Gloo has no exception of its own, its messages name its source files."""
+    """Whether communication failed; Gloo has no exception of its own, its messages name its source files."""
     from torch.distributed import DistError
 
     cause = error.__cause__ or error
@@ -58,7 +67,11 @@ def _is_of_communication(error: BaseException) -> bool:
 
 
 def hosts_without_answer(addresses: Mapping[str, tuple[str, int]]) -> set[str]:
-    """Of hosts, given with an address that each listens on: those that a connection cannot be made to."""
+    """Hosts that accept no connection.
+
+    Args:
+        addresses: an address and port on which each host listens.
+    """
 
     def is_silent(address: tuple[str, int]) -> bool:
         try:
@@ -73,10 +86,15 @@ def hosts_without_answer(addresses: Mapping[str, tuple[str, int]]) -> set[str]:
 
 
 class Heartbeats:
-    """Calls hosts now and then, and tells which have not answered for a while: Ray takes minutes for it."""
+    """Connects to hosts regularly, to detect those that stop answering. Ray itself takes minutes for that."""
 
     def __init__(self, addresses: Mapping[str, tuple[str, int]], silence_s: float) -> None:
-        """`addresses`: of hosts, by any name, on which each listens."""
+        """Starts with all hosts answering.
+
+        Args:
+            addresses: an address and port on which each host listens, by any key.
+            silence_s: seconds without an answer after which a host counts as missing.
+        """
         self._addresses = addresses
         self._silence_s = silence_s
         now = time.monotonic()
@@ -84,7 +102,7 @@ class Heartbeats:
         self._next_at = now + CALL_EVERY_S
 
     def missing(self) -> set[str]:
-        """Those that have not answered for that long; nobody if the next call is not due yet."""
+        """Hosts that have not answered for `silence_s` seconds; empty if the next call is not due yet."""
         if time.monotonic() < self._next_at:
             return set()
         silent = hosts_without_answer(self._addresses)
@@ -100,32 +118,32 @@ def explain(
     hosts: Sequence[str],
     without_answer: Collection[str] = (),
 ) -> RunError:
-    """The failure that the others followed from, as one line.
+    """The failure that caused the others, in one line.
 
-    A rank that fails by itself says so; one that is killed says nothing, but Train names it; one that is cut
-    off says nothing either, and Train does not know; ranks that lost their peers come last.
+    A rank that fails by itself reports it. A rank that is killed reports nothing, but Train names it. A rank
+    that is disconnected reports nothing, and Train does not know it. Ranks that lost their peers come last.
 
     Args:
-        error: what Train raised, say, with the workers that it knows to have failed in `worker_failures`;
-            None if it has not noticed yet.
-        failures: the workers' last words, in the order they came; some, where `error` is None.
-        hosts: host names by rank, as far as the workers came to tell them.
-        without_answer: names of hosts that do not answer the one that asks.
+        error: exception raised by Train or the like, with the failed workers in `worker_failures`; None if no
+            exception has been raised yet.
+        failures: the workers' reports, in the order of arrival; not empty if `error` is None.
+        hosts: host names by rank, as far as they are known.
+        without_answer: names of hosts that do not answer.
     """
-    said = {failure.rank for failure in failures}
+    reported = {failure.rank for failure in failures}
     failed: dict[int, Exception] = getattr(error, "worker_failures", {})
-    silent = [(rank, reason) for rank, reason in failed.items() if rank not in said]
+    silent = [(rank, reason) for rank, reason in failed.items() if rank not in reported]
     own = [failure for failure in failures if not failure.of_communication]
-    if failures and not own and not silent and len(said | failed.keys()) < len(hosts):
+    if failures and not own and not silent and len(reported | failed.keys()) < len(hosts):
         return _cut_off(failures, hosts, without_answer)
     if own or (failures and not silent):
         first = (own or failures)[0]
-        told = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
-        told.add_note(f"On the worker:\n{first.trace}")
-        return told
+        result = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
+        result.add_note(f"On the worker:\n{first.trace}")
+        return result
     if silent:
         rank, reason = silent[0]
-        reason = getattr(reason, "health_check_failure", reason)  # what Train wraps
+        reason = getattr(reason, "health_check_failure", reason)  # Train wraps the cause
         witness = failures[0] if failures else None
         return RunError(
             f"the worker died ({_first_line(reason)})",
@@ -134,34 +152,34 @@ def explain(
             rank=rank,
             step=witness.step if witness else None,
         )
-    assert error is not None  # else there are failures, and one of them was told above
+    assert error is not None  # otherwise there are failures, and one was returned above
     return RunError(_first_line(getattr(error, "controller_failure", error)))
 
 
 def _cut_off(failures: Sequence[Failure], hosts: Sequence[str], without_answer: Collection[str]) -> RunError:
-    """Ranks waited in vain for others that do not even say so: the fewer are those that are cut off.
+    """Some ranks timed out and the others reported nothing. The smaller group is taken to be disconnected.
 
-    Of the silent, some may only be late to say it; those whose host does not answer are not.
+    A rank that reports nothing may only be late, unless its host does not answer.
     """
-    heard = {failure.rank for failure in failures}
-    silent = [rank for rank in range(len(hosts)) if rank not in heard]
+    reporting = {failure.rank for failure in failures}
+    silent = [rank for rank in range(len(hosts)) if rank not in reporting]
     silent = [rank for rank in silent if hosts[rank] in without_answer] or silent
     first = failures[0]
-    lost = min(silent, sorted(heard), key=len)
+    lost = min(silent, sorted(reporting), key=len)
     of_all = ", ".join(f"rank {rank} on {hosts[rank]}" for rank in lost)
-    told = RunError(
+    result = RunError(
         f"cut off from the other ranks ({of_all}); they waited in vain: {_gist(first.text)}",
         cell=first.cell,
         host=hosts[lost[0]],
         rank=lost[0],
         step=first.step,
     )
-    told.add_note(f"On a worker that waited:\n{first.trace}")
-    return told
+    result.add_note(f"On a worker that waited:\n{first.trace}")
+    return result
 
 
 def _gist(text: str) -> str:
-    """What Gloo has to say, without the words of its own and torch's around it."""
+    """The core of a message of Gloo, without source locations and torch's additions."""
     return text.rsplit(".cc:", 1)[-1].split("] ", 1)[-1].split(". ", 1)[0]
 
 

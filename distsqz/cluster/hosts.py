@@ -1,7 +1,6 @@
-"""The hosts of a Ray cluster: what records call them, and which are emulated.
+"""The hosts of a Ray cluster: their labels in records, and which are emulated.
 
-Hosts are told apart by the address that Ray knows their nodes by. Names do not do: machines that were cloned
-from one image often share one.
+The address of a Ray node identifies its host. Names do not: machines cloned from one image often share one.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from distsqz.metering.wire import emulated_hosts
 
 
 def host_labels(nodes: Iterable[Mapping[str, Any]] | None = None) -> dict[str, str]:
-    """The label of every host by its address: its name, or name@address where several hosts share the name.
+    """Labels of hosts by address: the host's name, or name@address if several hosts share the name.
 
     Args:
-        nodes: the cluster's nodes as `ray.nodes()` lists them, which is the default.
+        nodes: the nodes of the cluster, by default those of `ray.nodes()`.
     """
     every = ray.nodes() if nodes is None else nodes
-    # Those that have died count, too: a label must not change while a session goes on.
+    # Dead nodes count too: a label must not change during a session.
     names = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in every}
     shared = [name for name in names.values() if list(names.values()).count(name) > 1]
     return {address: f"{name}@{address}" if name in shared else name for address, name in names.items()}
@@ -31,9 +30,9 @@ def host_labels(nodes: Iterable[Mapping[str, Any]] | None = None) -> dict[str, s
 @functools.cache
 def this_host() -> str:
     """The label of the host that this process runs on."""
-    here = ray.get_runtime_context().get_node_id()
+    own_id = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()
-    address = next(node["NodeManagerAddress"] for node in nodes if node["NodeID"] == here)
+    address = next(node["NodeManagerAddress"] for node in nodes if node["NodeID"] == own_id)
     return host_labels(nodes)[address]
 
 
@@ -48,7 +47,7 @@ def host_ports() -> dict[str, tuple[str, int]]:
 
 
 def emulated_rates_by_host() -> dict[str, int] | None:
-    """Rate of each emulated host's link in bits a second, in each direction; None where none is emulated."""
+    """Rate of each emulated link in each direction, in bits per second; None without emulated hosts."""
     hosts = emulated_hosts()
     if hosts is None:
         return None

@@ -1,4 +1,4 @@
-"""Which network interface the bytes between workers go through."""
+"""The network interface that carries the bytes between workers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ def interface_of(address: str) -> str | None:
 
 
 def metered_interface(own_address: str, all_addresses: Collection[str]) -> str | None:
-    """The interface to count bytes on: this host's address', or loopback when every worker is on this host.
+    """The interface on which bytes are counted: that of this host's address, or loopback if it is the only
+    host.
 
-    The kernel carries what a host sends to itself over loopback, whatever address it is sent to.
+    The kernel sends packets from a host to itself over loopback, whatever their address.
+
+    Args:
+        own_address: address of this host.
+        all_addresses: addresses of all workers.
     """
     return LOOPBACK if set(all_addresses) <= {own_address} else interface_of(own_address)

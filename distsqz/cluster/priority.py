@@ -1,4 +1,4 @@
-"""Who goes first where cores are short: the processes that train, before Ray's own."""
+"""Process priorities: processes that train come before Ray's own if cores are short."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ import psutil
 
 LEAST_PRIORITY = 19
 LOW_PRIORITY = {"raylet": 10, "gcs_server": 10}
-"""These are to notice when a driver dies though its workers still fill every core: a tenth of a core is
-enough for that. At the workers' own priority they cost AlexNet 4% of its step (benchmarks/overhead)."""
+"""Niceness of processes that must notice a dead driver while workers still use all cores; a tenth of a core
+is enough for that. At the workers' priority they take 4% of AlexNet's step (benchmarks/overhead)."""
 
 
 def raise_priority() -> None:
-    """Gives this process the usual priority, whatever it has inherited; only root may."""
+    """Sets this process to the normal priority, if it inherited a lower one. Only root may do that."""
     for thread in psutil.Process().threads():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread.id, 0)
 
 
 def lower_priority(processes: Iterable[psutil.Process], trainers: Collection[int]) -> None:
-    """Lets processes yield to those whose ids are in `trainers`.
+    """Lowers the priority of processes that do not train.
 
-    Ray's agents, monitors and idle actors use a tenth of a core; where workers fill every core, they would
-    hold up now one rank and now another, and with it all of them. In the gaps that communication leaves they
-    find their time.
+    Ray's agents, monitors and idle actors use a tenth of a core. If workers use all cores, these processes
+    would delay one rank or another, and every delay stalls the whole step. They still run while workers
+    communicate.
+
+    Args:
+        processes: all processes to consider.
+        trainers: ids of the processes that train, which keep their priority.
     """
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):

@@ -1,4 +1,4 @@
-"""A Ray to run on: an embedded one, started and stopped here, or a cluster that is joined."""
+"""The Ray of a run: an embedded one, started and stopped by the run, or a cluster that is joined."""
 
 from __future__ import annotations
 
@@ -35,47 +35,48 @@ from distsqz.interrupts import ignored_interrupts, noted_interrupts
 from distsqz.metering.cores import cores_of_this_host
 
 LENT_PER_CORE = 4
-"""An embedded Ray lends each core this often: more workers than cores still show bytes, if not times."""
+"""Workers per core on an embedded Ray. With more workers than cores bytes are still right, but times are
+not."""
 
 EMBEDDED = "local"
-"""The address that asks for a Ray of this command's own, whatever runs here."""
+"""The address that requests an embedded Ray, even if another Ray runs on this host."""
 
 QUIET_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default workers yield to Ray's daemons
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # for machines that a cloud takes back
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # for preemptible cloud machines
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",  # never
 }
-"""An embedded Ray has no dashboard, so nobody reads what these would gather, each time waking up on a core
-that trains: a fifth of the time that Ray's own processes take (benchmarks/overhead)."""
+"""Settings that stop Ray from gathering metrics. An embedded Ray has no dashboard to show them, and gathering
+takes a fifth of the time of Ray's own processes, on cores that train (benchmarks/overhead)."""
 
 AUTH_TOKEN_ENV_VAR = "RAY_AUTH_TOKEN"
 DEFAULT_TMPDIR = "/tmp"
 LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path of a socket that Ray makes in its directory."""
+"""The longest path of a socket that Ray creates in its directory."""
 SOCKET_PATH_BYTES = 107
-"""A path of a Unix socket is no longer (unix(7))."""
+"""Maximum length of the path of a Unix socket (unix(7))."""
 FILE_SYSTEM_FAULTS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of directories that are missing, full or not writable."""
 LEAST_FREE_BYTES = 100 << 20
-"""Room on disk that Ray's logs take at least; on a full disk it would not start, and not say why."""
+"""Least free space for Ray's logs. On a full disk Ray does not start and does not say why."""
 
 RAY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""What every Ray's head answers, whatever its version: with its id, or that a token is missing."""
+"""A call that the head of every version of Ray answers, with its id or with a request for a token."""
 CONNECT_TIMEOUT_S = 8.0
 JOIN_TIMEOUT_S = 120.0
 EXIT_TIMEOUT_S = 2.0
-"""How long a process of an embedded Ray may take to end once Ray is stopped."""
+"""Seconds that a process of an embedded Ray may take to end after Ray has stopped."""
 FREE_TIMEOUT_S = 10.0
-"""What a job that has just ended still holds comes free within this time."""
+"""Seconds within which the resources of a job that has just ended become free."""
 
 
 def named_cluster(address: str | None) -> str | None:
-    """The cluster to join: that at `address`, at RAY_ADDRESS, or the one that `ray start` began on this host.
+    """Address of the cluster to join: `address`, RAY_ADDRESS, or that of a Ray started on this host.
 
-    None if there is none or `address` is `local`: a Ray is to be started.
+    None if there is none, or if `address` is `local`: a Ray is started for the run.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address == EMBEDDED:
@@ -84,7 +85,7 @@ def named_cluster(address: str | None) -> str | None:
 
 
 def _started_here() -> str | None:
-    """What `ray start` noted on this host and `ray stop` removes again, if it still answers."""
+    """Address of a Ray that `ray start` started on this host, if it still answers."""
     address = read_ray_address()
     if address and _answer_of(address, timeout_s=2.0) in (
         grpc.StatusCode.OK,
@@ -95,11 +96,11 @@ def _started_here() -> str | None:
 
 
 def _answer_of(address: str, timeout_s: float) -> grpc.StatusCode:
-    """How what listens at an address answers a call to Ray's head; Ray itself would try for 40 seconds."""
+    """Status of a call to Ray's head at an address. Ray itself would try for 40 seconds."""
     with init_grpc_channel(address, GLOBAL_GRPC_OPTIONS) as channel:
         try:
             channel.unary_unary(RAY_CALL)(b"", timeout=timeout_s, wait_for_ready=True)
-        except AuthenticationError:  # a token is to be shown and there is none
+        except AuthenticationError:  # a token is required and there is none
             return grpc.StatusCode.UNAUTHENTICATED
         except grpc.RpcError as error:
             return error.code()
@@ -107,7 +108,7 @@ def _answer_of(address: str, timeout_s: float) -> grpc.StatusCode:
 
 
 def node_addresses() -> dict[str, tuple[str, int]]:
-    """An address and port that each living node of Ray listens on, by its id."""
+    """An address and port that each living Ray node listens on, by node id."""
     return {
         node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"])
         for node in ray.nodes()
@@ -117,12 +118,18 @@ def node_addresses() -> dict[str, tuple[str, int]]:
 
 @contextlib.contextmanager
 def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]:
-    """Joins the cluster that `named_cluster` finds, or starts a Ray of this machine; leaves or stops it.
+    """Joins the cluster that `named_cluster` finds, or starts an embedded Ray; leaves or stops it at the end.
 
-    Yields whether it is embedded, that is all our own.
+    Args:
+        address: address of the cluster, `local`, or None.
+        workers: number of workers that need a CPU (and a GPU if `gpus`).
+        gpus: whether each worker needs a GPU.
+
+    Yields:
+        Whether Ray is embedded.
 
     Raises:
-        RequestError: nothing answers at the address, or it has too few CPUs or GPUs for the workers.
+        RequestError: Ray cannot be joined or started, or has too few CPUs or GPUs for the workers.
     """
     address = named_cluster(address)
     try:
@@ -135,19 +142,19 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
             _check_cluster_has("GPU", workers)
         yield not address
     finally:
-        # A process that was cut short on a cluster ends now, and its part there with it. If Ray were shut
-        # down first, a thread that still waits for Ray would end this process, with another status.
+        # After a failure on a cluster this process ends now, and its part of the cluster with it. If Ray were
+        # shut down first, a thread that still waits for Ray would end this process with another status.
         error = sys.exc_info()[1]
         if not address or error is None or isinstance(error, RequestError):
             _shut_down(embedded=not address)
 
 
 def _shut_down(embedded: bool) -> None:
-    """Leaves or stops Ray; an impatient second Ctrl-C must not leave half of one running."""
+    """Leaves or stops Ray. A second Ctrl-C is ignored, because it would leave processes running."""
     with ignored_interrupts():
         ours = psutil.Process().children(recursive=True) if embedded else []
         ray.shutdown()
-        # Now and then one of Ray's actors hangs in its own exit for good, its raylet gone.
+        # Rarely, an actor of Ray hangs in its exit after its raylet is gone.
         _, hanging = psutil.wait_procs(ours, timeout=EXIT_TIMEOUT_S)
         for process in hanging:
             with contextlib.suppress(psutil.Error):
@@ -176,12 +183,12 @@ def _start_embedded(workers: int) -> None:
         )
     except OSError as error:
         raise RequestError(f"Ray cannot start on this host: {_why_not(error, directory)}") from error
-    # With `log_to_driver` off it would read the workers' logs for nobody. There is no setting for it.
+    # With `log_to_driver` off, the log monitor would read logs for nobody. No setting disables it.
     ray._private.worker._global_node.kill_log_monitor()
 
 
 def _why_not(error: OSError, directory: Path) -> str:
-    """Why a Ray with its files in `directory` did not start, and what it needs where that is known."""
+    """Why Ray with its files in `directory` did not start, and what it needs if that is known."""
     if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"its processes do not answer ({reason}); their logs are in {directory}/session_latest/logs"
@@ -191,12 +198,12 @@ def _why_not(error: OSError, directory: Path) -> str:
 
 
 def _ray_directory() -> Path:
-    """The directory for an embedded Ray's sockets and logs, in RAY_TMPDIR, TMPDIR or else /tmp.
+    """The directory for sockets and logs of an embedded Ray, in RAY_TMPDIR, TMPDIR or /tmp.
 
-    Where the one that is set does not serve, /tmp is taken and a line on stderr says why.
+    If Ray cannot use the directory that is set, /tmp is used and a line on stderr gives the reason.
 
     Raises:
-        RequestError: /tmp does not serve either.
+        RequestError: Ray cannot use /tmp either.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
     wanted = Path(os.environ.get(variable) or DEFAULT_TMPDIR).absolute()
@@ -214,7 +221,7 @@ def _ray_directory() -> Path:
 
 
 def _fault_of(directory: Path) -> str | None:
-    """Why Ray cannot use a directory, which is made in its parent if it is missing; None if it can."""
+    """Why Ray cannot use a directory, which is created if it is missing; None if it can."""
     if len(os.fsencode(directory / LONGEST_SOCKET)) > SOCKET_PATH_BYTES:
         return "its path is too long for Ray's sockets"
     if not directory.parent.is_dir():
@@ -231,7 +238,7 @@ def _fault_of(directory: Path) -> str | None:
 
 
 def _make_token() -> None:
-    """Gives an embedded Ray a token, unless this host has one. Ray would write one into the home."""
+    """Sets a token for an embedded Ray, unless this host has one. Ray would write one into the home."""
     tokens = AuthenticationTokenLoader.instance()
     if AUTH_MODE_ENV_VAR not in os.environ and not tokens.has_token(ignore_auth_mode=True):
         os.environ[AUTH_TOKEN_ENV_VAR] = secrets.token_hex(32)
@@ -239,7 +246,7 @@ def _make_token() -> None:
 
 
 def _join(address: str) -> str:
-    """Joins the Ray at an address; gives that as its own head calls it."""
+    """Joins the Ray at an address; returns the address as its head knows it."""
     if address.startswith("ray://"):
         raise InvalidValue(
             "address",
@@ -279,9 +286,9 @@ def _check_ray_answers(address: str, bootstrap: str) -> None:
 
 
 def _use_own_token() -> bool:
-    """Shows this host's token to its Ray, unless told otherwise, as `ray.init()` without address does.
+    """Uses this host's token, as `ray.init()` without an address does, unless the environment sets a mode.
 
-    A Ray may leave a token in the home, and the next `ray start --head` demands it from then on.
+    Ray may leave a token in the home, which the next `ray start --head` then requires.
     """
     if AUTH_MODE_ENV_VAR in os.environ:
         return False
@@ -292,29 +299,29 @@ def _use_own_token() -> bool:
 
 
 def _wait_for_nodes(address: str) -> None:
-    """Waits, on the head of a cluster that `ray up` began, for the nodes that are still to join it."""
+    """Waits, on the head of a cluster that `ray up` started, for nodes that have not joined yet."""
     try:
         launched = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text())
         head = launched["provider"].get("head_ip", host_of(read_ray_address() or ""))
         if not is_same_host(head, host_of(address)):
-            return  # of another cluster that was once launched from here
+            return  # the file belongs to another cluster
         wanted = 1 + sum(each.get("min_workers", 0) for each in launched["available_node_types"].values())
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return
     give_up_at = time.monotonic() + JOIN_TIMEOUT_S
-    told = 0
+    reported = 0
     while (there := sum(node["Alive"] for node in ray.nodes())) < wanted and time.monotonic() < give_up_at:
-        if there != told:
+        if there != reported:
             print(f"waiting for hosts to join: {there} of {wanted} are there", file=sys.stderr)
-            told = there
+            reported = there
         time.sleep(1)
     if there < wanted:
         print(f"going on with {there} of {wanted} after {JOIN_TIMEOUT_S:.0f} s", file=sys.stderr)
 
 
 def _init(**settings: Any) -> None:
-    # An exception raised while Ray forks its processes would be lost, and with it the wish to stop. This puts
-    # the handler of SIGTERM back, too, which Ray replaces.
+    # An interrupt raised while Ray forks its processes would be lost. This also restores the handler of
+    # SIGTERM, which Ray replaces.
     with noted_interrupts() as interrupted:
         ray.init(log_to_driver=False, logging_level="ERROR", **settings)
     if interrupted.is_set():

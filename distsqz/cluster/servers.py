@@ -1,4 +1,4 @@
-"""The shards of a parameter server as Ray actors: where they stand, how workers reach them."""
+"""The shards of a parameter server as Ray actors: their placement, and how workers reach them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from distsqz.training.server import Server
 
 @ray.remote(num_cpus=0)
 class ServerActor:
-    """One server; Ray only ever starts it and makes introductions."""
+    """One server. Ray starts it and connects workers to it; gradients do not pass through Ray."""
 
     def __init__(self, plan: Any, index: int, collector: Any, attempt: int) -> None:
         self._outbox = CollectorOutbox(collector)
@@ -38,11 +38,11 @@ class ServerActor:
         threading.Thread(target=self._send_records, daemon=True).start()
 
     def introduce(self) -> tuple[ShardPlace, int]:
-        """Where workers meet it, and its process id."""
+        """Returns the place at which workers connect, and the process id."""
         return self._server.place, os.getpid()
 
     def admit(self, cell: str, rank: int, name: str, step: int) -> None:
-        """Begins to connect to a worker."""
+        """Starts to connect to a worker."""
         self._server.admit(cell, rank, name, step)
 
     def parameters(self, cell: str) -> dict[int, torch.Tensor]:
@@ -70,14 +70,14 @@ class ServerActor:
         return self._server.buffers(cell)
 
     def close(self) -> int:
-        """Sends the records that are left; gives the most memory that it has ever held, in bytes."""
+        """Sends the remaining records; returns the peak memory of the process, in bytes."""
         with self._sending:
             self._outbox.put({"updates": self._taken()})
             self._outbox.close()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _send_records(self) -> None:
-        """Not where gradients are handled: those would wait."""
+        """Sends records once per interval, in a thread of its own so that gradients do not wait."""
         while True:
             time.sleep(SEND_EVERY_S)
             with self._sending:
@@ -92,26 +92,26 @@ class ServerActor:
 
 
 class RayServers:
-    """A session's servers, from a worker's side."""
+    """The servers of a session, as a worker reaches them."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Finds the actors of these names, by shard."""
+        """Finds the actors by their names, which are ordered by shard."""
         self._actors = [ray.get_actor(name) for name in names]
         introduced = ray.get([actor.introduce.remote() for actor in self._actors])
         self.places: Sequence[ShardPlace] = [place for place, _ in introduced]
         self.pids = [pid for _, pid in introduced]
 
     def admit(self, cell: str, rank: int, name: str, step: int) -> None:
-        """Asks every server to connect to a worker that begins with `step`; does not wait until they have."""
+        """Asks every server to connect to a worker that starts with `step`, and returns at once."""
         for actor in self._actors:
             actor.admit.remote(cell, rank, name, step)
 
     def parameters(self, cell: str) -> torch.Tensor:
-        """A cell's parameters: chunks x chunk_elements."""
+        """The parameters of a cell: [chunks, chunk_elements]."""
         return joined(ray.get([actor.parameters.remote(cell) for actor in self._actors]))
 
     def momentum(self, cell: str) -> torch.Tensor:
-        """The optimizer's momentum of them."""
+        """The optimizer's momentum of a cell: [chunks, chunk_elements]."""
         return joined(ray.get([actor.momentum.remote(cell) for actor in self._actors]))
 
     def digests(self, cell: str) -> dict[tuple[int, int], int]:
@@ -120,7 +120,7 @@ class RayServers:
         return {piece: value for of_shard in by_shard for piece, value in of_shard.items()}
 
     def progress(self, cell: str, rank: int) -> int:
-        """Steps that a worker has finished, though it may be gone."""
+        """Steps that a worker has finished; the worker may be gone."""
         return int(min(ray.get([actor.progress.remote(cell, rank) for actor in self._actors])))
 
     def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
@@ -133,7 +133,7 @@ class RayServers:
         return stored
 
     def close(self) -> list[int]:
-        """Lets them send the records that are left; gives the peak memory of each, in bytes."""
+        """Makes the servers send their remaining records; returns the peak memory of each, in bytes."""
         return list(ray.get([actor.close.remote() for actor in self._actors]))
 
 
@@ -146,16 +146,16 @@ def start_servers(
     token: str,
     attempt: int = 0,
 ) -> tuple[list[str], list[Any]]:
-    """Starts the servers where `options` want them; gives their names and handles, which keep them alive.
+    """Starts the servers; returns their names and handles, which keep them alive.
 
     Args:
-        options: how many, and where.
+        options: number and placement of the servers.
         worker_nodes: the Ray node of each worker, by rank.
         plan: a reference to the session's plan.
-        collector: takes what they record.
-        env: environment variables for them.
-        token: of this session, for their names.
-        attempt: how often they were started before.
+        collector: actor that receives their records.
+        env: environment variables of the servers.
+        token: identifies the session in their names.
+        attempt: number of earlier starts.
     """
     everywhere = [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
     nodes = nodes_for(options, worker_nodes, everywhere)
@@ -173,7 +173,7 @@ def start_servers(
 
 
 def nodes_for(options: ServerOptions, worker_nodes: Sequence[str], everywhere: Sequence[str]) -> list[str]:
-    """The node of each server."""
+    """The Ray node of each server, by shard."""
     with_workers = list(dict.fromkeys(worker_nodes))
     free = [node for node in everywhere if node not in with_workers]
     chosen = free if options.placement == "dedicated" and len(free) >= options.shards else with_workers
@@ -181,10 +181,10 @@ def nodes_for(options: ServerOptions, worker_nodes: Sequence[str], everywhere: S
 
 
 def check_servers_fit(placement: Placement, servers: int, workers: int, hosts: int, cpus: int) -> None:
-    """Whether a cluster has room for the servers beside the workers.
+    """Checks that a cluster has room for the servers beside the workers.
 
     Raises:
-        RequestError: it has not.
+        InvalidValue: there is not enough room.
     """
     if servers > cpus:
         raise InvalidValue("servers", servers, f"the cluster has {cpus} CPUs; ask for fewer")

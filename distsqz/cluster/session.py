@@ -1,4 +1,4 @@
-"""A session as its driver sees it: workers train in the background, their records are taken as they come."""
+"""A session on the driver: workers train in the background, and their records are collected meanwhile."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ from distsqz.metering.wire import emulated_hosts
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
-LAST_WORDS_S = 3.0
-"""How long after the first failure others may be heard, and Train may notice: a host that is cut off it
-misses for a minute."""
+FURTHER_FAILURES_S = 3.0
+"""Seconds to wait for further failure reports after the first. Ray Train itself needs about a minute to
+notice an unreachable host."""
 LEAVING_S = 10.0
-"""How long a training that was stopped may take to end its workers and servers."""
-TELLING_S = 5
-"""Of the collective timeout, what is left to hear and tell why a collective did not end."""
+"""Seconds that stopped training may take to end its workers and servers."""
+REPORTING_RESERVE_S = 5
+"""Part of the collective timeout, in seconds, that is reserved for reporting why a collective did not end."""
 
 
 class Recorder(Protocol):
-    """Keeps what a session tells; a run directory is one."""
+    """Stores what a session records; a run directory is one implementation."""
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Starts recording."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Notes how it ended; may be told twice."""
+        """Records how the session ended. It may be called twice."""
 
     def append(self, table: str, records: Iterable[Record]) -> None:
-        """Takes records of a table."""
+        """Appends records to a table."""
 
     def flush(self) -> None:
-        """Brings them where they last."""
+        """Writes all appended records to disk."""
 
     def describe_cell(self, cell: str, facts: Mapping[str, Any]) -> None:
-        """Takes what became known of a cell."""
+        """Stores facts about a cell."""
 
     def save_checkpoint(self, cell: str, step: int, checkpoint: bytes) -> None:
-        """Takes a checkpoint's file content."""
+        """Stores the content of a checkpoint file."""
 
 
 Watch = Callable[[Delivery], None]
-"""Called with all that came in since the last call, to show progress."""
+"""Called with everything received since the last call, to show progress."""
 
 
 def default_workers() -> int:
@@ -89,28 +89,34 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         """Raises InvalidValue for a value out of range."""
-        require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * TELLING_S})
+        require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * REPORTING_RESERVE_S})
 
 
 def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:
-    """Starts or joins a Ray, trains the plan's cells on its workers and records everything.
+    """Starts or joins Ray, trains the cells of a plan on its workers and records everything.
+
+    Args:
+        plan: the session.
+        options: the workers, and the Ray that they run on.
+        recorder: receives records, facts and checkpoints.
+        watch: shows progress.
 
     Raises:
-        RequestError: the Ray or the workers cannot be had.
-        RunError: training failed; names host, rank and step.
+        RequestError: Ray cannot be joined or started, or has too few resources for the workers.
+        RunError: training failed; the error names host, rank and step.
     """
     servers = plan.server.shards if plan.server else 0
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
         _ray_for(plan, options) as embedded,
-        recorder,  # how it ended is written before Ray goes, which may take this process along
+        recorder,  # the outcome is written before Ray stops, which may end this process too
     ):
         addresses = host_ports()
         if plan.server:
             cpus = int(ray.cluster_resources().get("CPU", 0))
             check_servers_fit(plan.server.placement, servers, options.workers, len(addresses), cpus)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        collector = Collector.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        on_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        collector = Collector.options(scheduling_strategy=on_driver).remote()  # type: ignore[attr-defined]
         failures: list[Failure] = []
         hosts: list[str] = []
         pids: set[int] = set()
@@ -125,7 +131,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
             _record(delivery, recorder)
             watch(delivery)
 
-        timeout_s = options.collective_timeout_s - TELLING_S
+        timeout_s = options.collective_timeout_s - REPORTING_RESERVE_S
         stop = threading.Event()
 
         stoppable = plan.server is not None and all(cell.server for cell in plan.cells)
@@ -145,9 +151,9 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
                     training.join(POLL_S)
                     take()
                     if failures:
-                        give_up_at = min(give_up_at, time.monotonic() + LAST_WORDS_S)
-            finally:  # also where nothing can be recorded any more, on a full disk for one
-                # A thread that waits for Ray while it is shut down could end this process in the midst of it.
+                        give_up_at = min(give_up_at, time.monotonic() + FURTHER_FAILURES_S)
+            finally:  # also if nothing more can be recorded, for example on a full disk
+                # A thread that waits for Ray while Ray shuts down could end this process.
                 stop.set()
                 if training.is_alive() and embedded and not stoppable:
                     end_controller()
@@ -165,19 +171,19 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
 
 @contextlib.contextmanager
 def _ray_for(plan: SessionPlan, options: SessionOptions) -> Iterator[bool]:
-    """A Ray that can train the plan's models; yields whether it is embedded.
+    """Joins or starts a Ray that can train the plan's models; yields whether it is embedded.
 
     Raises:
-        RequestError: the Ray cannot be had, or a model cannot be trained on its GPUs.
+        RequestError: Ray cannot be joined or started, or a model cannot be trained on its GPUs.
     """
     with ray_cluster(options.address, options.workers, options.gpus) as embedded:
         if options.gpus and not torch.cuda.is_available():
-            try_on_worker(plan)  # this host had no GPU to try the models on before
+            try_on_worker(plan)  # this host has no GPU on which the models could be tried before
         yield embedded
 
 
 class _Background(threading.Thread):
-    """Runs a call, keeping its exception; Ctrl-C stays with the main thread, which Ray would take it from."""
+    """Runs a call in a thread and stores its exception. The main thread remains free for Ctrl-C."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""A training step on a worker's GPU before the session, for a driver on a host without one."""
+"""A training step on a worker's GPU before the session, if the driver's host has no GPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from distsqz.training.try_out import try_cell
 
 
 def try_on_worker(plan: SessionPlan, device: str = "cuda") -> None:
-    """Makes one training step with the model of every cell on one host of the Ray that is joined.
+    """Makes one training step with the model of every cell, on one host of the cluster.
 
     Args:
-        plan: of the session.
-        device: `cuda` takes one of Ray's GPUs, `cpu` none.
+        plan: the session.
+        device: `cuda` uses one of Ray's GPUs, `cpu` none.
 
     Raises:
-        RequestError: a model cannot be trained there.
+        RequestError: a model cannot be trained on that host.
     """
     trial = _refusal.options(num_gpus=int(device == "cuda"))
     refusal: RequestError | None = ray.get(trial.remote(plan, device))

@@ -1,4 +1,4 @@
-"""The surroundings that every process which trains needs, however Ray started it."""
+"""Environment of every process that trains, however Ray started it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ KEEP_FREED_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
-"""For glibc (mallopt(3)): else tensors that are freed go back to the kernel, to be faulted in again in the
-next step. AlexNet's step takes 15% less with these, under Ray or not (benchmarks/overhead)."""
+"""Settings of glibc (mallopt(3)) that keep freed memory. Otherwise freed tensors return to the kernel and
+cause page faults in the next step. With them AlexNet's step takes 15% less time (benchmarks/overhead)."""
 
 
 def use_node_interface() -> None:
-    """Lets torch's process groups use the interface that holds Ray's own node address.
+    """Makes torch's process groups use the interface that holds Ray's node address.
 
-    Left to itself Gloo asks the host name, which often leads to 127.0.0.1 and no further.
+    By default Gloo resolves the host name, which often gives 127.0.0.1.
 
     Raises:
-        RuntimeError: no interface holds it.
+        RuntimeError: no interface has the address.
     """
     address = ray.util.get_node_ip_address()
     interface = interface_of(address)
@@ -34,4 +34,4 @@ def use_node_interface() -> None:
             f"no network interface of {socket.gethostname()} holds Ray's node address {address}"
         )
     os.environ["GLOO_SOCKET_IFNAME"] = interface
-    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without the sign NCCL takes it for a prefix
+    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without "=" NCCL treats it as a prefix
