@@ -1,4 +1,4 @@
-"""Whether replicas hold the same values: digests to compare, and rank 0's values for everyone."""
+"""Checks that replicas hold the same values, and copies rank 0's values to all ranks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class DriftError(RuntimeError):
 
 
 def digest(tensor: torch.Tensor) -> int:
-    """A checksum of a tensor's values, in the order of its indices."""
+    """Checksum of a tensor's values, in the order of its indices."""
     values = tensor.detach().cpu().contiguous().reshape(-1)
     return zlib.crc32(values.view(torch.uint8).numpy().data) if values.numel() else 0
 
 
 def state_digests(module: nn.Module) -> dict[str, int]:
-    """A checksum of each parameter and buffer, by name."""
+    """Checksum of each parameter and buffer, by name."""
     return {name: digest(value) for name, value in _state(module).items()}
 
 
 def adopt_rank_0(module: nn.Module) -> None:
-    """Gives parameters and buffers rank 0's values on every rank of the default group, where they differ.
+    """Copies rank 0's parameters and buffers to all ranks of the default group, if they differ.
 
-    Nothing but checksums is sent where all ranks have the same values.
+    If all ranks have the same values, only checksums are sent.
 
     Raises:
         DriftError: ranks have tensors of other names, shapes or data types.
@@ -42,12 +42,12 @@ def adopt_rank_0(module: nn.Module) -> None:
 
 
 def adopt_buffers_of_rank_0(module: nn.Module) -> None:
-    """Gives buffers rank 0's values on every rank of the default group."""
+    """Copies rank 0's buffers to all ranks of the default group."""
     _broadcast(module.buffers())
 
 
 def adopt_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Gives buffers the values that another replica's have, by name."""
+    """Copies another replica's buffers, given by name, into those of `module`."""
     for name, buffer in module.named_buffers():
         buffer.detach().copy_(values[name])
 
@@ -56,7 +56,7 @@ def check_parameters(module: nn.Module) -> None:
     """Compares the parameters of all ranks of the default group.
 
     Raises:
-        DriftError: a parameter differs; it names the parameter and the ranks.
+        DriftError: a parameter differs; the message names the parameter and the ranks.
     """
     digests = _gather({name: digest(value) for name, value in module.named_parameters()})
     for rank, of_rank in enumerate(digests):
@@ -66,8 +66,14 @@ def check_parameters(module: nn.Module) -> None:
 def check_alike(first: Mapping[str, int], second: Mapping[str, int], one: str, other: str) -> None:
     """Compares checksums by name.
 
+    Args:
+        first: checksums on one side.
+        second: checksums on the other side.
+        one: name of the first side, for the error.
+        other: name of the second side, for the error.
+
     Raises:
-        DriftError: they differ; it names the first that does, and `one` and `other`, who hold the values.
+        DriftError: checksums differ; the message gives the first name for which they do.
     """
     for name, value in first.items():
         if second.get(name) != value:
@@ -85,7 +91,7 @@ def _gather(mine: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _unlike(by_rank: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names under which the ranks do not all have the same, in one order on every rank."""
+    """Names whose values differ between ranks, in the same order on every rank."""
     names = dict.fromkeys(name for of_rank in by_rank for name in of_rank)
     return [name for name in names if len({of_rank.get(name) for of_rank in by_rank}) > 1]
 

@@ -1,4 +1,4 @@
-"""Reads of parameters that are still to arrive wait, and writes by the model are found."""
+"""Parameters that arrive from the network: reads wait for them, and writes by the model are detected."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class ServedParameter(nn.Parameter):
     """
 
     _alias: torch.Tensor
-    """What `.data` returns views of."""
+    """The tensor of which `.data` returns views."""
 
     @staticmethod
     def adopt(parameter: nn.Parameter, place: torch.Tensor) -> None:
-        """Makes `parameter` one of these, with the values in `place`; it stays the same object."""
+        """Turns `parameter` into a served parameter that lies in `place`; it remains the same object."""
         kind = type(parameter)
         own = ServedParameter if kind is nn.Parameter else type(kind.__name__, (ServedParameter, kind), {})
         parameter.__class__ = own
-        parameter.data = place.data  # not `place`, which shares its counter with the other parameters'
+        parameter.data = place.data  # not `place`, which shares a version counter with the other parameters
 
     @property
     def writes(self) -> int:
-        """Operations that have written to the parameter; what the network receives is not counted."""
+        """Number of operations that have written to the parameter, without what the network received."""
         return self._version + self._alias._version
 
     @property
     def data(self) -> torch.Tensor:
-        """The values without gradient, in the same memory."""
+        """The values without gradient history, in the same memory."""
         return self._alias.detach()
 
     @data.setter
@@ -55,7 +55,7 @@ class ServedParameter(nn.Parameter):
         self._alias = value.detach()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
-        """Copies are plain parameters: the network does not reach a copy."""
+        """Copies as a plain parameter, because nothing arrives in a copy."""
         if id(self) not in memo:
             memo[id(self)] = nn.Parameter(self._alias.clone(), self.requires_grad)
         copied: nn.Parameter = memo[id(self)]
@@ -63,10 +63,10 @@ class ServedParameter(nn.Parameter):
 
 
 class ArrivingParameters(dict[str, nn.Parameter | None]):
-    """A module's parameters by name; looking one up waits until its values are here.
+    """A module's parameters by name. Access to one waits until its values have arrived.
 
-    Every read of a parameter as an attribute comes this way: by the module's own forward(), by hooks of any
-    kind and in any order, by parametrizations, and by other modules.
+    Every access to a parameter as an attribute uses this dict: in forward(), in hooks of any kind, in
+    parametrizations, and by other modules.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
         """Holds the same parameters as a plain dict.
 
         Args:
-            parameters: of one module.
-            wait: called with a parameter that is looked up.
+            parameters: the parameters of one module.
+            wait: called with a parameter before it is returned.
             refuse_loss: called with a parameter that is deleted or replaced by another one.
         """
         super().__init__(parameters)
@@ -105,19 +105,19 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
         super().__delitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The parameter, or `default` where there is none of this name."""
+        """The parameter, or `default` if there is none with this name."""
         return self[name] if name in self else default  # noqa: SIM401
 
     def items(self) -> Any:
-        """Names and parameters, each waited for."""
+        """Names and parameters; waits for each parameter."""
         return [(name, self[name]) for name in self]
 
     def values(self) -> Any:
-        """Parameters, each waited for."""
+        """Parameters; waits for each of them."""
         return [self[name] for name in self]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies are plain dicts: nothing arrives in a copy."""
+        """Copies as a plain dict, because nothing arrives in a copy."""
         return dict, (dict(super().items()),)
 
     @classmethod
@@ -127,7 +127,7 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
         wait: Callable[[nn.Parameter], None],
         refuse_loss: Callable[[nn.Parameter], None],
     ) -> list[nn.Module]:
-        """Makes every part of `module` look its parameters up this way; returns these parts."""
+        """Replaces the parameter dict of every submodule; returns the submodules that were changed."""
         parts = [part for part in module.modules() if part._parameters and type(part._parameters) is dict]
         for part in parts:
             part._parameters = cls(part._parameters, wait, refuse_loss)
@@ -142,20 +142,21 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
 
 
 class FirstForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches the operations of a model's first forward pass for uses of parameters that hooks cannot see.
+    """Observes the operations of a model's first forward pass for uses of parameters without attribute
+    access.
 
-    After the pass `unannounced` holds the parameters that were read without having been looked up (through a
-    list or a closure), and `detached` those that were read through a tensor without gradient, so that the
-    backward pass may still need their values after their own gradients are complete.
+    After the pass, `unannounced` holds the parameters that were read without attribute access (through a list
+    or a closure), and `detached` those that were read through a tensor without gradient. The backward pass
+    may need the values of the latter after their own gradients are complete.
     """
 
     def __init__(self, flat: torch.Tensor, starts: Sequence[int], names: Sequence[str]) -> None:
-        """Prepares for the parameters that lie in `flat`.
+        """Prepares for parameters that lie in one buffer.
 
         Args:
-            flat: the memory of all parameters, as one vector.
-            starts: the first element of each parameter in it, ascending.
-            names: of the parameters, for errors.
+            flat: the buffer that holds all parameters.
+            starts: first element of each parameter in the buffer, ascending.
+            names: names of the parameters, for errors.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._storage = flat.untyped_storage().data_ptr()
@@ -166,21 +167,21 @@ class FirstForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.detached: set[int] = set()
 
     def announce(self, index: int) -> None:
-        """A parameter was looked up, and has been waited for."""
+        """Records that a parameter was accessed as an attribute."""
         self._announced.add(index)
 
     @property
     def unseen(self) -> set[int]:
-        """Parameters that the pass has neither looked up nor read."""
+        """Parameters that the pass has neither accessed nor read."""
         return set(range(len(self._starts))) - self._announced - self.unannounced
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Notes what the operation does with parameters, and runs it.
+        """Records the parameters that an operation reads, and runs it.
 
         Raises:
-            ParameterWrittenError: it writes to one.
+            ParameterWrittenError: the operation writes to a parameter.
         """
         for argument, value in _arguments(func, args, kwargs or {}):
             for tensor in tree_leaves(value):
@@ -210,7 +211,7 @@ class FirstForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """The operation's arguments as its schema has them, with their values."""
+    """Arguments of an operation by its schema, with their values."""
     for position, argument in enumerate(func._schema.arguments):
         if argument.name in kwargs:
             yield argument, kwargs[argument.name]

@@ -1,4 +1,4 @@
-"""A worker and a shard, connected: two-rank Gloo groups of their own, one for each direction."""
+"""Connections between a worker and a shard: a two-rank Gloo group for each direction."""
 
 from __future__ import annotations
 
@@ -18,43 +18,44 @@ from distsqz.metering.tcp import Address, Connection, own_connections
 
 CONNECT_TIMEOUT = timedelta(seconds=60)
 NO_DEADLINE = timedelta(days=365)
-"""For who waits for a peer that owes nothing: one that dies breaks the connection, which is noticed."""
+"""Effectively no timeout, for waits without a deadline. A dead peer is detected by its broken connection."""
 
 SILENCE_S = 20
-"""After which a host that does not answer is given up; a cable pulled for some seconds is not noticed."""
+"""Seconds after which the connection to a host that does not answer breaks. Shorter interruptions have no
+effect."""
 
 SHARD_END, WORKER_END = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """Where a shard's store listens; its workers meet it there."""
+    """Address of a shard's store, at which its workers connect."""
 
     host: str
     port: int
 
     def connect(self) -> Store:
-        """The store, as a worker sees it."""
+        """Connects to the store as a client."""
         return TCPStore(self.host, self.port, None, is_master=False, timeout=CONNECT_TIMEOUT)
 
 
 def open_store(host: str) -> tuple[TCPStore, StoreAddress]:
-    """A store on a port of its own; it listens as long as it is kept."""
+    """Opens a store on a free port. It listens until it is no longer referenced."""
     store = TCPStore(host, 0, None, is_master=True, timeout=CONNECT_TIMEOUT, wait_for_workers=False)
     return store, StoreAddress(host, store.port)
 
 
 class Channel:
-    """One direction's connection, at one of its ends."""
+    """One end of a connection that carries one direction."""
 
     def __init__(self, store: Store, name: str, end: int, address: str) -> None:
-        """Connects; the other end has to do the same.
+        """Connects to the other end, which must connect too.
 
         Args:
-            store: where both ends meet.
-            name: of this connection, the same at both ends and used once.
+            store: the store through which both ends find each other.
+            name: name of the connection, the same at both ends and used only once.
             end: `SHARD_END` or `WORKER_END`.
-            address: of this host's interface, where the other end reaches it.
+            address: address of this host at which the other end reaches it.
         """
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [ProcessGroupGloo.create_device(hostname=address)]
@@ -64,19 +65,23 @@ class Channel:
         self._group = ProcessGroupGloo(PrefixStore(name, store), end, 2, options)
 
     def send(self, message: torch.Tensor, tag: int) -> Work:
-        """Begins to send; `message` must stay as it is until the work is done.
+        """Starts to send; `message` must not change until the work is done.
 
         Raises:
-            ConnectionError: the other end is gone.
+            ConnectionError: the connection is broken.
         """
         with _connection_errors():
             return cast("Work", self._group.send([message], self._other, tag))  # type: ignore[attr-defined]
 
     def receive(self, place: torch.Tensor, tag: int) -> Work:
-        """Lets the next message of this tag come to `place`, which is as large; several are met in order.
+        """Starts to receive the next message with a tag. Pending calls for one tag complete in order.
+
+        Args:
+            place: tensor that receives the message, of the same size.
+            tag: tag of the message.
 
         Raises:
-            ConnectionError: the other end is gone.
+            ConnectionError: the connection is broken.
         """
         with _connection_errors():
             return cast("Work", self._group.recv([place], self._other, tag))  # type: ignore[attr-defined]
@@ -84,18 +89,18 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class DuplexChannel:
-    """Both directions between a worker and a shard; each keeps its direction of the link busy by itself."""
+    """The connections of both directions between a worker and a shard, which are used independently."""
 
     push: Channel
     pull: Channel
     connections: Sequence[Connection]
-    """The TCP connections that they go over."""
+    """The TCP connections that both directions use."""
 
     @classmethod
     def connect(cls, store: Store, name: str, end: int, address: str) -> DuplexChannel:
-        """Connects one end, as `Channel` does; a process connects its worker's ends one after the other."""
+        """Connects one end of both directions. A process connects its ends one after the other."""
         before = _local_ends()
-        push, pull = (Channel(store, f"{name}/{way}", end, address) for way in ("push", "pull"))
+        push, pull = (Channel(store, f"{name}/{direction}", end, address) for direction in ("push", "pull"))
         mine, theirs = (f"{name}/{end}", f"{name}/{1 - end}")
         if end == WORKER_END:
             store.set(mine, json.dumps(sorted(_local_ends() - before)))
@@ -108,38 +113,38 @@ class DuplexChannel:
         return cls(push, pull, connections)
 
     def close(self) -> None:
-        """Breaks the connections, which Gloo itself does not offer; who waits at either end is told."""
+        """Breaks the connections, which Gloo cannot do. Waits at either end raise ConnectionError."""
         for connection in self.connections:
             connection.cut()
 
 
 def _local_ends() -> set[Address]:
-    found = own_connections()
-    _connections_to(found, ())
-    return {connection.local for connection in found}
+    connections = own_connections()
+    _connections_to(connections, ())
+    return {connection.local for connection in connections}
 
 
-def _connections_to(found: Sequence[Connection], remotes: Collection[Address]) -> list[Connection]:
-    """The connections to `remotes`; the others' descriptors are given back."""
-    taken = []
-    for connection in found:
+def _connections_to(connections: Sequence[Connection], remotes: Collection[Address]) -> list[Connection]:
+    """The connections to `remotes`; the descriptors of all others are closed."""
+    selected = []
+    for connection in connections:
         if connection.remote in remotes:
-            taken.append(connection)
+            selected.append(connection)
         else:
             connection.close()
-    return taken
+    return selected
 
 
 def shard_name(index: int) -> str:
-    """What records call a shard."""
+    """Name of a shard in records."""
     return f"shard {index}"
 
 
 def wait(work: Work, timeout: timedelta = NO_DEADLINE) -> None:
-    """Returns when a message has come or gone.
+    """Waits until a message has been sent or received.
 
     Raises:
-        ConnectionError: it did not in time, or the other end is gone.
+        ConnectionError: the timeout has passed, or the connection is broken.
     """
     with _connection_errors():
         work.wait(timeout)
@@ -147,7 +152,7 @@ def wait(work: Work, timeout: timedelta = NO_DEADLINE) -> None:
 
 @contextlib.contextmanager
 def _connection_errors() -> Iterator[None]:
-    """Gloo tells of broken connections by RuntimeErrors."""
+    """Converts the RuntimeErrors that Gloo raises for broken connections."""
     try:
         yield
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""A worker's side of a parameter server: gradients leave as they are ready, parameters come back in place.
+"""The worker's side of a parameter server: gradients are pushed as they become ready, parameters are pulled.
 
-While the backward pass still runs, chunks whose gradients are complete are pushed; the shards answer each
-with its parameters, which the network writes straight into the model. The next forward pass begins at once;
-looking a parameter up waits until its values have come.
+While the backward pass still runs, chunks with complete gradients are pushed. The shards answer each push
+with the chunk's parameters, which are received directly into the model. The next forward pass starts at once,
+and access to a parameter waits until its values have arrived.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FAREWELL_TIMEOUT_S = 5.0
 
 
 class ServerClient:
-    """Keeps a module's parameters in step with the shards that own them."""
+    """Keeps a module's parameters up to date with the shards that own them."""
 
     def __init__(
         self,
@@ -48,23 +48,23 @@ class ServerClient:
         transfers: TransferLog | None,
         timeout_s: float,
     ) -> None:
-        """Moves the parameters into memory that the network reaches; their values stay.
+        """Moves the parameters into one buffer, into which the network receives; their values do not change.
 
         Args:
-            module: the model, with the very parameters that the shards began with.
-            layout: how it is cut.
-            channels: this worker's ends of the connections, by shard.
-            consistency: what the shards promise.
-            version: updates that the shards have made so far.
-            transfers: where each push and pull is noted.
-            timeout_s: how long a shard may take to answer.
+            module: the model, with the same parameter values as the shards.
+            layout: division of the parameters into chunks.
+            channels: connections to the shards, by shard.
+            consistency: rules by which the shards update.
+            version: number of updates that the shards have made.
+            transfers: log of pushes and pulls; None to record none.
+            timeout_s: seconds within which a shard must answer.
         """
         self.model: nn.Module = _WaitingModel(module, self)
-        """To be called for the forward pass."""
+        """The module to call for the forward pass."""
         self._layout = layout
         self._skips = consistency.backup_workers > 0
         self._transfers = transfers
-        # Under ssp who is ahead waits for the slowest, however long that takes: only a lost connection tells.
+        # Under ssp a worker that is ahead waits without limit; only a broken connection ends the wait.
         self._timeout = NO_DEADLINE if consistency.mode == "ssp" else timedelta(seconds=timeout_s)
         self._parameters = [cast(ServedParameter, parameter) for parameter in trained(module)]
         names = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -76,49 +76,55 @@ class ServerClient:
         for parameter, place in zip(self._parameters, self._places, strict=True):
             ServedParameter.adopt(parameter, place.copy_(parameter.detach()))
         self._writes = [0] * len(self._parameters)
-        """Of the model to each parameter, before the step."""
+        """Number of writes by the model to each parameter before the step."""
         self._messages = [new_message(layout, self._dtype) for _ in range(layout.chunks)]
         self._versions = [version] * layout.chunks
         self._step = 0
         self._lr = 0.0
         self._changed = threading.Condition()
         self._missing: set[int] = set()
-        """Chunks that are pushed and have not come back."""
+        """Chunks that were pushed and whose answers have not arrived."""
         self._error: Exception | None = None
         self._staleness: dict[int, int] = {}
-        """By step: the most of the answers that have come."""
+        """Largest staleness among the answers that have arrived, by step."""
         self._unanswered: Counter[int] = Counter()
-        """By step: chunks that are pushed and have not come back."""
+        """Number of chunks that were pushed and whose answers have not arrived, by step."""
         self._pieces_by_chunk = layout.pieces_by_chunk()
         self._pieces: list[list[tuple[Piece, int]]] = [[] for _ in self._parameters]
-        """The pieces of each parameter, with the place of each among those of its chunk."""
+        """Pieces of each parameter, each with its position among the pieces of its chunk."""
         for pieces in self._pieces_by_chunk:
             for place_in_chunk, piece in enumerate(pieces):
                 self._pieces[piece.parameter].append((piece, place_in_chunk))
         self._chunks = [sorted({piece.chunk for piece, _ in pieces}) for pieces in self._pieces]
         self._open: Counter[int] = Counter()
-        """Parameters of a chunk whose gradients are still to come, in this step."""
+        """Number of parameters in each chunk whose gradients are not ready yet in this step."""
         self._unused: Counter[int] = Counter()
-        """By chunk: a bit for each piece whose parameter has no gradient in this step."""
+        """Bits of the pieces whose parameters have no gradient in this step, by chunk."""
         self._ready: set[int] = set()
         self._first: FirstForward | None = None
-        """What watches the first forward pass; None before and after it."""
+        """Observer of the first forward pass; None before and after it."""
         self._learning = True
-        """Whether the first step is not over, in which all gradients are kept until its end."""
+        """Whether the first step is still running. In it, all gradients are kept until its end."""
         self._kept: set[int] = set()
-        """Parameters whose gradients are pushed at the end of the backward pass, as it may read them."""
+        """Parameters whose gradients are pushed at the end of the backward pass, because it may still read
+        them."""
         self._unannounced: list[int] = []
-        """Chunks of parameters that forward() reads without looking them up."""
+        """Chunks of parameters that forward() reads without attribute access."""
         self._gradients: Counter[int] = Counter()
-        """How often each parameter's gradient was added to in the first step."""
+        """Number of accumulations into each parameter's gradient in the first step."""
         self._backward = False
         self._lanes = [_Lane(self, shard, channel) for shard, channel in enumerate(channels)]
         self._hooks: list[Any] = []
         self._hook_gradients()
-        self._parts = ArrivingParameters.install(module, self._looked_up, self._refuse_loss)
+        self._parts = ArrivingParameters.install(module, self._accessed, self._refuse_loss)
 
     def begin(self, step: int, lr: float) -> None:
-        """A step begins, whose update is to be made with this learning rate."""
+        """Starts a step.
+
+        Args:
+            step: number of the step.
+            lr: learning rate of its update.
+        """
         self._step = step
         self._lr = lr
         self._ready.clear()
@@ -128,7 +134,7 @@ class ServerClient:
 
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
-        """Around a forward pass of the whole model: what it reads has arrived."""
+        """Context of a forward pass; waits first for parameters that it reads without attribute access."""
         self._backward = False
         self._wait_for(self._unannounced)
         if not (self._learning and torch.is_grad_enabled()):
@@ -137,7 +143,7 @@ class ServerClient:
             starts = itertools.accumulate((each.numel() for each in self._parameters), initial=0)
             with FirstForward(self._rows, [*starts][:-1], self._names) as self._first:
                 yield
-            # Parts that this pass left out may do either in a later one.
+            # Parameters that this pass did not use may be read either way in a later one.
             unannounced = self._first.unannounced | self._first.unseen
             self._unannounced = sorted({chunk for index in unannounced for chunk in self._chunks[index]})
             self._kept |= self._first.detached | self._first.unseen
@@ -145,10 +151,11 @@ class ServerClient:
         self._backward = True
 
     def finish(self, *, wait_for_answers: bool) -> None:
-        """The backward pass is over: what is kept is pushed, and what had no part in it is said to be unused.
+        """Ends a step after its backward pass: pushes kept gradients, and marks the other parameters as
+        unused.
 
         Args:
-            wait_for_answers: also waits until every chunk is back, where no forward pass will.
+            wait_for_answers: whether to wait for all answers, for steps that no forward pass follows.
 
         Raises:
             ParameterWrittenError: the model has changed one of its parameters.
@@ -170,7 +177,7 @@ class ServerClient:
             self._wait_for(range(self._layout.chunks))
 
     def digests(self) -> dict[tuple[int, int], int]:
-        """A digest of each piece, by its parameter and first element; no chunk may be under way."""
+        """Digest of each piece, by parameter and first element. No chunk may be in transit."""
         return {
             key: value
             for chunk, pieces in enumerate(self._pieces_by_chunk)
@@ -178,11 +185,11 @@ class ServerClient:
         }
 
     def name_of(self, parameter: int) -> str:
-        """A parameter's name in the model."""
+        """Name of a parameter in the model."""
         return self._names[parameter]
 
     def staleness(self, step: int) -> int | None:
-        """The most updates by others that any of a step's own missed; None until all are answered."""
+        """Most updates by others that a push of the step missed; None until all pushes are answered."""
         with self._changed:
             if self._unanswered[step]:
                 return None
@@ -191,18 +198,18 @@ class ServerClient:
 
     @property
     def under_way(self) -> bool:
-        """Whether a chunk that was pushed has not come back yet."""
+        """Whether the answer to a push is still outstanding."""
         with self._changed:
             return bool(self._missing)
 
     @property
     def version(self) -> int:
-        """Updates made to every chunk that is here, at least."""
+        """Least number of updates over all chunks, as received."""
         with self._changed:
             return min(self._versions)
 
     def close(self) -> None:
-        """Says farewell to the shards and breaks the connections."""
+        """Tells the shards that the worker is done, and breaks the connections."""
         for hook in self._hooks:
             hook.remove()
         ArrivingParameters.remove(self._parts)
@@ -218,7 +225,7 @@ class ServerClient:
                 if self._learning:
                     self._gradients[index] += 1
                 if self._learning or index in self._kept:
-                    return  # it may be added to, or its parameter be read, until the backward pass is over
+                    return  # more may be accumulated, or the parameter read, until the backward pass ends
                 if index in self._ready:
                     raise RuntimeError(
                         f"the gradient of {self._names[index]} was added to after it had been sent, as under "
@@ -244,9 +251,9 @@ class ServerClient:
         self._fill(index, None)
 
     def _fill(self, index: int, flat: torch.Tensor | None) -> None:
-        """Puts a parameter's gradient, or zeros, into its chunks; those that are complete are pushed."""
+        """Copies a parameter's gradient, or zeros, into its chunks, and pushes chunks that are complete."""
         self._ready.add(index)
-        # A module that took no part in this step's forward pass has not waited for its parameters.
+        # The parameters of a module that the forward pass did not call have not been waited for.
         self._wait_for([chunk for chunk in self._chunks[index] if self._open[chunk] > 0])
         for piece, _ in self._pieces[index]:
             place = self._messages[piece.chunk][piece.offset : piece.offset + piece.elements]
@@ -272,8 +279,8 @@ class ServerClient:
         if index is not None:
             raise ParameterWrittenError(self._names[index])
 
-    def _looked_up(self, parameter: nn.Parameter) -> None:
-        """Waits for a parameter that somebody is about to use."""
+    def _accessed(self, parameter: nn.Parameter) -> None:
+        """Waits for a parameter that is about to be used."""
         index = self._indices.get(id(parameter))
         if index is None:
             return
@@ -284,7 +291,7 @@ class ServerClient:
         self._wait_for(self._chunks[index])
 
     def _used_in_backward(self, index: int) -> None:
-        """Sees to a use, by checkpointing or a hook, that needs the values of the forward pass."""
+        """Handles a use in the backward pass, which needs the same values as the forward pass."""
         if self._learning and self._gradients[index]:
             self._kept.add(index)
         elif index in self._ready and index not in self._kept:
@@ -296,7 +303,7 @@ class ServerClient:
 
     def _push(self, chunk: int) -> None:
         if self._skips and self._versions[chunk] > self._step:
-            return  # others have made this update without waiting, and its result is here already
+            return  # this update was made without this worker, and its result has arrived
         header = PushHeader(chunk, self._versions[chunk], self._lr, self._step, self._unused[chunk])
         header.write(self._messages[chunk], self._layout)
         with self._changed:
@@ -311,7 +318,7 @@ class ServerClient:
         self._lanes[shard].push(_Exchange(chunk, self._step, push, pull))
 
     def _wait_for(self, chunks: Sequence[int]) -> None:
-        """Returns when all of `chunks` are here; the time is noted as exposed communication."""
+        """Waits until all of `chunks` have arrived; the time counts as exposed communication."""
         with self._changed:
             if self._error is None and self._missing.isdisjoint(chunks):
                 return
@@ -321,7 +328,7 @@ class ServerClient:
                 raise self._error
 
     def arrived(self, chunk: int, step: int, version: int, staleness: int) -> None:
-        """A chunk's parameters are in place, in answer to a step's gradients."""
+        """Called when the parameters of a chunk have arrived, in answer to a push of `step`."""
         with self._changed:
             self._versions[chunk] = version
             self._staleness[step] = max(self._staleness.get(step, 0), staleness)
@@ -330,14 +337,14 @@ class ServerClient:
             self._changed.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """Whoever waits, now or later, is told of `error`."""
+        """Makes all current and later waits raise `error`."""
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
 
 
 class _WaitingModel(nn.Module):
-    """The model; what its forward pass needs, and no hook could wait for, is waited for first."""
+    """The model, whose forward pass first waits for parameters that it reads without attribute access."""
 
     def __init__(self, module: nn.Module, client: ServerClient) -> None:
         super().__init__()
@@ -345,14 +352,14 @@ class _WaitingModel(nn.Module):
         self._client = client
 
     def forward(self, *inputs: Any) -> Any:
-        """The module's own forward pass."""
+        """Runs the module's forward pass."""
         with self._client.forward():
             return self.module(*inputs)
 
 
 @dataclass(slots=True, order=True)
 class _Exchange:
-    """Gradients out, parameters in; the most urgent one first in order."""
+    """The push of a chunk and the pull that answers it. The most urgent chunk sorts first."""
 
     chunk: int
     step: int = field(compare=False)
@@ -363,7 +370,7 @@ class _Exchange:
 
 
 class _Lane:
-    """The way to one shard and back: a thread pushes the most urgent chunk first, one takes answers."""
+    """Exchanges with one shard: one thread pushes chunks, the most urgent first, and one receives answers."""
 
     def __init__(self, client: ServerClient, shard: int, channel: DuplexChannel) -> None:
         self._client = client
@@ -376,25 +383,25 @@ class _Lane:
         self._under_way: dict[int, _Exchange] = {}
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=self._peer, daemon=True)
-            for work in (self._push_all, self._take_answers)
+            for work in (self._push_all, self._receive_answers)
         ]
         for thread in self._threads:
             thread.start()
 
     def push(self, exchange: _Exchange) -> None:
-        """Sends a chunk's gradients as soon as no more urgent ones are to be sent."""
+        """Queues a push; more urgent chunks are sent first."""
         with self._changed:
             heapq.heappush(self._waiting, exchange)
             self._changed.notify()
 
     def finish(self) -> None:
-        """Lets its threads end, once all that waits is sent."""
+        """Ends the threads when everything that is queued has been sent."""
         with self._changed:
             self._closing = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Waits a while for that, and ends the connection."""
+        """Waits for the last push, at most some seconds, and breaks the connection."""
         self._threads[0].join(FAREWELL_TIMEOUT_S)
         self._channel.close()
 
@@ -431,24 +438,24 @@ class _Lane:
         wait(self._channel.push.send(farewell, PUSH_TAG), client._timeout)
 
     def _begin(self, exchange: _Exchange) -> None:
-        """The place for the answer first, then the gradients that it answers."""
+        """Posts the receives for the answer, then sends the gradients."""
         client, chunk = self._client, exchange.chunk
         exchange.received = self._channel.pull.receive(client._rows[chunk], FIRST_CHUNK_TAG + chunk)
         words = torch.empty(REPLY_WORDS, dtype=torch.int32)
-        told = self._channel.pull.receive(words, REPLY_TAG)
+        reply = self._channel.pull.receive(words, REPLY_TAG)
         self._under_way[chunk] = exchange
-        self._expected.put((words, told))
+        self._expected.put((words, reply))
         exchange.sent = self._channel.push.send(client._messages[chunk], PUSH_TAG)
 
-    def _take_answers(self) -> None:
+    def _receive_answers(self) -> None:
         while (expected := self._expected.get()) is not None:
-            words, told = expected
-            wait(told, self._client._timeout)
+            words, reply = expected
+            wait(reply, self._client._timeout)
             chunk, version, staleness = words.tolist()
             exchange = self._under_way.pop(chunk)
             assert exchange.received is not None
             wait(exchange.received, self._client._timeout)
             for transfer in (exchange.push, exchange.pull):
                 if transfer:
-                    transfer.done()  # the answer to a push may be here before its thread looks again
+                    transfer.done()  # the answer may arrive before the pushing thread notices
             self._client.arrived(chunk, exchange.step, version, staleness)

@@ -1,10 +1,10 @@
-"""Data parallelism: DistributedDataParallel, every bucket of gradients all-reduced by a metered hook.
+"""Data parallelism with DistributedDataParallel, whose buckets are all-reduced by a metered hook.
 
 Source: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training" (VLDB 2020),
 sections 3.2 (bucketing and overlap) and 4.2.
 """
 
-# No postponed annotations here: DDP reads the hook's own and refuses strings.
+# No postponed annotations: DDP inspects the annotations of the hook and refuses strings.
 
 import copy
 from typing import Any
@@ -25,14 +25,14 @@ from distsqz.theory.placement import Placement
 
 
 class UnusedParameterError(RuntimeError):
-    """A parameter has no gradient, so that DDP does not all-reduce its bucket."""
+    """A parameter without a gradient, because of which DDP does not all-reduce its bucket."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} took no part in this step; train with `find_unused_parameters=True`")
 
 
 class DataParallel:
-    """A replica under DDP, with its own copy of the optimizer."""
+    """A replica under DDP, with its own optimizer."""
 
     model: nn.Module
     peers: PeerMeter | None = None
@@ -50,18 +50,18 @@ class DataParallel:
         find_unused: bool = False,
         state: dict[str, Any] | None = None,
     ) -> None:
-        """Joins the default group's other replicas.
+        """Joins the other replicas of the default group.
 
         Args:
             module: the model.
-            rank: of this replica.
+            rank: rank of this replica.
             placement: hosts of the replicas.
-            momentum: of SGD.
-            weight_decay: of SGD.
-            transfers: where each bucket is noted.
-            bucket_mb: of gradients, as `replicate` takes it.
+            momentum: momentum of SGD.
+            weight_decay: weight decay of SGD.
+            transfers: log of the buckets; None to record none.
+            bucket_mb: size of a bucket in MiB, as `replicate` takes it.
             find_unused: whether parameters may have no gradient in a step.
-            state: of the optimizer, to go on from.
+            state: state of the optimizer to resume with.
         """
         adopt_rank_0(module)
         self._module = module
@@ -75,19 +75,19 @@ class DataParallel:
         self._optimizer = sgd_of(module, momentum, weight_decay, all_used=not find_unused)
         if state:
             fused = self._optimizer.param_groups[0]["fused"]
-            # A copy: the optimizer would go on in the very tensors it is given, which workers may share.
+            # A copy, because the optimizer updates the given tensors, which workers may share.
             self._optimizer.load_state_dict(copy.deepcopy(state))
             self._optimizer.param_groups[0]["fused"] = fused
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
-        """A step begins, with this learning rate."""
+        """Starts a step with a learning rate."""
         self._optimizer.param_groups[0]["lr"] = lr
 
     def update(self, *, settle: bool) -> None:  # noqa: ARG002
-        """Updates; nothing is under way any more once the backward pass is over.
+        """Updates the parameters. All transfers have ended with the backward pass.
 
         Raises:
-            UnusedParameterError: a parameter has no gradient, which DDP was not told to expect.
+            UnusedParameterError: a parameter has no gradient, and `find_unused` is False.
         """
         self._buckets.backward_ended()
         if not self._find_unused:
@@ -110,19 +110,19 @@ class DataParallel:
 
     @property
     def under_way(self) -> bool:
-        """Nothing is, after the backward pass."""
+        """Always False: all transfers end with the backward pass."""
         return False
 
     def next_step(self, step: int) -> int:
-        """All ranks make every step."""
+        """Number of the next step; all ranks make every step."""
         return step + 1
 
     def staleness(self, step: int) -> int:  # noqa: ARG002
-        """Nobody misses an update."""
+        """Always 0: every update includes all gradients."""
         return 0
 
     def account(self, transfer: Transfer) -> Traffic:
-        """What a rank of the default group must send and receive to all-reduce a payload."""
+        """The bytes that this rank must send and receive to all-reduce a payload."""
         ring_bytes = ring_tx_bytes(transfer.payload_bytes, self._world_size)
         return Traffic(
             logical_tx_bytes=transfer.payload_bytes,
@@ -134,27 +134,27 @@ class DataParallel:
         )
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Torch's own state of the optimizer."""
+        """State of torch's SGD."""
         return self._optimizer.state_dict()
 
     def close(self) -> None:
-        """The connections are the default group's."""
+        """Does nothing: the connections belong to the default group."""
 
 
 def replicate(
     module: nn.Module, buckets: "_Buckets", bucket_mb: float | None, find_unused: bool
 ) -> DistributedDataParallel:
-    """Makes `module` one of the default group's replicas; their gradients are summed, not averaged.
+    """Makes `module` a replica in the default group. Gradients are summed, not averaged.
 
-    Whoever computes the loss divides it by the world size: that costs nothing, where dividing the gradients
-    would be one more pass over the payload. Buffers (batch norm's running figures) stay each replica's own,
-    so that nothing but gradients is synchronised in a step.
+    The caller divides the loss by the world size, which costs nothing; dividing the gradients would take
+    another pass over the payload. Buffers (running statistics of batch norm) are not synchronised, so that a
+    step synchronises only gradients.
 
     Args:
-        module: the model, which has the same parameters and buffers on every rank.
-        buckets: what all-reduces the gradients.
-        bucket_mb: gradients are sent in buckets of about this many MiB; None leaves it to DDP, whose first
-            bucket is smaller, so that sending begins early in the backward pass.
+        module: the model, with the same parameters and buffers on every rank.
+        buckets: all-reduces the gradients.
+        bucket_mb: approximate size of a bucket, in MiB; None leaves it to DDP, whose first bucket is smaller
+            so that sending starts early in the backward pass.
         find_unused: whether parameters may have no gradient in a step.
     """
     device = next(module.parameters()).device
@@ -162,7 +162,7 @@ def replicate(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=False,
-        init_sync=False,  # sending what all ranks have costs AlexNet minutes on a slow link
+        init_sync=False,  # all ranks have the same values; sending them takes AlexNet minutes on a slow link
         find_unused_parameters=find_unused,
         bucket_cap_mb=bucket_mb,
         gradient_as_bucket_view=True,
@@ -172,7 +172,7 @@ def replicate(
 
 
 class _Buckets:
-    """All-reduces DDP's buckets, each noted as a transfer."""
+    """All-reduces DDP's buckets and records each as a transfer."""
 
     def __init__(self, transfers: TransferLog | None, flags_bytes: int) -> None:
         self._transfers = transfers
@@ -194,15 +194,15 @@ class _Buckets:
             return future.value()[0]
 
         work = dist.all_reduce(gradients, async_op=True)
-        assert work is not None  # None is for ranks outside the group; every rank is in the default one
+        assert work is not None  # None only for ranks outside of the group; every rank is in the default one
         summed: torch.futures.Future[torch.Tensor] = work.get_future().then(done)
         if transfers and self._flags_bytes and bucket.is_last():
-            # DDP sends its flags itself, right after the last bucket.
+            # DDP itself sends its flags, right after the last bucket.
             self._flags = transfers.launch("all_reduce", bucket.index() + 1, self._flags_bytes)
         return summed
 
     def backward_ended(self) -> None:
-        """DDP has waited for all that it sent."""
+        """Called when DDP has waited for everything that it sent."""
         if self._flags:
             self._flags.done()
             self._flags = None

@@ -1,4 +1,4 @@
-"""A model's parameters as the rows of one table, a row a chunk: what arrives in a row is there."""
+"""A model's parameters in one buffer, with a row for each chunk."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from distsqz.sync.layout import Layout, Piece, chunk_bytes_for, plan_layout
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are learnt, in the order of the forward pass as far as the module tells."""
+    """Trained parameters, in the order of the module (normally that of the forward pass)."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 SERVED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""Data types of the parameters that a parameter server takes; all parameters of a model have the same one."""
+"""Data types that a parameter server supports. All parameters of a model must have the same one."""
 
 
 def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
-    """How a model's parameters are cut for so many shards and workers.
+    """Divides the parameters of a model into chunks.
+
+    Args:
+        module: the model.
+        shards: number of shards.
+        workers: number of workers.
 
     Raises:
-        RequestError: there are more shards than elements, parameters share memory, or they are not all of one
-            data type that a parameter server takes.
+        InvalidValue: there are more shards than elements, parameters share memory, or they do not all have
+        the
+            same supported data type.
     """
     parameters = trained(module)
     dtype = _common_dtype(module)
@@ -37,7 +43,7 @@ def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
 
 
 def _common_dtype(module: nn.Module) -> torch.dtype:
-    """The data type of all trained parameters; raises RequestError where there is no single one."""
+    """The common data type of trained parameters; raises InvalidValue if there is none."""
     names: dict[torch.dtype, list[str]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -57,12 +63,12 @@ def _common_dtype(module: nn.Module) -> torch.dtype:
 
 
 def _refuse_shared_memory(module: nn.Module) -> None:
-    """Raises RequestError where a trained parameter shares memory with another one or with a buffer."""
-    learnt = [(name, value, True) for name, value in module.named_parameters() if value.requires_grad]
+    """Raises InvalidValue if a trained parameter shares memory with another one or with a buffer."""
+    candidates = [(name, value, True) for name, value in module.named_parameters() if value.requires_grad]
     buffers = [(name, value, False) for name, value in module.named_buffers()]
     ranges = sorted(
         (value.data_ptr(), value.data_ptr() + _span_bytes(value), name, is_trained)
-        for name, value, is_trained in [*learnt, *buffers]
+        for name, value, is_trained in [*candidates, *buffers]
         if value.layout is torch.strided and value.numel()
     )
     for (_, end, name, is_trained), (begin, _, other, other_is_trained) in itertools.pairwise(ranges):
@@ -82,7 +88,7 @@ def _span_bytes(tensor: torch.Tensor) -> int:
 
 
 def tensor_views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Parts of `flat`, one after the other, of the parameters' shapes and their order of memory."""
+    """Consecutive views of a buffer, with the shapes and memory orders of the parameters."""
     starts = itertools.accumulate((parameter.numel() for parameter in parameters), initial=0)
     return [
         flat.as_strided(parameter.shape, _dense_strides(parameter), flat.storage_offset() + start)
@@ -91,12 +97,12 @@ def tensor_views(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list
 
 
 def to_rows(tensors: Sequence[torch.Tensor], layout: Layout, chunks: Sequence[int]) -> torch.Tensor:
-    """Copies of some chunks of the parameters: a row each, zero where the last one is padded.
+    """Copies chunks of the parameters into rows: [len(chunks), chunk_elements]. Padding is zero.
 
     Args:
-        tensors: the parameters, or what is shaped like them.
-        layout: how they are cut.
-        chunks: which to copy.
+        tensors: the parameters, or tensors of the same shapes.
+        layout: division of the parameters into chunks.
+        chunks: numbers of the chunks to copy.
     """
     rows = torch.zeros(len(chunks), layout.chunk_elements, dtype=tensors[0].dtype)
     row_of = {chunk: row for row, chunk in enumerate(chunks)}
@@ -110,7 +116,7 @@ def to_rows(tensors: Sequence[torch.Tensor], layout: Layout, chunks: Sequence[in
 
 
 def joined(parts: Sequence[Mapping[int, torch.Tensor]]) -> torch.Tensor:
-    """What each shard gives by chunk, as the rows of one table: chunks x chunk_elements."""
+    """Joins the chunks of all shards into one tensor: [chunks, chunk_elements]."""
     by_chunk = {chunk: row for part in parts for chunk, row in part.items()}
     return torch.stack([by_chunk[chunk] for chunk in sorted(by_chunk)])
 
@@ -120,7 +126,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def piece_digests(row: torch.Tensor, pieces: Sequence[Piece]) -> dict[tuple[int, int], int]:
-    """A digest of each piece of a chunk, by the piece's parameter and its first element there."""
+    """Digest of each piece of a chunk, by parameter and first element."""
     return {
         (piece.parameter, piece.begin): digest(row[piece.offset : piece.offset + piece.elements])
         for piece in pieces
@@ -128,12 +134,12 @@ def piece_digests(row: torch.Tensor, pieces: Sequence[Piece]) -> dict[tuple[int,
 
 
 def load_rows(rows: torch.Tensor, module: nn.Module) -> None:
-    """Copies parameters from rows into a module."""
+    """Copies parameters from rows [chunks, chunk_elements] into a module."""
     parameters = [parameter.detach() for parameter in trained(module)]
     for view, parameter in zip(tensor_views(rows.view(-1), parameters), parameters, strict=True):
         parameter.copy_(view)
 
 
 def _dense_strides(parameter: torch.Tensor) -> tuple[int, ...]:
-    """The parameter's own strides where they leave no gaps (channels_last does not), else contiguous ones."""
+    """Strides of the parameter if it is dense (channels_last is too), otherwise contiguous strides."""
     return torch.empty_like(parameter, device="meta").stride()

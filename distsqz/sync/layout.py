@@ -1,4 +1,4 @@
-"""How a model's parameters are cut: into chunks that travel alone, dealt to the shards that own them."""
+"""Division of a model's parameters into chunks of equal size, which are distributed over shards."""
 
 from __future__ import annotations
 
@@ -10,61 +10,62 @@ from dataclasses import dataclass
 from distsqz.errors import InvalidValue
 
 CHUNK_BYTES = 4 << 20
-"""Large enough that a message's own cost is lost in it; small enough that many are under way at once."""
+"""Size of a chunk: large against the cost of a message, small enough that many are in transit at the same
+time."""
 
 WINDOW = 3
-"""Messages that a worker may have on its way to a shard, and a shard to a worker: enough to keep the link
-busy while one of them is handled, few enough that a more urgent chunk overtakes soon."""
+"""Messages in transit between a worker and a shard, in each direction: enough to keep the link busy while one
+is handled, few enough that a more urgent chunk soon gets its turn."""
 
 ROOM_BYTES = 32 << 20
-"""What a shard keeps free for messages from all workers together: many workers send smaller ones."""
+"""Memory of a shard for messages from all workers. With many workers, chunks are smaller."""
 
 LEAST_CHUNKS = 12
-"""A small model is cut as often as this, so that its chunks overlap too. Divides by 1, 2, 3, 4, 6, 12:
-for as many shards the cuts are the same, and with them every rounding of every sum."""
+"""Least number of chunks, so that transfers overlap for small models too. It is divisible by 1, 2, 3, 4, 6
+and 12: with these numbers of shards the chunks, and the rounding of every sum, are the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of one parameter that lies in one chunk, in elements of memory."""
+    """The part of one parameter that lies in one chunk, in elements."""
 
     parameter: int
     begin: int
-    """Its first element within the parameter."""
+    """First element within the parameter."""
     chunk: int
     offset: int
-    """Its first element within the chunk."""
+    """First element within the chunk."""
     elements: int
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Parameters laid end to end and cut into chunks of one size; the last one is padded."""
+    """Parameters laid end to end and divided into chunks of one size; the last chunk is padded."""
 
     elements: int
-    """Of all parameters together."""
+    """Number of elements of all parameters."""
     chunks: int
     chunk_elements: int
     shards: int
     pieces: tuple[Piece, ...]
-    """In the order of the parameters, which is that of the forward pass."""
+    """All pieces, in the order of the parameters, which is that of the forward pass."""
     piece_bits_bytes: int
     """Bytes that hold a bit for each piece of any chunk; a multiple of 8."""
 
     def shard_of(self, chunk: int) -> int:
-        """Who owns a chunk: they are dealt in turn, so that at any moment of a pass all shards have work."""
+        """The shard of a chunk; chunks are assigned in turn, so that all shards work throughout a pass."""
         return chunk % self.shards
 
     def owned_by(self, shard: int) -> range:
-        """The chunks of a shard."""
+        """Numbers of the chunks that a shard owns."""
         return range(shard, self.chunks, self.shards)
 
     def chunk_size(self, chunk: int) -> int:
-        """Elements of a chunk without its padding."""
+        """Number of elements of a chunk, without padding."""
         return min(self.chunk_elements, self.elements - chunk * self.chunk_elements)
 
     def pieces_by_chunk(self) -> list[list[Piece]]:
-        """The pieces of each chunk, in the order in which they lie there."""
+        """The pieces of each chunk, in their order within the chunk."""
         pieces: list[list[Piece]] = [[] for _ in range(self.chunks)]
         for piece in self.pieces:
             pieces[piece.chunk].append(piece)
@@ -72,22 +73,22 @@ class Layout:
 
 
 def chunk_bytes_for(workers: int) -> int:
-    """The most that a chunk may have, for a shard to have room for every worker's."""
+    """Maximum size of a chunk in bytes, so that a shard has memory for the messages of all workers."""
     return min(CHUNK_BYTES, ROOM_BYTES // (WINDOW * workers))
 
 
 def plan_layout(
     elements: Sequence[int], shards: int, element_bytes: int = 4, chunk_bytes: int = CHUNK_BYTES
 ) -> Layout:
-    """Cuts the parameters, laid end to end, into equal chunks.
+    """Divides the parameters, laid end to end, into equal chunks.
 
-    However unequal the parameters are (AlexNet's fc6 alone is 62% of the model), shards own alike.
+    Shards own equal parts even if parameters have very different sizes (AlexNet's fc6 is 62% of the model).
 
     Args:
-        elements: of each parameter, in the order of the forward pass.
-        shards: that own the chunks.
-        element_bytes: of one element.
-        chunk_bytes: the most that a chunk may have, to within an element.
+        elements: number of elements of each parameter, in the order of the forward pass.
+        shards: number of shards.
+        element_bytes: bytes of one element.
+        chunk_bytes: maximum size of a chunk, in bytes, to within one element.
 
     Raises:
         InvalidValue: there are more shards than elements.
@@ -98,7 +99,7 @@ def plan_layout(
     rounds_of = LEAST_CHUNKS if LEAST_CHUNKS % shards == 0 else shards * -(-LEAST_CHUNKS // shards)
     wanted = rounds_of * max(1, -(-total * element_bytes // (chunk_bytes * rounds_of)))
     chunk_elements = -(-total // wanted)
-    if -(-total // chunk_elements) < shards:  # so few elements that rounding up leaves shards without any
+    if -(-total // chunk_elements) < shards:  # with few elements, rounding up leaves shards without any
         chunk_elements = max(1, total // wanted)
     chunks = -(-total // chunk_elements)
     pieces = tuple(_pieces(elements, chunk_elements))

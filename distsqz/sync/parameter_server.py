@@ -1,4 +1,4 @@
-"""The strategy of a worker that has its parameters from a parameter server."""
+"""The parameter server strategy, on a worker."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ from distsqz.theory.placement import Placement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlace:
-    """Where a shard is."""
+    """Location of a shard."""
 
     store: StoreAddress
     host: str
+    """Label of the host."""
 
 
 class Servers(Protocol):
-    """The shards of a session, as a worker knows them."""
+    """The shards of a session, as a worker reaches them."""
 
     places: Sequence[ShardPlace]
-    """By shard."""
+    """Locations of the shards, by index."""
 
     def admit(self, cell: str, rank: int, name: str, step: int) -> None:
-        """Asks every shard to connect to a worker that begins with `step`, under a name; does not wait."""
+        """Asks every shard to connect to a worker that starts with `step`, and returns at once."""
 
     def parameters(self, cell: str) -> torch.Tensor:
-        """A cell's parameters as they are now: chunks x chunk_elements."""
+        """The current parameters of a cell: [chunks, chunk_elements]."""
 
     def momentum(self, cell: str) -> torch.Tensor:
-        """The optimizer's momentum of them, likewise."""
+        """The optimizer's momentum of a cell: [chunks, chunk_elements]."""
 
     def digests(self, cell: str) -> dict[tuple[int, int], int]:
-        """A digest of each piece of a cell's parameters, by the piece's parameter and first element."""
+        """Digest of each piece of a cell's parameters, by parameter and first element."""
 
     def progress(self, cell: str, rank: int) -> int:
-        """Steps that a worker of a cell has finished, though it may be gone."""
+        """Number of steps that a worker of a cell has finished; the worker may be gone."""
 
     def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
         """Stores a cell's buffers by name, for workers that join later."""
@@ -58,7 +59,7 @@ class Servers(Protocol):
 
 
 class ParameterServer:
-    """A replica whose parameters live on shards."""
+    """A replica whose parameters are owned by shards."""
 
     def __init__(
         self,
@@ -80,19 +81,19 @@ class ParameterServer:
         """Connects to every shard.
 
         Args:
-            module: the model, with the parameters that the shards have, on every worker.
-            servers: its shards.
-            cell: what is trained.
-            rank: this worker's.
+            module: the model, with the same parameter values as the shards.
+            servers: the shards.
+            cell: name of the cell.
+            rank: rank of this worker.
             placement: hosts of workers and shards.
-            attempt: how often this rank was started before.
-            address: of this host, where shards reach it.
-            consistency: what the shards promise.
-            momentum: of SGD.
-            weight_decay: of SGD.
-            step: that this worker begins with.
-            timeout_s: how long a shard may take to answer.
-            transfers: where each push and pull is noted.
+            attempt: number of earlier starts of this rank.
+            address: address of this host at which shards reach it.
+            consistency: rules by which the shards update.
+            momentum: momentum of SGD.
+            weight_decay: weight decay of SGD.
+            step: step that this worker starts with.
+            timeout_s: seconds within which a shard must answer.
+            transfers: log of pushes and pulls; None to record none.
         """
         self._module = module
         self._servers = servers
@@ -115,11 +116,15 @@ class ParameterServer:
         self.model: nn.Module = self._client.model
 
     def begin(self, step: int, lr: float) -> None:
-        """A step begins, with this learning rate."""
+        """Starts a step with a learning rate."""
         self._client.begin(step, lr)
 
     def update(self, *, settle: bool) -> None:
-        """Pushes what has not been; the shards update."""
+        """Pushes the remaining gradients, from which the shards update.
+
+        Args:
+            settle: whether to wait until the new parameters have arrived.
+        """
         self._client.finish(wait_for_answers=settle or self._consistency.backup_workers > 0)
 
     def check(self) -> None:
@@ -130,7 +135,7 @@ class ParameterServer:
         """
         check_parameters(self._module)
         if self._rank != 0:
-            return  # it has rank 0's values, and no update is made without rank 0
+            return  # other ranks hold the same values as rank 0
         shards, mine = self._servers.digests(self._cell), self._client.digests()
         for (parameter, begin), value in mine.items():
             name = self._client.name_of(parameter)
@@ -138,15 +143,15 @@ class ParameterServer:
 
     @property
     def under_way(self) -> bool:
-        """Whether a chunk that was pushed has not come back yet."""
+        """Whether the answer to a push is still outstanding."""
         return self._client.under_way
 
     def next_step(self, step: int) -> int:
-        """The next one, or where updates were made without this worker, the one that they lead to."""
+        """Number of the next step. Updates that were made without this worker are skipped."""
         return max(step + 1, self._client.version) if self._consistency.backup_workers else step + 1
 
     def staleness(self, step: int) -> int | None:
-        """The most that any chunk's update missed, once all are answered."""
+        """Largest number of updates by others that a push of the step missed; None until all are answered."""
         return self._client.staleness(step)
 
     def account(self, transfer: Transfer) -> Traffic:
@@ -164,7 +169,7 @@ class ParameterServer:
         )
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The shards' momentum, put together."""
+        """State of torch's SGD, with the momentum of all shards."""
         optimizer = sgd_of(self.model, self._momentum, self._weight_decay)
         learnt = trained(self.model)
         momentum = tensor_views(self._servers.momentum(self._cell).view(-1), learnt)
@@ -173,5 +178,5 @@ class ParameterServer:
         return optimizer.state_dict()
 
     def close(self) -> None:
-        """Leaves the shards."""
+        """Disconnects from the shards."""
         self._client.close()

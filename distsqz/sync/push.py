@@ -1,4 +1,4 @@
-"""A gradient chunk on its way to a shard: a row of gradients with a header behind it, in one message."""
+"""The message that pushes a chunk to a shard: a row of gradients, followed by a header."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import torch
 from distsqz.sync.layout import Layout
 
 HEADER = struct.Struct("=iidq")
-"""24 bytes: a whole number of elements, whatever their size."""
+"""Layout of the header, in 24 bytes: a whole number of elements of every supported data type."""
 
 FAREWELL = -1
-"""Instead of a chunk: the worker is done."""
+"""Chunk number of a message that says that the worker is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushHeader:
-    """What a shard has to know about the gradients before it."""
+    """Header of a push, which describes the gradients before it."""
 
     chunk: int
     version: int
-    """Of the parameters that they are for: updates made when the worker received them."""
+    """Version of the parameters that the gradients belong to: updates made when the worker received them."""
     lr: float
+    """Learning rate of the update."""
     step: int
-    """The worker's step that they are from."""
+    """Step of the worker that computed the gradients."""
     unused: int = 0
-    """Bit i is set where the i-th piece of the chunk is of a parameter that had no gradient."""
+    """Bit i is set if the parameter of the i-th piece of the chunk has no gradient."""
 
     def write(self, message: torch.Tensor, layout: Layout) -> None:
-        """Puts it at the end of a message."""
+        """Writes the header to the end of a message."""
         place, size = _bytes(message), layout.piece_bits_bytes
         HEADER.pack_into(place, message.nbytes - HEADER.size, self.chunk, self.version, self.lr, self.step)
         begin = message.nbytes - HEADER.size - size
@@ -38,7 +39,7 @@ class PushHeader:
 
     @classmethod
     def read(cls, message: torch.Tensor, layout: Layout) -> PushHeader:
-        """The header of a message."""
+        """Reads the header of a message."""
         place, end = _bytes(message), message.nbytes - HEADER.size
         unused = int.from_bytes(place[end - layout.piece_bits_bytes : end], "little")
         chunk, version, lr, step = HEADER.unpack_from(place, end)
@@ -46,7 +47,7 @@ class PushHeader:
 
 
 def new_message(layout: Layout, dtype: torch.dtype) -> torch.Tensor:
-    """A place for one chunk and its header."""
+    """Creates a message with room for one chunk and its header."""
     header_bytes = layout.piece_bits_bytes + HEADER.size
     return torch.zeros(layout.chunk_elements + header_bytes // dtype.itemsize, dtype=dtype)
 

@@ -1,8 +1,8 @@
-"""A shard of a parameter server: owns chunks, adds up gradients, updates, and sends parameters back.
+"""A shard of a parameter server: owns chunks, sums gradients, updates parameters and sends them back.
 
-Source: Li et al., "Scaling Distributed Machine Learning with the Parameter Server" (OSDI 2014); parameters
-that the next forward pass needs first go first, as in Jayarajan et al., "Priority-based Parameter Propagation
-for Distributed DNN Training" (MLSys 2019).
+Source: Li et al., "Scaling Distributed Machine Learning with the Parameter Server" (OSDI 2014). Parameters
+that the next forward pass needs first are sent first, as in Jayarajan et al., "Priority-based Parameter
+Propagation for Distributed DNN Training" (MLSys 2019).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from distsqz.sync.staleness import StalenessGate
 
 PUSH_TAG, REPLY_TAG, FIRST_CHUNK_TAG = 0, 1, 2
 REPLY_WORDS = 3
-"""chunk, version, staleness."""
+"""Words of a reply: chunk, version, staleness."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSettings:
-    """What every shard of a cell has to know."""
+    """Settings that all shards of a cell share."""
 
     cell: str
     workers: int
@@ -45,23 +45,23 @@ class ShardSettings:
     weight_decay: float
     consistency: Consistency
     attempt: int = 0
-    """How often the group was started before."""
+    """Number of earlier starts of the group."""
 
 
 @dataclass(slots=True)
 class _Push:
-    """Gradients of one chunk that have come in."""
+    """A received push: the gradients of one chunk."""
 
     header: PushHeader
     message: torch.Tensor
     port: _Port
-    came_ns: int
+    arrived_ns: int
     service_s: float = 0.0
     queue_wait_s: float = 0.0
 
     @property
     def gradients(self) -> torch.Tensor:
-        """Without the header."""
+        """The gradients, without the header."""
         return self.message[: self.port.shard.layout.chunk_elements]
 
 
@@ -72,28 +72,28 @@ class _Chunk:
     number: int
     parameters: torch.Tensor
     momentum: torch.Tensor | None
-    """Of SGD; None before the first update."""
+    """Momentum of SGD; None before the first update."""
     gate: StalenessGate
     version: int = 0
     """Updates made so far."""
     sum: torch.Tensor | None = None
     """Gradients of this update added so far, in a message's memory."""
     counted: list[_Push] = field(default_factory=list)
-    """Those in the sum."""
+    """The pushes in the sum."""
     unused: int = 0
     """Bit i is set where the i-th piece has no gradient in the sum."""
     early: dict[int, _Push] = field(default_factory=dict)
-    """Come before their turn, by rank."""
+    """Pushes that arrived before those of lower ranks, by rank."""
     held: dict[int, int] = field(default_factory=dict)
-    """The staleness of answers that wait for slower workers, by rank."""
+    """Staleness of the answers that wait for slower workers, by rank."""
     pushed: dict[int, int] = field(default_factory=dict)
-    """Steps that each worker has pushed for, by rank; those of workers that are gone, too."""
+    """Number of steps that each worker has pushed, by rank; workers that are gone are included."""
     read: dict[int, int] = field(default_factory=dict)
-    """The version that each worker has, by rank."""
+    """Version that each worker has received, by rank."""
 
 
 class Shard:
-    """The chunks that one server owns, of one cell."""
+    """The chunks of one cell that one server owns."""
 
     def __init__(
         self,
@@ -106,17 +106,18 @@ class Shard:
         version: int = 0,
         report: Callable[[UpdateRecord], None] | None = None,
     ) -> None:
-        """Begins with the parameters in `rows`.
+        """Starts with the parameters in `rows`.
 
         Args:
-            index: which shard this is.
-            rows: parameters of the chunks that it owns, which become its own.
-            layout: how the model is cut.
-            settings: of the cell.
-            host: where it runs, for records.
-            momentum: of them, to go on from.
-            version: updates made so far.
-            report: takes a record of every push.
+            index: index of the shard.
+            rows: parameters of the chunks that it owns, [chunks, chunk_elements]. The shard updates them in
+                place.
+            layout: division of the parameters into chunks.
+            settings: settings of the cell.
+            host: label of the host that the shard runs on, for records.
+            momentum: momentum to resume with, shaped like `rows`.
+            version: number of updates made so far.
+            report: receives a record of every push.
         """
         self.layout = layout
         self.settings = settings
@@ -141,14 +142,14 @@ class Shard:
         self._spare: list[torch.Tensor] = []
 
     def admit(self, rank: int, store: Store, name: str, address: str, step: int = 0) -> None:
-        """Connects to a worker, which does the same, and serves it until it is done or gone.
+        """Connects to a worker, which must connect too, and serves it until it is done or gone.
 
         Args:
-            rank: the worker's.
-            store: where both meet.
-            name: of the connection, used once.
-            address: of this host's interface.
-            step: that it begins with.
+            rank: rank of the worker.
+            store: the store through which both find each other.
+            name: name of the connection, used only once.
+            address: address of this host at which the worker reaches it.
+            step: step that the worker starts with.
         """
         port = _Port(self, rank, DuplexChannel.connect(store, name, SHARD_END, address))
         with self.lock:
@@ -160,29 +161,29 @@ class Shard:
                 chunk.read[rank] = chunk.version
                 chunk.pushed[rank] = step
         if before:
-            before.channel.close()  # of a worker that is gone, though its connection has not told yet
+            before.channel.close()  # the former worker is gone, but its connection is not broken yet
         port.start()
 
     @property
     def workers(self) -> list[int]:
-        """The ranks that it serves now."""
+        """Ranks of the connected workers."""
         with self.lock:
             return list(self._ports)
 
     def parameters(self) -> dict[int, torch.Tensor]:
-        """A copy of the parameters by chunk."""
+        """A copy of the parameters, by chunk."""
         with self.lock:
             return {number: chunk.parameters.clone() for number, chunk in self._chunks.items()}
 
     def progress(self, rank: int) -> int:
-        """Steps that a worker, though it may be gone, has pushed every chunk for."""
+        """Number of steps for which a worker has pushed every chunk; the worker may be gone."""
         with self.lock:
             if self.settings.consistency.mode == "sync":
                 return min(chunk.version for chunk in self._chunks.values())
             return min(chunk.pushed.get(rank, 0) for chunk in self._chunks.values())
 
     def momentum(self) -> dict[int, torch.Tensor]:
-        """A copy of the optimizer's momentum by chunk; zeros where there was no update yet."""
+        """A copy of the optimizer's momentum, by chunk; zeros before the first update."""
         with self.lock:
             return {
                 number: torch.zeros_like(chunk.parameters)
@@ -192,7 +193,7 @@ class Shard:
             }
 
     def digests(self) -> dict[tuple[int, int], int]:
-        """A digest of each piece that it owns, by the piece's parameter and first element."""
+        """Digest of each owned piece, by parameter and first element."""
         with self.lock:
             return {
                 key: value
@@ -208,11 +209,11 @@ class Shard:
             port.channel.close()
 
     def take(self, push: _Push) -> None:
-        """Handles gradients that have come in: adds, updates, answers, as the consistency asks for."""
+        """Handles a push: sums, updates and answers as the consistency requires."""
         consistency = self.settings.consistency
         with self.lock:
             if self._ports.get(push.port.rank) is not push.port:
-                return  # of a worker that was given up
+                return  # the worker has been replaced
             chunk = self._chunks[push.header.chunk]
             if consistency.mode != "sync":
                 self._update_from_one(chunk, push)
@@ -222,13 +223,14 @@ class Shard:
                 self._add_in_turn(chunk, push)
 
     def leave(self, rank: int, port: _Port, *, done: bool) -> None:
-        """A worker is done, or gone: it holds nobody back any more.
+        """Removes a worker that is done or gone, so that others no longer wait for it.
 
-        Where all must take part, one that is gone ends it for all: they are told by their connections.
+        If all workers must take part, one that is gone ends the training of all: their connections are
+        broken.
         """
         with self.lock:
             if self._ports.get(rank) is not port:
-                return  # another has taken its place
+                return  # a replacement is connected
             del self._ports[rank]
             for chunk in self._chunks.values():
                 chunk.gate.leave(rank)
@@ -243,14 +245,14 @@ class Shard:
         with _serving(push):
             self._update(chunk, push.gradients, push.header.lr, push.header.unused)
         self._recycle(push)
-        self._tell(push, staleness)
+        self._record(push, staleness)
         chunk.gate.finish(rank)
         chunk.pushed[rank] += 1
         chunk.held[rank] = staleness
         self._answer_held(chunk)
 
     def _add_in_turn(self, chunk: _Chunk, push: _Push) -> None:
-        """Adds in the order of the ranks, so that a sum is the same, bit by bit, however they come in."""
+        """Sums in the order of ranks: the result is the same, bit by bit, for any order of arrival."""
         chunk.early[push.port.rank] = push
         while len(chunk.counted) in chunk.early:
             self._add(chunk, chunk.early.pop(len(chunk.counted)))
@@ -258,11 +260,11 @@ class Shard:
             self._update_from_sum(chunk, push)
 
     def _add_unless_late(self, chunk: _Chunk, push: _Push) -> None:
-        """Adds in the order of arrival, as long as the update that it is for has not been made."""
+        """Sums in the order of arrival; a push whose update has already been made is dropped."""
         late = chunk.version - push.header.version
         if late > 0:
             self._recycle(push)
-            self._tell(push, late, dropped=True)
+            self._record(push, late, dropped=True)
             self._ports[push.port.rank].reply(chunk.number, late)
             return
         self._add(chunk, push)
@@ -270,7 +272,7 @@ class Shard:
         if len(chunk.counted) == enough:
             assert chunk.sum is not None
             with _serving(push):
-                # Workers divide by their number; an average over fewer is that much larger.
+                # Workers divide by the number of all workers; the average over fewer is larger.
                 chunk.sum.mul_(self.settings.workers / enough)
             self._update_from_sum(chunk, push)
 
@@ -285,7 +287,7 @@ class Shard:
         if chunk.counted:
             self._recycle(push)
         else:
-            push.port.post(self._message())  # its memory is the sum's for now
+            push.port.post(self._message())  # its memory now holds the sum
         chunk.counted.append(push)
 
     def _update_from_sum(self, chunk: _Chunk, last: _Push) -> None:
@@ -295,13 +297,13 @@ class Shard:
         self._spare.append(chunk.counted[0].message)
         chunk.sum = None
         for push in chunk.counted:
-            self._tell(push, staleness=0)
+            self._record(push, staleness=0)
             if self._ports.get(push.port.rank) is push.port:
                 push.port.reply(chunk.number, staleness=0)
         chunk.counted.clear()
 
     def _update(self, chunk: _Chunk, gradients: torch.Tensor, lr: float, unused: int) -> None:
-        """Makes one step of SGD; like torch's, it leaves parameters without a gradient as they are."""
+        """Makes one step of SGD. As in torch, parameters without a gradient do not change."""
         if unused:
             parts = [
                 slice(piece.offset, piece.offset + piece.elements)
@@ -331,19 +333,19 @@ class Shard:
         chunk.version += 1
 
     def _answer_held(self, chunk: _Chunk) -> None:
-        """Answers the workers that are no longer too far ahead of the slowest."""
+        """Answers workers that are no longer too far ahead of the slowest."""
         for rank in list(chunk.held):
             if chunk.gate.may_begin(rank):
                 self._ports[rank].reply(chunk.number, chunk.held.pop(rank))
 
     def _recycle(self, push: _Push) -> None:
-        """Lets the next message of the same worker come into this one's memory."""
+        """Receives the worker's next message into the memory of this one."""
         push.port.post(push.message)
 
     def _message(self) -> torch.Tensor:
         return self._spare.pop() if self._spare else new_message(self.layout, self.dtype)
 
-    def _tell(self, push: _Push, staleness: int, dropped: bool = False) -> None:
+    def _record(self, push: _Push, staleness: int, dropped: bool = False) -> None:
         if self._report:
             self._report(
                 UpdateRecord(
@@ -357,14 +359,14 @@ class Shard:
                     bucket=push.header.chunk,
                     staleness=staleness,
                     dropped=dropped,
-                    t_arrive_ns=push.came_ns,
+                    t_arrive_ns=push.arrived_ns,
                     queue_wait_s=push.queue_wait_s,
                     service_s=push.service_s,
                 )
             )
 
     def parameters_to_send(self, number: int, rank: int) -> tuple[torch.Tensor, int]:
-        """A chunk as it is now, and its version; a copy where others may update it while it is under way."""
+        """A chunk's parameters and version; a copy if others may update them during the transfer."""
         with self.lock:
             chunk = self._chunks[number]
             chunk.read[rank] = chunk.version
@@ -375,7 +377,7 @@ class Shard:
 
 
 class _Port:
-    """A shard's end of the connection to one worker: a thread that receives, a thread that answers."""
+    """Connection of a shard to one worker, with a thread that receives and a thread that answers."""
 
     def __init__(self, shard: Shard, rank: int, channel: DuplexChannel) -> None:
         self.shard = shard
@@ -384,29 +386,29 @@ class _Port:
         self._changed = threading.Condition()
         self._posted: deque[tuple[Work, torch.Tensor]] = deque()
         self._answers: list[tuple[int, int]] = []
-        """Chunks to send, with the staleness of the updates that they answer."""
+        """Chunks to send, each with the staleness of the update that it answers."""
         self._closed = False
 
     def start(self) -> None:
-        """Begins to serve."""
+        """Starts to serve."""
         for _ in range(WINDOW):
             self.post(new_message(self.shard.layout, self.shard.dtype))
         for work in (self._receive, self._send):
             threading.Thread(target=work, name=f"port-{self.rank}", daemon=True).start()
 
     def post(self, message: torch.Tensor) -> None:
-        """Lets one more message come; Gloo does not send what the other end has no place for."""
+        """Posts a receive for one more message. Gloo sends nothing that the other end has no receive for."""
         with self._changed:
             if self._closed:
                 return
             try:
                 self._posted.append((self.channel.push.receive(message, PUSH_TAG), message))
             except ConnectionError:
-                self._closed = True  # the receiving thread tells, which may have nothing else to wait for
+                self._closed = True  # wakes the receiving thread, which may have nothing else to wait for
             self._changed.notify_all()
 
     def reply(self, chunk: int, staleness: int) -> None:
-        """Sends a chunk's parameters as soon as no more urgent ones are to be sent."""
+        """Queues an answer; more urgent chunks are sent first."""
         with self._changed:
             heapq.heappush(self._answers, (chunk, staleness))
             self._changed.notify_all()
@@ -427,7 +429,7 @@ class _Port:
                     break
                 self.shard.take(_Push(header, message, self, now_ns()))
         except ConnectionError:
-            pass  # told below
+            pass  # handled below
         finally:
             with self._changed:
                 self._closed = True
@@ -448,22 +450,22 @@ class _Port:
                     parameters, version = self.shard.parameters_to_send(chunk, self.rank)
                     words = torch.tensor([chunk, version, staleness], dtype=torch.int32)
                     sent = self.channel.pull.send(parameters, FIRST_CHUNK_TAG + chunk)
-                    # Behind the parameters on the same connection: when it is there, so are they.
-                    told = self.channel.pull.send(words, REPLY_TAG)
-                    under_way.append((parameters, words, sent, told))
+                    # Sent after the parameters on the same connection: when it has arrived, so have they.
+                    reply = self.channel.pull.send(words, REPLY_TAG)
+                    under_way.append((parameters, words, sent, reply))
                 if under_way and (answer is None or len(under_way) >= WINDOW):
-                    *_, sent, told = under_way.popleft()
+                    *_, sent, reply = under_way.popleft()
                     wait(sent)
-                    wait(told)
+                    wait(reply)
         except ConnectionError:
-            pass  # the receiving thread meets the same, and tells
+            pass  # the receiving thread meets the same error and handles it
 
 
 @contextlib.contextmanager
 def _serving(push: _Push) -> Iterator[None]:
-    """Counts the time that a shard works on a push, and that it had to wait before."""
+    """Records the time that a shard works on a push, and the time that the push waited before."""
     begin_ns = now_ns()
     if push.service_s == 0:
-        push.queue_wait_s = (begin_ns - push.came_ns) / NS_PER_S
+        push.queue_wait_s = (begin_ns - push.arrived_ns) / NS_PER_S
     yield
     push.service_s += (now_ns() - begin_ns) / NS_PER_S

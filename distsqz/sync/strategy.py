@@ -1,4 +1,4 @@
-"""What a trainer asks of whatever keeps its replica in agreement with the others."""
+"""The interface between a trainer and the strategy that synchronises its replica with the others."""
 
 from __future__ import annotations
 
@@ -12,37 +12,42 @@ from distsqz.metering.transfers import Transfer
 
 
 class Strategy(Protocol):
-    """Called at fixed places of every step: `begin`, forward and backward pass of `model`, `update`."""
+    """Synchronises a replica; a step calls `begin`, `model` forward and backward, and `update`."""
 
     model: nn.Module
-    """To be called for the forward pass; its gradients are summed over the workers, or applied alone."""
+    """Module to call for the forward pass. Its gradients are summed over workers, or applied one worker at a
+    time."""
     peers: PeerMeter | None
-    """The connections that the strategy made for itself; None where it uses those between the ranks."""
+    """Meter of the connections that the strategy made; None if it uses those between ranks."""
 
     def begin(self, step: int, lr: float) -> None:
-        """A step begins, with this learning rate."""
+        """Starts a step with a learning rate."""
 
     def update(self, *, settle: bool) -> None:
-        """The backward pass is over; `settle` asks that the new parameters be here on return."""
+        """Ends a step after its backward pass.
+
+        Args:
+            settle: whether to wait until the new parameters have arrived.
+        """
 
     def check(self) -> None:
-        """Compares what all replicas hold, between steps; raises DriftError where it is not the same."""
+        """Compares the parameters of all replicas between steps; raises DriftError if they differ."""
 
     @property
     def under_way(self) -> bool:
-        """Whether anything that was sent for this step has not come back yet."""
+        """Whether a transfer of this step is still in progress."""
 
     def next_step(self, step: int) -> int:
-        """The step to make after `step`."""
+        """Number of the step that follows `step`."""
 
     def staleness(self, step: int) -> int | None:
-        """Updates by others that a step's own missed; None while that is not known."""
+        """Number of updates by other workers that the update of a step missed; None until it is known."""
 
     def account(self, transfer: Transfer) -> Traffic:
-        """What a transfer must cost."""
+        """The bytes that a transfer must cost."""
 
     def optimizer_state(self) -> dict[str, Any]:
-        """The state of torch's SGD over all parameters, as it would be in one process."""
+        """State of torch's SGD for all parameters, as in a single process."""
 
     def close(self) -> None:
-        """Lets go of connections."""
+        """Closes connections."""
