@@ -1,6 +1,6 @@
-"""What every command shares: options from a dataclass, one line for an error, the exit status.
+"""Shared by all commands: options from a dataclass, errors in one line, exit status.
 
-0 done, 1 the run failed, 2 the request was wrong, 130 interrupted.
+Exit status: 0 done, 1 the run failed, 2 the request was invalid, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -45,42 +45,49 @@ def run_command(
     arguments: Sequence[str] | None = None,
     prog: str | None = None,
 ) -> None:
-    """Parses `arguments` into `options_type`, calls `main` and exits with the right status.
+    """Parses arguments, calls `main` with the options and exits with the right status after a failure.
 
-    SIGTERM is treated as Ctrl-C: both reach `main` as KeyboardInterrupt. Output that nobody reads is no
-    error: stdout may be closed, or its reader may leave early (`| head`).
+    SIGTERM is treated like Ctrl-C: both reach `main` as KeyboardInterrupt. A closed stdout, or a reader that
+    ends early (`| head`), is no error.
+
+    Args:
+        main: the command.
+        options_type: dataclass of its options.
+        description: first line of --help.
+        arguments: command line, by default that of this process.
+        prog: name of the command in --help, by default that of the script.
     """
     _replace_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ASCII_FALLBACK)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its jobs in the background ignore SIGINT
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell makes background jobs ignore SIGINT
         signal.signal(number, _interrupt)
     options = None
     try:
         options = parse(options_type, description, arguments, prog)
         main(options)
         sys.stdout.flush()
-    except SystemExit:  # --help, or the status of a command that this one has run
+    except SystemExit:  # --help, or the exit status of a command that this one ran
         _flush(sys.stdout)
         raise
     except KeyboardInterrupt:
-        _say("interrupted", options)
+        _print_error("interrupted", options)
         _leave(INTERRUPTED)
     except RequestError as error:
-        _say(f"error: {spell(error, options_type if options is None else type(options))}", options)
+        _print_error(f"error: {spell(error, options_type if options is None else type(options))}", options)
         sys.exit(BAD_REQUEST)
     except RunError as error:
-        _say(f"error: {spell(error, options_type if options is None else type(options))}", options)
+        _print_error(f"error: {spell(error, options_type if options is None else type(options))}", options)
         _leave(RUN_FAILED)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left(sys.stdout):
             _flush(sys.stdout)
             return
         if isinstance(error, ImportError) and (extra := missing_extra(error)):
-            _say(f"error: {advice(extra)}", options)
+            _print_error(f"error: {advice(extra)}", options)
             sys.exit(BAD_REQUEST)
         reason = (str(error).splitlines() or [""])[0]
-        _say(f"error: {type(error).__name__}: {reason} (--debug shows where)", options)
+        _print_error(f"error: {type(error).__name__}: {reason} (--debug shows where)", options)
         _leave(RUN_FAILED)
 
 
@@ -97,7 +104,8 @@ def _leave(status: int) -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Puts /dev/null where a standard stream was closed (`>&-`), so that no other file gets its number."""
+    """Opens /dev/null for standard streams that are closed (`>&-`), so that no other file gets their
+    numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -109,7 +117,7 @@ def _replace_closed_streams() -> None:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Replaces characters that a stream's encoding lacks: lines and dashes look alike, others are escaped."""
+    """Replaces characters that a stream's encoding lacks: lines and dashes by hyphens, others by escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].replace("─", "-").replace("–", "-")  # noqa: RUF001
@@ -121,7 +129,7 @@ codecs.register_error(ASCII_FALLBACK, _in_ascii)
 
 
 def _flush(stream: TextIO) -> None:
-    """Writes out what is left in a stream, or discards it: at exit, Python would complain of a failure."""
+    """Flushes a stream, or discards its content if that fails: Python would report the failure at exit."""
     try:
         stream.flush()
     except OSError:
@@ -141,14 +149,14 @@ def parse(
     arguments: Sequence[str] | None = None,
     prog: str | None = None,
 ) -> Options:
-    """The arguments, by default those of this process, as an `options_type`.
+    """Parses a command line, by default that of this process.
 
     Raises:
-        RequestError: it does not parse.
+        RequestError: it is not valid.
     """
-    said = io.StringIO()
+    messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(messages):
             return tyro.cli(
                 options_type,
                 prog=prog,
@@ -160,7 +168,7 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise RequestError(_first_section(said.getvalue())) from None
+        raise RequestError(_first_section(messages.getvalue())) from None
 
 
 _REGISTRY = ConstructorRegistry()
@@ -168,7 +176,7 @@ _REGISTRY = ConstructorRegistry()
 
 @_REGISTRY.primitive_rule
 def _path_rule(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """Reads an option that is a path; `~` is the home also where a shell leaves it alone (`--runs=~/x`)."""
+    """Parses options that are paths. `~` is expanded, which a shell does not do in `--runs=~/x`."""
     if type_info.type is not Path:
         return None
     return PrimitiveConstructorSpec(
@@ -181,9 +189,9 @@ def _path_rule(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] |
 
 
 def _first_section(box: str) -> str:
-    """The first section of a message in a box, as one line; its advice on a misspelt option is kept.
+    """The first section of a message in a box, in one line, with the suggestion for a misspelt option.
 
-    The box is drawn, or in ASCII where the terminal has no other letters.
+    The box consists of lines, or of ASCII characters on terminals without Unicode.
     """
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rules = [index for index, line in enumerate(lines) if line.startswith(("─", "╰", "---"))]
@@ -198,8 +206,8 @@ def _first_section(box: str) -> str:
     return f"{message}; --help lists the options"
 
 
-def _say(line: str, options: HasDebug | None) -> None:
-    with contextlib.suppress(OSError):  # there is no one to tell
+def _print_error(line: str, options: HasDebug | None) -> None:
+    with contextlib.suppress(OSError):  # stderr may be closed
         if options is not None and options.debug:
             traceback.print_exc()
         print(line, file=sys.stderr)

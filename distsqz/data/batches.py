@@ -1,4 +1,4 @@
-"""Batches ready to be computed on, prepared ahead by loader processes where preparing them costs time."""
+"""Batches for training and evaluation, prepared ahead by loader processes if preparation takes time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from distsqz.data.split import Batch, Split
 from distsqz.errors import InvalidValue, RunError
 
 SEMAPHORE_FAULTS = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-"""Errors of a /dev/shm that is missing, full or not writable."""
+"""Error numbers of a /dev/shm that is missing, full or not writable."""
 
 PREFETCH = 2
 """Batches that each loader process prepares ahead."""
 
 
 def steps_per_epoch(split: Split, world_size: int, batch_size: int) -> int:
-    """Steps in which `world_size` ranks see `split` once, but for the images that fill no global batch.
+    """Number of steps in an epoch. Images that do not fill a global batch are left out.
 
     Raises:
         InvalidValue: the split is smaller than one global batch.
@@ -42,10 +42,18 @@ def train_batches(
     start_step: int = 0,
     loader_workers: int | None = None,
 ) -> Generator[Batch, None, None]:
-    """Shuffled batches of `batch_size` images, randomly mirrored, without end; close it to end its processes.
+    """Endless batches of shuffled, randomly mirrored images; closing the generator ends its processes.
 
-    The batch of a step depends on `seed`, `rank`, `world_size`, `batch_size` and the step's number alone.
-    `loader_workers` None leaves their number to the split.
+    The batch of a step depends only on `seed`, `rank`, `world_size`, `batch_size` and the number of the step.
+
+    Args:
+        split: the images.
+        rank: rank that receives the batches.
+        world_size: number of ranks.
+        batch_size: images in a batch.
+        seed: seed of order and mirroring.
+        start_step: number of the first step.
+        loader_workers: number of loader processes; None leaves it to the split.
 
     Raises:
         InvalidValue: the split is smaller than one global batch, or `loader_workers` is negative.
@@ -66,7 +74,7 @@ def train_batches(
 def evaluation_batches(
     split: Split, *, rank: int, world_size: int, batch_size: int, loader_workers: int | None = None
 ) -> Generator[Batch, None, None]:
-    """The rank's own share of `split`, unmirrored; over all ranks every image comes exactly once.
+    """Batches of a rank's share of `split`, not mirrored. Over all ranks every image occurs exactly once.
 
     Raises:
         InvalidValue: `loader_workers` is negative.
@@ -83,16 +91,16 @@ def _loader_workers(split: Split, asked: int | None) -> int:
 
 
 class _Batches(Dataset[Batch | tuple[Handle, Handle] | RunError]):
-    """The batches of a split, keyed by the indices that make them up; loader processes give handles."""
+    """Batches of a split by the indices of their images. Loader processes return handles instead."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        # The loader asks for the next batch just before the one that made room for it is opened.
+        # The loader requests the next batch just before it opens the one that made room for it.
         tensors_per_batch = 2
         self._outgoing = Outgoing(keep=tensors_per_batch * (PREFETCH + 1))
 
     def __getitem__(self, wanted: Indices) -> Batch | tuple[Handle, Handle] | RunError:
-        # Returned, not raised: a DataLoader would wrap the one line into a traceback of the loader process.
+        # Returned, not raised: a DataLoader would wrap the line in a traceback of the loader process.
         try:
             images, labels = self._split.batch(*wanted)
             if get_worker_info() is None:
@@ -105,7 +113,7 @@ class _Batches(Dataset[Batch | tuple[Handle, Handle] | RunError]):
             return RunError(f"{place}a batch cannot be prepared ({error.strerror or error})")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # As bytes: torch would send a split's tensors to a loader process through /dev/shm.
+        # As bytes, because torch would send tensors to a loader process through /dev/shm.
         return _unpickled, (pickle.dumps(self._split),)
 
 
@@ -124,7 +132,7 @@ def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Gener
         # The consumer runs threads (gRPC's, torch's) whose locks a forked child would inherit held; a fork
         # server would outlive the loader. A spawned process starts clean and ends with the loader.
         multiprocessing_context="spawn" if loader_workers else None,
-        # Else the loader would draw from the global generator, and so change what the model draws.
+        # Otherwise the loader would draw from the global generator, which changes what the model draws.
         generator=torch.Generator(),
     )
     try:
@@ -143,7 +151,7 @@ def _load(split: Split, wanted: Iterator[Indices], loader_workers: int) -> Gener
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's batches, once its processes are started."""
+    """Starts the loader's processes and returns its batches."""
     try:
         return iter(loader)
     except OSError as error:

@@ -30,10 +30,14 @@ Records = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def open_cifar10(directory: Path, image_size: int) -> ImageData:
-    """CIFAR-10 from `directory`, or from the folder in it that the published archive unpacks to.
+    """Opens CIFAR-10.
+
+    Args:
+        directory: the directory of its files, or the one into which the published archive was unpacked.
+        image_size: height and width to which images are scaled, in pixels.
 
     Raises:
-        SourceError: there is neither layout, or a file is missing, truncated or foreign; the line names it.
+        SourceError: neither layout is present, or a file is missing or damaged; the message names it.
     """
     folder, suffix, read = _layout(directory)
 
@@ -48,7 +52,7 @@ def open_cifar10(directory: Path, image_size: int) -> ImageData:
 
 
 def _layout(directory: Path) -> tuple[Path, str, Callable[[Path], Records]]:
-    """The folder that holds the files, the end of their names, and what reads them."""
+    """The folder of the files, their suffix, and the function that reads them."""
     for archive, suffix, read in (
         ("cifar-10-batches-py", "", _read_python),
         ("cifar-10-batches-bin", ".bin", _read_binary),
@@ -89,7 +93,7 @@ def _read_python(path: Path) -> Records:
             pixels = np.frombuffer(_entry(entries, "data").contents, np.uint8)
         except OSError:
             raise
-        except Exception as error:  # a damaged pickle fails in as many ways as it has bytes
+        except Exception as error:  # a damaged pickle can raise anything
             raise SourceError(f"{path}: truncated, or not a batch of CIFAR-10 ({error})") from error
     if labels.shape != (IMAGES_PER_FILE,) or pixels.size != IMAGES_PER_FILE * PIXEL_BYTES:
         raise SourceError(
@@ -100,12 +104,12 @@ def _read_python(path: Path) -> Records:
 
 
 def _entry(entries: dict[bytes | str, Any], key: str) -> Any:
-    """Python 2 wrote the keys as bytes; who saved them again with Python 3 may have made them text."""
+    """An entry of a batch, under a key that Python 2 wrote as bytes and Python 3 may write as text."""
     return entries[key.encode() if key.encode() in entries else key]
 
 
 class _Inert:
-    """Stands in for whatever a batch's pickle names: takes anything, does nothing, keeps an array's bytes."""
+    """Stands for every object that a pickle names. It only stores the bytes of arrays."""
 
     contents: bytes = b""
 
@@ -119,9 +123,9 @@ class _Inert:
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Reads the layout of a pickle without running any code that it names.
+    """Unpickles without running any code that the pickle names.
 
-    A batch of CIFAR-10 is a dict of lists, strings and one numpy array; numpy's three names become `_Inert`.
+    A batch of CIFAR-10 is a dict of lists, strings and one numpy array; numpy's three names map to `_Inert`.
     """
 
     def find_class(self, module: str, name: str) -> type[_Inert]:

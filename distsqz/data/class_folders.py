@@ -1,4 +1,4 @@
-"""A folder for each class: which files are images of which class, and what is left out."""
+"""Images in class folders: the files of each class, and counts of what is left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from distsqz.data.split import SourceError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""How the names of image files end, in upper or lower case."""
+"""Suffixes of image files, in upper or lower case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,9 @@ class LabelledFiles:
 
     root: Path
     files: list[str]
-    """Relative to `root`."""
+    """Paths relative to `root`."""
     labels: NDArray[np.int64]
-    """[n]"""
+    """Class of each file, [n]."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -35,11 +35,11 @@ class LabelledFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """Where the files are."""
+        """Paths of the files."""
         return [self.root / file for file in self.files]
 
     def spread(self, most: int) -> LabelledFiles:
-        """At most `most` of the files, evenly spread."""
+        """Selects at most `most` files, spread evenly."""
         count = min(most, len(self))
         chosen = [index * len(self) // count for index in range(count)]
         return LabelledFiles(self.root, [self.files[index] for index in chosen], self.labels[chosen])
@@ -47,20 +47,20 @@ class LabelledFiles:
 
 @dataclass(eq=False)
 class LeftOut:
-    """Counts of what a scan leaves out."""
+    """Numbers of files and folders that a scan leaves out."""
 
     other: Counter[str] = field(default_factory=Counter)
-    """Files that are no images, by the end of their names in lower case."""
+    """Files that are not images, by suffix in lower case."""
     hidden: int = 0
     """Files and folders whose names begin with a dot."""
     unlabelled: int = 0
-    """Images beside the class folders instead of in one."""
+    """Images that are not in a class folder."""
 
     def __add__(self, more: LeftOut) -> LeftOut:
         return LeftOut(self.other + more.other, self.hidden + more.hidden, self.unlabelled + more.unlabelled)
 
     def describe(self, source: str) -> str | None:
-        """One line for the user who asked for `source`; None where nothing is left out."""
+        """A line for the user that says what is left out of `source`; None if nothing is."""
         parts = []
         if count := self.other.total():
             kinds = ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in self.other.most_common())
@@ -76,20 +76,20 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What the class folders in a folder hold."""
+    """Result of scanning a folder of class folders."""
 
     images: LabelledFiles
-    """In the order of their classes, then of their names."""
+    """Images, ordered by class and then by name."""
     empty: list[str]
     """Classes that have a folder but no image."""
     left_out: LeftOut
 
 
 def class_names(directory: Path) -> list[str]:
-    """The names of the class folders in `directory`, in order.
+    """Names of the class folders in a directory, sorted.
 
     Raises:
-        SourceError: it cannot be read, or has none.
+        SourceError: the directory cannot be read, or has no class folders.
     """
     names = sorted(entry.name for entry in _entries(directory) if entry.is_dir() and not _is_hidden(entry))
     if not names:
@@ -98,13 +98,17 @@ def class_names(directory: Path) -> list[str]:
 
 
 def scan(directory: Path, classes: Sequence[str], source: Path) -> Scan:
-    """Finds the images in the class folders of `directory`, also in folders within them.
+    """Finds the images in the class folders of a directory, and in folders within them.
 
-    A class's number is its place in `classes`, which are those of the folder `source`; not every class needs
-    a folder. Hidden files and folders are skipped.
+    Hidden files and folders are skipped.
+
+    Args:
+        directory: the directory.
+        classes: names of the classes. Their positions are the labels. Not every class needs a folder.
+        source: the folder that defines the classes, for errors.
 
     Raises:
-        SourceError: a folder cannot be read, or is of none of the classes.
+        SourceError: a folder cannot be read, or belongs to none of the classes.
     """
     number = {name: index for index, name in enumerate(classes)}
     files: list[str] = []
@@ -121,10 +125,10 @@ def scan(directory: Path, classes: Sequence[str], source: Path) -> Scan:
         elif entry.name not in number:
             raise SourceError(f"{directory / entry.name}: a class that {source} does not have")
         else:
-            found = sorted(_walk(directory / entry.name, entry.name, left_out))
-            files += found
-            labels += [number[entry.name]] * len(found)
-            if not found:
+            images = sorted(_walk(directory / entry.name, entry.name, left_out))
+            files += images
+            labels += [number[entry.name]] * len(images)
+            if not images:
                 empty.append(entry.name)
     return Scan(LabelledFiles(directory, files, np.array(labels, np.int64)), empty, left_out)
 
@@ -132,16 +136,16 @@ def scan(directory: Path, classes: Sequence[str], source: Path) -> Scan:
 def _walk(
     directory: Path, prefix: str, left_out: LeftOut, above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[str]:
-    """The images in `directory` and below, with `prefix` before their names; `above` are its parents."""
+    """Images in `directory` and below, prefixed by `prefix`; `above` identifies the parent directories."""
     status = directory.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:  # a symbolic link that leads back
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:  # a symbolic link to a parent
         return
     for entry in _entries(directory):
         if _is_hidden(entry):
             left_out.hidden += 1
         elif entry.is_dir():
-            yield from _walk(directory / entry.name, f"{prefix}/{entry.name}", left_out, above | {here})
+            yield from _walk(directory / entry.name, f"{prefix}/{entry.name}", left_out, above | {identity})
         elif _is_image(entry):
             yield f"{prefix}/{entry.name}"
         else:
@@ -161,7 +165,7 @@ def _is_hidden(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    """By its name; a link that leads nowhere counts, so that reading it fails by name."""
+    """Whether an entry is named like an image; broken links count, so that reading them fails."""
     return _suffix(entry) in SUFFIXES and (entry.is_file() or entry.is_symlink())
 
 

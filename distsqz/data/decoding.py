@@ -1,4 +1,4 @@
-"""From an image file to what a network reads: decoded, resized, cropped, normalised."""
+"""Decoding of image files to the input of a network: decode, resize, crop, normalise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distsqz.models.preprocessing import Preprocessing
 
 LARGEST_16_BIT = 65_535
 FORMATS_OF_16_BITS = ("PNG", "PPM")
-"""Formats whose integers of more than 8 bits reach to 65,535 in Pillow, whatever type it holds them in."""
+"""Formats whose integers of more than 8 bits go up to 65,535 in Pillow, whatever its data type for them."""
 
 
 def decode(path: Path) -> Image.Image:
@@ -37,7 +37,7 @@ def decode(path: Path) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Grey values from 0 to 255 where an image has more than 8 bits, which Pillow itself would cut off."""
+    """Scales grey values of more than 8 bits to 0..255, which Pillow itself would clip."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.float64)
@@ -54,7 +54,7 @@ def _grey(shares: NDArray[np.float64]) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """The middle of an image, resized and cropped as `preprocessing` says."""
+    """Resizes an image and crops its centre as `preprocessing` says."""
     resize, crop = preprocessing.resize, preprocessing.crop
     width = height = resize
     if preprocessing.resize_to == "shorter side":
@@ -66,12 +66,12 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.I
 
 
 def resampling(preprocessing: Preprocessing) -> Image.Resampling:
-    """Pillow's name of the filter that images are resized with."""
+    """Pillow's constant for the filter of `preprocessing`."""
     return Image.Resampling[preprocessing.filter.upper()]
 
 
 def prepare(images: Sequence[Image.Image], preprocessing: Preprocessing) -> Tensor:
-    """RGB images of one final size as a network reads them: float32 [n, 3, height, width]."""
+    """Converts RGB images of one size to the input of a network: float32 [n, 3, height, width]."""
     pixels = np.stack([np.asarray(image) for image in images])
     if preprocessing.channels == "BGR":
         pixels = pixels[..., ::-1]

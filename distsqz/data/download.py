@@ -1,4 +1,4 @@
-"""Fetch one gzipped file: whole, with the published contents, or not at all."""
+"""Download of a gzipped file, which is verified against its published checksum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distsqz.data.split import SourceError
 
 CHUNK_BYTES = 1 << 18
 SILENCE_S = 30
-"""A server that says nothing for so long is taken for dead."""
+"""Seconds without data after which a download fails."""
 
 
 def download_gzip(url: str, destination: Path, contents_sha256: str) -> None:
@@ -46,7 +46,7 @@ def download_gzip(url: str, destination: Path, contents_sha256: str) -> None:
 
 @contextlib.contextmanager
 def _part_of(destination: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A file of its own beside `destination`: several ranks of a host may be fetching at once."""
+    """A temporary file beside `destination`, unique because several ranks of a host may download at once."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
     part_path = Path(name)
@@ -71,7 +71,7 @@ def _stream(url: str, into: BinaryIO, description: str) -> None:
 
 
 def _unpacked_sha256(path: Path) -> str | None:
-    """The checksum of what is packed in `path`; None if it cannot be unpacked."""
+    """Checksum of the unpacked content of a file; None if it cannot be unpacked."""
     try:
         with gzip.open(path) as contents:
             return hashlib.file_digest(contents, "sha256").hexdigest()

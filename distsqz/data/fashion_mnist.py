@@ -16,11 +16,11 @@ CLASSES = 10
 STATISTICS = Statistics(mean=(0.2860,), std=(0.3530,))
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts it."""
+"""Directory of Debian's package dataset-fashion-mnist."""
 
 OFFICIAL_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
-# Of the unpacked contents. Debian's files and the official ones differ in their gzip headers only.
+# Checksums of the unpacked files. Debian's files and the official ones differ only in their gzip headers.
 SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -30,10 +30,17 @@ SHA256 = {
 
 
 def open_fashion_mnist(directory: Path | None, image_size: int) -> ImageData:
-    """Fashion-MNIST from `directory`, else from Debian's, else from the cache, downloaded first if need be.
+    """Opens Fashion-MNIST.
+
+    Args:
+        directory: the directory with its files; by default that of Debian's package, or a cache into which
+            files
+            are downloaded.
+        image_size: height and width to which images are scaled, in pixels.
 
     Raises:
-        SourceError: a file is missing, cannot be downloaded, or is not what it should be; the line names it.
+        SourceError: a file is missing, cannot be downloaded, or is not the published one; the message names
+        it.
     """
     directory = directory or _find()
     train, validation = (_read_split(directory, part, image_size) for part in ("train", "t10k"))
@@ -41,10 +48,10 @@ def open_fashion_mnist(directory: Path | None, image_size: int) -> ImageData:
 
 
 def download(directory: Path, base_url: str = OFFICIAL_URL) -> None:
-    """Fetches the files that `directory` lacks.
+    """Downloads the files that a directory lacks.
 
     Raises:
-        SourceError: one cannot be fetched, or is not the published file.
+        SourceError: a file cannot be downloaded, or is not the published one.
     """
     for name, contents_sha256 in SHA256.items():
         if _path(directory, name) is None:
@@ -52,7 +59,7 @@ def download(directory: Path, base_url: str = OFFICIAL_URL) -> None:
 
 
 def cache_directory() -> Path:
-    """Where downloaded files are kept (XDG Base Directory Specification)."""
+    """Directory of downloaded files (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distsqz" / "fashion-mnist"
 
 
@@ -70,7 +77,7 @@ def _find() -> Path:
 
 
 def _path(directory: Path, name: str) -> Path | None:
-    """The file of that name, packed or not; None if there is neither."""
+    """Path of a file, packed or not; None if neither exists."""
     return next((path for path in (directory / f"{name}.gz", directory / name) if path.exists()), None)
 
 

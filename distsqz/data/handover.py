@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Handle:
-    """Names a tensor in the memory of another process on this host."""
+    """Reference to a tensor in the memory of another process on this host."""
 
     path: str
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     def open(self) -> Tensor:
-        """The tensor, without a copy. It outlives the process that made it.
+        """Maps the tensor without a copy. It outlives the process that created it.
 
         Raises:
             RuntimeError: that process has ended or has dropped the tensor.
@@ -35,13 +35,13 @@ class Handle:
 
 
 class Outgoing:
-    """Keeps the tensors that a process has handed out last."""
+    """Keeps the tensors that a process handed out most recently."""
 
     def __init__(self, keep: int) -> None:
         """Prepares to hand out tensors.
 
         Args:
-            keep: how many tensors can be opened at the same time. The oldest is dropped for the next.
+            keep: number of tensors that are kept. The oldest is dropped for the next.
         """
         self._files: deque[BinaryIO] = deque(maxlen=keep)
 

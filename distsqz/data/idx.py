@@ -17,10 +17,10 @@ UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The array in an idx file of unsigned bytes, gzipped if its name ends in .gz.
+    """Reads an idx file of unsigned bytes, which is gzipped if its name ends in .gz.
 
     Raises:
-        SourceError: the file cannot be read, is another format, or is longer or shorter than its header says.
+        SourceError: the file cannot be read, has another format, or a size that differs from its header.
     """
     contents = _read(path)
     header_bytes = 4 + 4 * dimensions
@@ -31,10 +31,10 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             f" (begins with 0x{contents[:4].hex()}, not 0x{magic.hex()})"
         )
     shape = struct.unpack_from(f">{dimensions}I", contents, 4)
-    promised, found = math.prod(shape), len(contents) - header_bytes
-    if found != promised:
+    promised, actual = math.prod(shape), len(contents) - header_bytes
+    if actual != promised:
         sizes = " x ".join(map(str, shape))
-        raise SourceError(f"{path}: its header promises {sizes} = {promised} bytes and {found} follow")
+        raise SourceError(f"{path}: its header promises {sizes} = {promised} bytes and {actual} follow")
     return np.frombuffer(contents, np.uint8, offset=header_bytes).reshape(shape)
 
 

@@ -1,4 +1,4 @@
-"""A folder of images in ImageNet's usual layout: train/<class>/ and perhaps val/<class>/."""
+"""Image folders in the usual layout of ImageNet: train/<class>/ and optionally val/<class>/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distsqz.models.preprocessing import Preprocessing, imagenet_preprocessing
 
 @dataclass(frozen=True, eq=False)
 class FolderSplit:
-    """Images on disk, decoded anew for each batch."""
+    """Images on disk, which are decoded for each batch."""
 
     images: LabelledFiles
     preprocessing: Preprocessing
@@ -40,13 +40,16 @@ class FolderSplit:
 
 
 def open_image_folder(root: Path, image_size: int, preprocessing: Preprocessing | None = None) -> ImageData:
-    """The folders train and val (optional) of `root`; classes are train's, numbered by the order of names.
+    """Opens the folders train and val (optional) of `root`. Classes are those of train, sorted by name.
 
-    Images are prepared as `preprocessing` says, by default as for torchvision's ImageNet weights, for a crop
-    of `image_size` pixels.
+    Args:
+        root: the folder.
+        image_size: height and width of the crops, in pixels.
+        preprocessing: preprocessing of the images, by default that of torchvision's ImageNet weights.
 
     Raises:
-        SourceError: no train folder, no class folders in it, no images in one, or a class that only val has.
+        SourceError: there is no train folder, it has no class folders, a class has no images, or only val has
+        it.
     """
     preprocessing = (preprocessing or imagenet_preprocessing(image_size)).for_crop(image_size)
     classes = class_names(root / "train")
@@ -67,7 +70,7 @@ def open_image_folder(root: Path, image_size: int, preprocessing: Preprocessing 
 
 
 def _full_scan(directory: Path, classes: list[str], source: Path) -> Scan:
-    found = scan(directory, classes, source)
-    if found.empty:
-        raise SourceError(f"{directory / found.empty[0]}: no images; they end in {', '.join(SUFFIXES)}")
-    return found
+    scanned = scan(directory, classes, source)
+    if scanned.empty:
+        raise SourceError(f"{directory / scanned.empty[0]}: no images; they end in {', '.join(SUFFIXES)}")
+    return scanned

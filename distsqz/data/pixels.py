@@ -1,4 +1,4 @@
-"""From stored bytes to what a network reads, and the split that keeps all its images in memory."""
+"""Normalisation of stored pixels, and a split that keeps all images in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distsqz.data.split import Batch, Statistics
 def normalise(
     pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], scale: float = 255.0
 ) -> Tensor:
-    """Bytes [n, channels, height, width] as floats: (pixels / scale - mean) / std, channel by channel."""
+    """Normalises pixels [n, channels, height, width]: (pixels / scale - mean) / std by channel, float32."""
     means, deviations = (
         torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std)
     )
@@ -27,7 +27,7 @@ def normalise(
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Small images, kept as bytes and enlarged a batch at a time; grey ones become three equal channels."""
+    """Small images, stored as bytes and enlarged batch by batch. Grey images become three equal channels."""
 
     pixels: NDArray[np.uint8]
     """[n, 1 or 3, height, width]"""

@@ -1,8 +1,8 @@
-"""Which images a rank gets at a step: plain arithmetic on seed, rank and step, so that any run can resume.
+"""Assignment of images to steps and ranks, from seed, rank and step alone, so that any run can resume.
 
-Every epoch shuffles the split anew. A step's global batch is a contiguous slice of that order, and a rank's
-batch the rank's contiguous part of the slice: joined in rank order, the batches of n ranks are exactly what
-one process with n times the batch size would get.
+Every epoch shuffles the split anew. The global batch of a step is a contiguous slice of that order, and the
+batch of a rank is a contiguous part of the slice. Joined in rank order, the batches of n ranks are exactly
+the batch of one process with n times the batch size.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from distsqz.errors import InvalidValue
 
 Indices = tuple[NDArray[np.int64], NDArray[np.bool_]]
-"""What `Split.batch` takes: which images, and which of them to mirror."""
+"""Arguments of `Split.batch`: indices of the images, and which of them to mirror."""
 
 FLIPS = 1
-"""Keeps the stream of random numbers that decides flips apart from the one that shuffles."""
+"""Makes the random stream of mirroring different from that of shuffling."""
 
 
 def steps_per_epoch(images: int, world_size: int, batch_size: int) -> int:
-    """Global batches that fit into `images`; what is left over waits for another epoch's order.
+    """Number of whole global batches in an epoch. Remaining images are left out of it.
 
     Raises:
-        InvalidValue: not even one fits, or `batch_size` is not positive.
+        InvalidValue: there is no whole global batch, or `batch_size` is not positive.
     """
     if batch_size < 1:
         raise InvalidValue("batch_size", batch_size, "must be at least 1")
@@ -46,7 +46,7 @@ def steps_per_epoch(images: int, world_size: int, batch_size: int) -> int:
 def training_plan(
     images: int, *, rank: int, world_size: int, batch_size: int, seed: int, start_step: int
 ) -> Iterator[Indices]:
-    """The batches of `rank` from `start_step` on, without end."""
+    """Endless batches of a rank, from `start_step` on."""
     per_epoch = steps_per_epoch(images, world_size, batch_size)
     first_epoch, first_step = divmod(start_step, per_epoch)
     for epoch in itertools.count(first_epoch):
@@ -59,7 +59,7 @@ def training_plan(
 
 
 def evaluation_plan(images: int, *, rank: int, world_size: int, batch_size: int) -> Iterator[Indices]:
-    """Every `world_size`-th image from `rank` on, none mirrored; the last batch may be smaller."""
+    """Batches of every `world_size`-th image from `rank` on, not mirrored. The last batch may be smaller."""
     shard = np.arange(rank, images, world_size)
     for start in range(0, len(shard), batch_size):
         chosen = shard[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""What every source of images offers: a training split, perhaps a validation split, and batches by index."""
+"""Interface of image sources: a training split, an optional validation split, and batches by index."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ class Split(Protocol):
 
     @property
     def loader_workers(self) -> int:
-        """Processes that should prepare batches ahead: 0 where preparing one costs next to nothing."""
+        """Default number of loader processes; 0 if preparing a batch takes almost no time."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:
         """The images at `indices`, in that order, mirrored left to right where `flips` is True.
 
         Raises:
-            RunError: an image cannot be read; the line names its file.
+            RunError: an image cannot be read; the message names its file.
         """
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation of a set's pixels, one a channel, with white at 1."""
+    """Mean and standard deviation of a data set's pixels by channel, on a scale of 0 to 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def preprocessing(self, image_size: int) -> Preprocessing:
-        """What images of the set go through that are warped to a square of `image_size` pixels a side."""
+        """Preprocessing of images that are warped to a square of `image_size` pixels a side."""
         mean, std = (
-            (one[0], one[0], one[0]) if len(one) == 1 else (one[0], one[1], one[2])  # grey is shown thrice
+            (one[0], one[0], one[0])
+            if len(one) == 1
+            else (one[0], one[1], one[2])  # grey is repeated in three channels
             for one in (self.mean, self.std)
         )
         return Preprocessing(resize_to="square", resize=image_size, crop=image_size, mean=mean, std=std)
@@ -51,17 +53,17 @@ class Statistics:
 
 @dataclass(frozen=True)
 class ImageData:
-    """An opened source, checked and ready to give batches."""
+    """An opened source, whose files have been checked."""
 
     name: str
     num_classes: int
     train: Split
     validation: Split | None
     preprocessing: Preprocessing
-    """What its images go through on their way to a model."""
+    """Preprocessing of its images."""
     left_out: str | None = None
-    """One line on the files that are not used, for the user; None where all are."""
+    """A line for the user about files that are not used; None if all are used."""
 
 
 class SourceError(Exception):
-    """Why a source cannot be opened; `open_data` puts the option and its value before it."""
+    """A source cannot be opened; `open_data` raises it as an InvalidValue."""

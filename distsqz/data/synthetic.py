@@ -1,4 +1,4 @@
-"""Synthetic images: noise that costs nothing to fetch, so that a step shows computing and communicating."""
+"""Synthetic images: noise that takes no time to load, so that a step only computes and communicates."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class SyntheticSplit:
         return LENGTH
 
     def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_]) -> Batch:
-        """The pool's images and labels, over and over (see `Split`)."""
+        """Images and labels of the pool, repeated (see `Split`)."""
         which = indices % POOL
         return self.images[torch.from_numpy(which + POOL * flips)], self.labels[torch.from_numpy(which)]
 
 
 def open_synthetic(image_size: int, seed: int, num_classes: int | None = None) -> ImageData:
-    """Noise of mean 0 and deviation 1 with labels of `num_classes` classes, both fixed by `seed`."""
+    """Opens noise of mean 0 and standard deviation 1, with labels of `num_classes` classes (default 1000)."""
     classes = num_classes or CLASSES
     generator = torch.Generator().manual_seed(seed)
     pool = torch.randn(POOL, 3, image_size, image_size, generator=generator)

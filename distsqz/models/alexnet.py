@@ -1,4 +1,4 @@
-"""AlexNet in the two forms that are in use: Caffe's BVLC reference, and "one weird trick" as in torchvision.
+"""AlexNet in its two common forms: Caffe's BVLC reference, and "one weird trick" as in torchvision.
 
 Sources: Krizhevsky et al., "ImageNet classification with deep convolutional neural networks" (2012), in the
 form of Caffe's models/bvlc_alexnet/train_val.prototxt; Krizhevsky, "One weird trick for parallelizing
@@ -33,7 +33,7 @@ class AlexNet(nn.Module):
 
     @property
     def layer_names(self) -> dict[str, str]:
-        """Module path -> the paper's name: conv1 to conv5, fc6 to fc8, and pool1, pool2, pool5."""
+        """Names in the paper by module path: conv1 to conv5, fc6 to fc8, and pool1, pool2, pool5."""
         names = {}
         number = 0
         for path, module in self.named_modules():

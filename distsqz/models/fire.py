@@ -54,7 +54,7 @@ def _shortcut(bypass: Bypass, in_channels: int, out_channels: int) -> nn.Module 
 
 @dataclass(frozen=True, kw_only=True)
 class FireArithmetic:
-    """A Fire module's weights against those of the 3x3 convolution that it stands for, biases left out."""
+    """Numbers of weights of a Fire module and of the 3x3 convolution that it replaces, without biases."""
 
     in_channels: int
     out_channels: int
@@ -62,13 +62,13 @@ class FireArithmetic:
     standard_weights: int
     fire_weights: int
     reduction: float
-    """The share of the standard convolution's weights that is saved, between 0 and 1."""
+    """Share of the convolution's weights that is saved, between 0 and 1."""
     ratio: float
-    """How many times fewer weights."""
+    """Weights of the convolution divided by those of the Fire module."""
 
 
 def fire_arithmetic(in_channels: int = 256, out_channels: int = 512, squeeze: int = 64) -> FireArithmetic:
-    """Counts both, for a Fire module half of whose expand filters are 3x3."""
+    """Counts the weights of a Fire module with half of its expand filters 3x3, and of the convolution."""
     half = out_channels // 2
     standard_weights = in_channels * out_channels * 3 * 3
     fire_weights = in_channels * squeeze + squeeze * (out_channels - half) + squeeze * half * 3 * 3

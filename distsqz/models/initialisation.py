@@ -1,4 +1,4 @@
-"""How the networks' weights begin, as their authors set them.
+"""Initial weights of the networks, as their authors set them.
 
 Sources: SqueezeNet_v1.0/train_val.prototxt of the SqueezeNet release, and Caffe's
 models/bvlc_alexnet/train_val.prototxt.
@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 PIXEL_DEVIATION = 255 * (0.229 + 0.224 + 0.225) / 3
-"""Of ImageNet's pixels, whose values are 0 to 255.
+"""Mean standard deviation of ImageNet's pixels, on a scale of 0 to 255.
 
-The authors fed such pixels, less their mean; ours are divided by their deviation besides. The first layer's
-weights are multiplied by it, so that every layer after it begins with signals as large as the authors' were:
-without that SqueezeNet's die away on their way through ten modules, and it does not begin to learn.
+The authors subtracted the mean from the pixels; here pixels are also divided by their deviation. The weights
+of the first layer are multiplied by the deviation, so that later layers have inputs as large as the authors'
+had. Otherwise the signals of SqueezeNet vanish over its ten modules, and it does not learn.
 """
 
 

@@ -1,4 +1,4 @@
-"""What each layer of a model costs: parameters, multiply-accumulates, activations, gradients."""
+"""Cost of each layer of a model: parameters, multiply-accumulates, activations, gradients."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from distsqz.models.operations import (
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer, for one image. A figure that is not known is None, and `not_understood` says why."""
+    """Cost of one layer for one image. Unknown figures are None, and `not_understood` gives the reason."""
 
     name: str
-    """The paper's name where the model knows it (`fire2/squeeze1x1`), else the module's path."""
+    """Name of the layer in the paper if the model has one (`fire2/squeeze1x1`), otherwise the path of the
+    module."""
     kind: str
     params: int
     tensors: int
-    """Parameter tensors."""
+    """Number of parameter tensors."""
     macs: int | None
     """Multiply-accumulates of the convolutions and matrix products in the forward pass, biases left out."""
     weight_macs: int | None
     """The part of `macs` that multiplies by weights. The rest multiplies activations by each other, as in the
     attention of a transformer."""
     output_shape: tuple[int, ...] | None
-    """Without the batch. If the layer returns several tensors, the first one's. None if it returns no
-    tensor, if the tensor's first dimension is not the batch, or if the layer is never called as a
-    module."""
+    """Shape of the output, without the batch. If the layer returns several tensors, the first one's. None if
+    it returns no tensor, if the tensor's first dimension is not the batch, or if the layer is never called as
+    a module."""
     activation_bytes: int | None
     """Bytes of the output. In modules that are not from torch.nn, the results of functional convolutions and
     matrix products inside count as well."""
@@ -54,7 +55,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Sums over layers; None where a layer's figure is unknown."""
+    """Sums over layers; None if the figure of a layer is unknown."""
 
     params: int
     tensors: int
@@ -105,14 +106,14 @@ def totals_by_module(layers: Iterable[Layer]) -> dict[str, Totals]:
 
 
 def layer_names(model: nn.Module) -> dict[str, str]:
-    """Module path -> the paper's name where the model knows it, else the path."""
+    """Names of layers by module path: the paper's if the model has one, otherwise the path."""
     known: dict[str, str] = getattr(model, "layer_names", {})
     return {path: known.get(path, path or type(module).__name__) for path, module in model.named_modules()}
 
 
 @dataclass
 class _Call:
-    """One call of a module: what ran directly in it, and the shapes of what came in and out."""
+    """One call of a module: the operations directly in it, and the shapes of its inputs and output."""
 
     work: Work = field(default_factory=Work)
     output_shape: tuple[int, ...] | None = None
@@ -146,7 +147,7 @@ class _Call:
         if self.work.not_understood:
             return None
         results = self.work.result_bytes
-        # A last product of the output's size is the output, but for a bias or ReLU.
+        # A last product of the size of the output is the output itself, apart from a bias or ReLU.
         is_output = bool(results) and results[-1] == output_bytes
         return output_bytes + sum(results[:-1] if is_output else results)
 
@@ -192,7 +193,7 @@ def _layers(model: nn.Module, calls: dict[nn.Module, list[_Call]]) -> list[Layer
     counted: set[Tensor] = set()
     layers = []
     for module, parameters in held.items():
-        # A parameter that two modules share is counted where it is met first.
+        # A parameter that two modules share is counted in the first one.
         own = [parameter for parameter in parameters if parameter not in counted]
         counted.update(own)
         made = calls.get(module, [])

@@ -1,7 +1,7 @@
-"""What a forward pass needs of memory: stored tensors, the tensors alive at each step, room to unfold.
+"""Memory of a forward pass: stored tensors, live tensors at each step, and workspace to unfold inputs.
 
-Counted is what a runtime that plans its memory needs for one image, the operations taking their turns as the
-model is written:
+The figures are those of a runtime that plans its memory for one image and runs the operations in the order of
+the model:
 
 - an operation's inputs and output exist side by side, and so does whatever a later operation still needs; the
   image counts until its last use, the logits to the end;
@@ -41,12 +41,13 @@ from distsqz.models.operations import (
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One operation of the forward pass of one image, in values: a precision gives them bytes."""
+    """One operation of the forward pass for one image. Sizes are numbers of values, without a data type."""
 
     name: str
-    """The paper's name of the layer where the model knows it, else its path or the operation's name."""
+    """Name of the layer in the paper if the model has one, otherwise its path or the name of the
+    operation."""
     live_values: int
-    """Of all tensors that exist while the operation runs, its output included."""
+    """Number of values of all tensors that exist while the operation runs, including its output."""
     im2col_values: int
     """Values of the matrix into which im2col unfolds the whole input of a convolution; 0 where that is its
     input. For a transposed convolution, values of the matrix that col2im folds into its output."""
@@ -54,14 +55,14 @@ class Step:
     """Values of the part of that matrix that makes one row of the output; for a transposed convolution, of
     the part that one row of the input makes."""
     not_understood: str | None = None
-    """Why the step may need more than these figures say; None if it does not."""
+    """Why the step may need more memory than these figures; None if it does not."""
 
 
 def memory_steps(model: nn.Module, image_size: int) -> list[Step]:
-    """The steps from an image [1, 3, image_size, image_size] to its logits, the image's arrival left out.
+    """The steps from an image [1, 3, image_size, image_size] to its logits.
 
-    The model is traced by torch.fx, and run once on its own device; on the meta device that costs nothing. A
-    grouped convolution unfolds a group at a time.
+    The model is traced by torch.fx and run once on its device, which costs nothing on the meta device. A
+    grouped convolution unfolds one group at a time.
 
     Raises:
         RequestError: torch.fx cannot trace the model.
@@ -84,10 +85,10 @@ def memory_steps(model: nn.Module, image_size: int) -> list[Step]:
 
 
 def stored_tensors(model: nn.Module, image_size: int) -> list[Tensor]:
-    """What must be stored of a model: its parameters, and all other tensors that a forward pass reads.
+    """Tensors of a model that must be stored: parameters, and all other tensors that a forward pass reads.
 
-    The others are buffers (the statistics of batch norm, but not the number of batches that it keeps for
-    training) and constants (tensors that are plain attributes, or created in the forward pass).
+    The others are buffers (the statistics of batch norm, but not its number of batches, which only training
+    uses) and constants (tensors that are plain attributes, or that the forward pass creates).
 
     Raises:
         RequestError: torch.fx cannot trace the model.
@@ -125,7 +126,7 @@ def _traced(model: nn.Module) -> fx.GraphModule:
 
 @dataclass
 class _Buffer:
-    """Memory that one or more tensors share, and the first and last step that touch it."""
+    """A piece of memory that tensors share, and the first and last step that use it."""
 
     values: int
     first: int
@@ -133,13 +134,13 @@ class _Buffer:
 
 
 class _Trace(fx.Interpreter):
-    """Runs a traced model and notes what every operation does and which memory it reads and writes."""
+    """Runs a traced model and records what every operation does and which memory it reads and writes."""
 
     counter: OperationCounter
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(_traced(model))
-        self.results: dict[fx.Node, Any] = {}  # kept, so that all tensors are told apart by their memory
+        self.results: dict[fx.Node, Any] = {}  # kept, so that memory is not reused and identifies tensors
         self.touched: dict[fx.Node, list[Tensor]] = {}
         self.work: dict[fx.Node, Work] = {}
         self._stored = storages_of([*model.parameters(), *model.buffers(), *self.module.buffers()])
@@ -175,9 +176,9 @@ def _joins_channels(node: fx.Node) -> bool:
 def _write_parts_in_place(
     index: int, node: fx.Node, trace: _Trace, buffers: dict[StorageWeakRef, _Buffer]
 ) -> None:
-    """Gives parts that nothing needs afterwards a place in the result, which exists from the first on.
+    """Places parts that nothing needs afterwards in the result, which then exists from the first part on.
 
-    With one image, a part is a stretch of the result.
+    With one image, a part is a contiguous range of the result.
     """
     whole = buffers[storage_of(trace.results[node])]
     parts = node.args[0] if node.args else node.kwargs["tensors"]

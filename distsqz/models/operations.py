@@ -40,7 +40,7 @@ class Unfolding:
 
 @dataclass
 class Work:
-    """What ran while this object was the current one of an `OperationCounter`."""
+    """Operations that ran while this object was the current one of an `OperationCounter`."""
 
     macs: int = 0
     """Multiply-accumulates of the operations that are understood."""
@@ -136,13 +136,13 @@ def bytes_of(tensor: Tensor) -> int:
 
 
 def _enable_mkldnn(enabled: bool) -> bool:
-    """Returns what was set before. `torch.backends.mkldnn.flags` does the same, but warns of TF32."""
+    """Sets a flag and returns its former value (`torch.backends.mkldnn.flags` would warn of TF32)."""
     set_flags: Callable[..., tuple[bool, ...]] = torch.backends.mkldnn.set_flags
     return set_flags(_enabled=enabled, _fp32_precision=None)[0]
 
 
 def _macs(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int | None:
-    """Multiply-accumulates of one operation; None where there is no formula for it."""
+    """Multiply-accumulates of one operation; None if there is no formula for it."""
     if packet in _VECTOR_PRODUCTS:
         return int(args[_VECTOR_PRODUCTS[packet]].numel())
     if packet in flop_registry:

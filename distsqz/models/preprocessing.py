@@ -1,4 +1,4 @@
-"""What a trained model expects of its images: how they are resized, cropped and normalised."""
+"""Preprocessing that a trained model expects: how images are resized, cropped and normalised."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From a decoded image to what the weights were trained on; it travels with them."""
+    """Steps from a decoded image to the input of a model. They are stored with its weights."""
 
     channels: Literal["RGB", "BGR"] = "RGB"
     resize_to: ResizeTo = "shorter side"
-    """shorter side keeps the image's proportions; square warps the whole image to a square."""
+    """Target of resizing. "shorter side" keeps the proportions of the image; "square" warps it to a
+    square."""
     resize: int = 256
-    """Pixels of the shorter side, or of the square's sides, before cropping."""
+    """Length of the shorter side, or of the sides of the square, before cropping, in pixels."""
     filter: Filter = "bilinear"
-    """How an image is resampled when it is resized."""
+    """Filter for resizing."""
     crop: int = 224
     """Height and width of the centre crop, in pixels; at most `resize`."""
     scale: float = 255.0
-    """Pixels, from 0 to 255, are divided by this before the mean is taken off."""
+    """Divisor of the pixels, from 0 to 255, before the mean is subtracted."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean by channel, in the order of `channels`."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Mean and std: one a channel, in the order of `channels`."""
+    """Standard deviation by channel, in the order of `channels`."""
 
     def for_crop(self, crop: int) -> Preprocessing:
-        """The same for a crop of another size in pixels; `resize` keeps its proportion to it."""
+        """The same for a crop of another size in pixels; `resize` keeps its ratio to the crop."""
         return replace(self, resize=max(crop, round(self.resize * crop / self.crop)), crop=crop)
 
 
@@ -42,7 +44,7 @@ CAFFE = Preprocessing(
     mean=(104.0, 117.0, 123.0),
     std=(1.0, 1.0, 1.0),
 )
-"""What Caffe's SqueezeNets were trained on (BVLC's create_imagenet.sh warps every image to 256x256)."""
+"""Preprocessing of Caffe's SqueezeNets (BVLC's create_imagenet.sh warps every image to 256x256)."""
 
 
 def imagenet_preprocessing(crop: int) -> Preprocessing:

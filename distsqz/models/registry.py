@@ -1,4 +1,4 @@
-"""Models by name: SqueezeNet and AlexNet here, and anyone's own as package.module:factory."""
+"""Models by name: SqueezeNet, AlexNet, and models of one's own as package.module:factory."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _ALEXNETS: dict[str, Callable[..., nn.Module]] = {
 }
 
 MODELS = (*_SQUEEZENETS, *_ALEXNETS)
-"""Every name in the registry."""
+"""Names of all registered models."""
 
 DEFAULT_CLASSES = 1000
-"""Classes of ImageNet, which the models of the registry were made for."""
+"""Classes of ImageNet, for which the registered models were made."""
 
 _SMALLEST_IMAGE = dict.fromkeys(_SQUEEZENETS, 21) | {
     "squeezenet1_1": 17,
@@ -64,36 +64,36 @@ class ModelOptions:
 
 
 def default_image_size(name: str) -> int:
-    """Height and width, in pixels, of the images that a model was made for."""
+    """Height and width of the images that a model was made for, in pixels."""
     return 227 if name == "alexnet_bvlc" else 224
 
 
 def smallest_image_size(name: str) -> int:
-    """The least height and width, in pixels, that a model can take; 1 for a model of one's own."""
+    """Minimum height and width of images for a model, in pixels; 1 for a model of one's own."""
     return _SMALLEST_IMAGE.get(name, 1)
 
 
 def image_size_of(options: ModelOptions) -> int:
-    """Height and width in pixels: as asked for, else what the model was made for."""
+    """The requested height and width, in pixels; by default the size that the model was made for."""
     return default_image_size(options.model) if options.image_size is None else options.image_size
 
 
 def recipe_for(name: str) -> Recipe:
-    """The recipe that the model's authors used; a stated default for a model of one's own."""
+    """The training recipe of the model's authors, or the default recipe for a model of one's own."""
     if name in _SQUEEZENETS:
         return SQUEEZENET
     return ALEXNET if name in _ALEXNETS else OWN_MODEL
 
 
 def build_model(options: ModelOptions, num_classes: int | None = None) -> nn.Module:
-    """A freshly initialised model that maps images [N, 3, S, S] to logits [N, num_classes].
+    """Builds a freshly initialised model that maps images [N, 3, S, S] to logits [N, num_classes].
 
     Args:
-        options: which model; its own `num_classes` is left to the caller.
-        num_classes: classes that it is asked to tell apart; None keeps its default.
+        options: the model; its `num_classes` is ignored.
+        num_classes: requested number of classes; None keeps the model's default.
 
     Raises:
-        InvalidValue: there is no such model, it cannot be made, or it does not do that.
+        InvalidValue: there is no such model, it cannot be built, or it does not return such logits.
     """
     model = make_model(options, num_classes)
     check_model(model, image_size_of(options), num_classes, options.model)
@@ -101,12 +101,12 @@ def build_model(options: ModelOptions, num_classes: int | None = None) -> nn.Mod
 
 
 def make_model(options: ModelOptions, num_classes: int | None = None) -> nn.Module:
-    """As `build_model`, but without trying the model out.
+    """Builds a model like `build_model`, but without checking what it returns.
 
-    Lazy parameters have their shapes: one image is run through a model that has any.
+    A model with lazy parameters runs on one image, which determines their shapes.
 
     Raises:
-        InvalidValue: there is no such model, or it cannot be made.
+        InvalidValue: there is no such model, or it cannot be built.
     """
     name = options.model
     image_size = image_size_of(options)
@@ -134,14 +134,13 @@ def make_model(options: ModelOptions, num_classes: int | None = None) -> nn.Modu
 
 
 def own_classes(options: ModelOptions) -> int | None:
-    """The number of classes that a model of one's own has where none is asked for.
+    """Number of classes of a model of one's own if none is requested.
 
-    It is the default of the factory's `num_classes`, or the number of outputs of the model that a factory
-    without such a default makes. None: any number will do (a model of the registry, or a factory that
-    requires `num_classes`).
+    It is the default of the factory's parameter `num_classes`, otherwise the number of outputs of the model
+    that the factory builds. None for a registered model and for a factory that requires `num_classes`.
 
     Raises:
-        InvalidValue: the model cannot be made, or does not map images to logits.
+        InvalidValue: the model cannot be built, or does not map images to logits.
     """
     if options.model in MODELS:
         return None
@@ -155,7 +154,8 @@ def own_classes(options: ModelOptions) -> int | None:
 
 
 def class_default(name: str) -> int | None:
-    """The default of `num_classes` in the signature of a model of one's own, where it has a number there.
+    """Default of `num_classes` in the signature of the factory of a model of one's own; None without a
+    default.
 
     Raises:
         InvalidValue: there is no such model.
@@ -165,9 +165,9 @@ def class_default(name: str) -> int | None:
 
 
 def is_rebuilt_for(name: str, num_classes: int) -> bool:
-    """Whether a model that has a number of classes by itself is built with another where it is asked to.
+    """Whether a model of one's own is built with another number of classes than its default.
 
-    A factory that takes any keywords does not tell its number: it counts as rebuilt.
+    A factory that takes any keyword arguments has no known default, and its models count as rebuilt.
 
     Raises:
         InvalidValue: there is no such model.
@@ -179,23 +179,24 @@ def is_rebuilt_for(name: str, num_classes: int) -> bool:
 
 
 def takes_metaparameters(name: str) -> bool:
-    """Whether a model has SqueezeNet's squeeze ratio and share of 3x3 filters."""
+    """Whether a model has a squeeze ratio and a share of 3x3 filters."""
     return name in _SQUEEZENETS
 
 
 def check_model(
     model: nn.Module, image_size: int, num_classes: int | None = None, name: str | None = None
 ) -> int:
-    """Runs one black image through the model, in evaluation mode and on its own device; counts the logits.
+    """Runs a model on one black image, in evaluation mode on its device; returns the number of logits.
 
     Args:
         model: the model.
         image_size: height and width of the image, in pixels.
-        num_classes: logits that it must return; None takes any number.
-        name: what an error calls the model; by default its class.
+        num_classes: required number of logits; None accepts any number.
+        name: name of the model in errors, by default its class.
 
     Raises:
-        InvalidValue: it has nothing to train, fails on the image, or does not return logits [1, num_classes].
+        InvalidValue: the model has no trainable parameters, fails on the image, or does not return logits
+            [1, num_classes].
     """
     name = name or type(model).__name__
     require_trainable(model, name)
@@ -228,13 +229,13 @@ def require_trainable(model: nn.Module, name: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The class of an exception and the beginning of its message, in one line."""
+    """Class and message of an exception in one line; the message is cut to 200 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"
 
 
 def _logits_of_an_image(model: nn.Module, image_size: int, name: str) -> Any:
-    """What a model returns in evaluation mode; a lazy parameter gets its shape by that."""
+    """Output of a model for a black image, in evaluation mode; sets the shapes of lazy parameters."""
     image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     was_training = model.training
     try:
@@ -297,7 +298,7 @@ def _own_factory(name: str) -> Callable[..., Any]:
         raise InvalidValue(
             "model", name, f"unknown; choose {', '.join(MODELS)}, or package.module:factory for your own"
         )
-    # `python launch/ddp.py` puts launch/ on the path, not the directory that the user stands in.
+    # A script has its own directory on the path, not the current directory.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -327,7 +328,7 @@ def _own_factory(name: str) -> Callable[..., Any]:
 
 
 def _refuse_path(name: str) -> None:
-    """Refuses a file where a module is to be named, with the name that would do."""
+    """Refuses a path to a file, and suggests the name of its module."""
     path, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     if "/" not in path and not path.endswith(".py"):
         return
@@ -343,11 +344,11 @@ def _refuse_path(name: str) -> None:
 
 
 def _num_classes_parameter(factory: Callable[..., Any]) -> inspect.Parameter | None:
-    """The parameter that takes `num_classes` by keyword, if any; it may be one for any keywords."""
+    """The parameter that accepts `num_classes` by keyword, which may be **kwargs; None without one."""
     try:
         signature = inspect.signature(factory)
         signature.bind_partial(num_classes=1)
-    except (TypeError, ValueError):  # ValueError: a callable written in C may not tell its signature.
+    except (TypeError, ValueError):  # ValueError: a callable written in C may have no signature.
         return None
     any_keyword = [each for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD]
     return signature.parameters.get("num_classes") or any_keyword[0]

@@ -21,16 +21,16 @@ Version = Literal["1.0", "1.1"]
 
 @dataclass(frozen=True, kw_only=True)
 class Metaparameters:
-    """How wide each Fire module is.
+    """Metaparameters, which determine the widths of the Fire modules.
 
     Raises:
-        InvalidValue: a ratio that leaves a convolution of the first Fire module without filters.
+        InvalidValue: a ratio leaves a convolution of the first Fire module without filters.
     """
 
     base_e: int = 128
     """Expand filters of the first Fire module."""
     incr_e: int = 128
-    """How many more expand filters there are after every `freq` Fire modules."""
+    """Number of expand filters that is added after every `freq` Fire modules."""
     freq: int = 2
     pct_3x3: float = 0.5
     """Share of the expand filters that are 3x3."""

@@ -1,4 +1,4 @@
-"""Weights from a file into a model: torchvision's published files, and checkpoints that hold a model."""
+"""Weights from files: torchvision's published ones, and checkpoints that hold a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distsqz.errors import InvalidValue
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
-"""Keys under which training scripts save a state dict beside other things."""
+"""Keys under which training scripts store a state dict beside other entries."""
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
@@ -59,11 +59,12 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) 
 
 
 def without_prefixes(state: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Tensor]:
-    """A state dict under the names of a model, wherever only the prefixes of DDP and torch.compile differ.
+    """Renames a state dict to the names of a model, for keys that differ only by prefixes of DDP and
+    torch.compile.
 
     Args:
-        state: the state dict, perhaps saved with `module.` or `_orig_mod.` in its keys.
-        names: those of the model's tensors.
+        state: the state dict, whose keys may contain `module.` or `_orig_mod.`.
+        names: names of the model's tensors.
     """
     by_plain_name = {_plain_name(name): name for name in names}
     return {
@@ -130,7 +131,7 @@ def read_weights(checkpoint: Path) -> Mapping[str, Tensor]:
 
 
 def _unwrapped(content: Any) -> Any:
-    """What lies under the keys of `WRAPPERS`, however deep."""
+    """The innermost entry under keys of `WRAPPERS`."""
     while isinstance(content, Mapping):
         inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
@@ -140,5 +141,5 @@ def _unwrapped(content: Any) -> Any:
 
 
 def _plain_name(key: str) -> str:
-    # torch.compile leaves its name wherever a part was compiled; DDP stands outside of the whole model.
+    # torch.compile adds its prefix at every compiled part; DDP wraps the whole model.
     return key.replace("_orig_mod.", "").removeprefix("module.")

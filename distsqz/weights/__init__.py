@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of an archive.
+    """Reads the state dict of an archive.
 
     Raises:
-        ArchiveError: the file is not a whole archive.
-        OSError: it cannot be read.
+        ArchiveError: the file is not a complete archive.
+        OSError: the file cannot be read.
     """
-    import torch  # an archive is read on numpy alone; only who wants tensors needs torch
+    import torch  # archives are read with numpy; only tensors need torch
 
     return {name: torch.from_numpy(values) for name, values in read_archive(Path(path)).state().items()}

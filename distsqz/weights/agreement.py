@@ -1,4 +1,4 @@
-"""How far a network's answers are from another's: divergence, agreement, accuracy."""
+"""Comparison of the predictions of two networks: divergence, agreement, accuracy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Of two networks over the same images; means, and shares between 0 and 1."""
+    """Comparison of a network with a reference over the same images. Shares are between 0 and 1."""
 
     divergence_nats: float
-    """KL divergence of the second network's probabilities from the first's, a mean over images."""
+    """Mean over images of the KL divergence of the network's probabilities from the reference's, in nats."""
     same_top1: float
+    """Share of images for which both networks rank the same class first."""
     top1: float
-    """Share of images whose label the second network ranks first."""
+    """Share of images whose label the network ranks first."""
     top5: float
+    """Share of images whose label is among the network's first five classes."""
     reference_top1: float
-    """Likewise of the first network."""
+    """Share of images whose label the reference ranks first."""
     reference_top5: float
+    """Share of images whose label is among the reference's first five classes."""
 
 
 @torch.no_grad()
@@ -32,13 +35,13 @@ def logits_of(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
 
 
 def divergences(reference: Tensor, logits: Tensor) -> Tensor:
-    """KL divergence of each image's probabilities from the reference's, in nats, from logits [n, classes]."""
-    expected, found = reference.double().log_softmax(1), logits.double().log_softmax(1)
-    return (expected.exp() * (expected - found)).sum(1)
+    """KL divergence of each image from the reference, in nats: [n], from logits [n, classes]."""
+    expected, actual = reference.double().log_softmax(1), logits.double().log_softmax(1)
+    return (expected.exp() * (expected - actual)).sum(1)
 
 
 def agreement(reference: Tensor, logits: Tensor, labels: Tensor) -> Agreement:
-    """Of logits [n, classes] with a reference's, for images with `labels` [n]."""
+    """Compares logits [n, classes] with those of a reference, for images with labels int64 [n]."""
     return Agreement(
         divergence_nats=divergences(reference, logits).mean().item(),
         same_top1=(reference.argmax(1) == logits.argmax(1)).float().mean().item(),
@@ -49,7 +52,7 @@ def agreement(reference: Tensor, logits: Tensor, labels: Tensor) -> Agreement:
     )
 
 
-def top_k_accuracy(logits: Tensor, labels: Tensor, among: int) -> float:
-    """Share of images whose label is among the so many highest logits."""
-    highest = logits.topk(min(among, logits.shape[1]), dim=1).indices
+def top_k_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Share of images whose label [n] is among the k highest of the logits [n, classes]."""
+    highest = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (highest == labels[:, None]).any(1).float().mean().item()

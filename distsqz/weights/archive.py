@@ -23,18 +23,19 @@ from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
 MAGIC = b"SQZ"
 VERSION = 2
 OLDEST_VERSION = 1
-"""Does not tell how images are resized: their shorter side, bilinear."""
+"""Version 1 does not record how images are resized. It implies their shorter side, with a bilinear filter."""
 RESIZE_TO: tuple[ResizeTo, ...] = ("shorter side", "square")
 FILTERS: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""The header holds the index of a choice in these."""
+"""Choices that the header stores by their index."""
 MOST_WEIGHTS = 1 << 31
 MOST_DIMENSIONS = 32
 _WEIGHTS_A_BYTE = 1 << 15
-"""No stream can hold more: of the likeliest decision there is, 4095 in 4096, a byte holds 22,713."""
+"""Limit on the weights per byte. A byte holds at most 22,713 decisions, at the highest probability, 4095 in
+4096."""
 _FIXED_BYTES = len(MAGIC) + 1 + 4
 _LEAST_BYTES = _FIXED_BYTES + 4
 _HEADER_RATIO = 40
-"""A header that unfolds to more than so many times its length (and 4 KiB) is none of ours."""
+"""Limit on the compression ratio of a header, above 4 KiB. Headers written here stay below it."""
 
 
 def encode(model: CompressedModel) -> bytes:
@@ -46,7 +47,7 @@ def encode(model: CompressedModel) -> bytes:
     known, stream = encode_symbols([tensor.symbols for tensor in model.tensors.values()])
     try:
         header = _pack_header(model, known)
-        _unpack_header(header, VERSION)  # what cannot be read again is not written
+        _unpack_header(header, VERSION)  # refuses to write what cannot be read
     except (struct.error, OverflowError, ValueError, ArchiveError) as error:
         raise ValueError(f"the format has no room for a field of {model.info.name} ({error})") from error
     body = MAGIC + struct.pack("<BI", VERSION, len(header)) + header + stream
@@ -54,7 +55,7 @@ def encode(model: CompressedModel) -> bytes:
 
 
 def decode(content: bytes, verify: bool = True) -> CompressedModel:
-    """The model of an archive; without `verify` the checksum is not looked at.
+    """Decodes an archive; without `verify` its checksum is not checked.
 
     Raises:
         ArchiveError: these are not the bytes of a whole archive.
@@ -89,7 +90,7 @@ def decode(content: bytes, verify: bool = True) -> CompressedModel:
 
 
 def write_archive(path: Path, model: CompressedModel) -> int:
-    """Writes the archive whole or not at all; returns its bytes."""
+    """Writes an archive atomically; returns its size in bytes."""
     content = encode(model)
     part = path.with_name(path.name + ".part")
     try:
@@ -101,7 +102,7 @@ def write_archive(path: Path, model: CompressedModel) -> int:
 
 
 def read_archive(path: Path) -> CompressedModel:
-    """The model of the archive at `path`.
+    """Reads and decodes the archive at `path`.
 
     Raises:
         ArchiveError: the file is not a whole archive.
@@ -145,7 +146,7 @@ def _pack_header(model: CompressedModel, known: Sequence[Statistics]) -> bytes:
         struct.pack("<BB", RESIZE_TO.index(images.resize_to), FILTERS.index(images.filter)),
         struct.pack("<H", len(model.tensors)),
     ]
-    # Like fields stand together, where deflate finds them alike.
+    # Similar fields stand together, so that deflate finds repetitions.
     tensors = list(model.tensors.values())
     parts += [_text(name) for name in model.tensors]
     parts += [struct.pack(f"<B{len(s)}I", len(s), *s) for s in (each.symbols.shape for each in tensors)]
@@ -167,7 +168,7 @@ def _optional(value: float | None) -> bytes:
 
 
 class _Fields:
-    """Reads one field after the other; every length is checked before anything is made of it."""
+    """Reads fields in order. Every length is checked before anything is allocated."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._next = content, 0
@@ -233,7 +234,7 @@ def _unpack_header(packed: bytes, version: int) -> _Header:
     if len(set(names)) < count:
         raise ArchiveError("is damaged: two tensors have one name")
     shapes = [fields.take(f"{fields.take('B')[0]}I") for _ in range(count)]
-    # An empty tensor's other lengths are bounded too: numpy refuses what would overflow.
+    # The other lengths of an empty tensor are bounded too: numpy refuses sizes that overflow.
     if any(len(shape) > MOST_DIMENSIONS for shape in shapes):
         raise ArchiveError(f"is damaged: a tensor has more than {MOST_DIMENSIONS} dimensions")
     if sum(math.prod(length or 1 for length in shape) for shape in shapes) > MOST_WEIGHTS:

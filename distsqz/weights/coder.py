@@ -1,10 +1,10 @@
-"""The entropy coder of symbols: passes over a sparse grid of weights, with contexts from those before.
+"""Entropy coder of symbols, in passes over sparse subsets of the weights, with contexts from earlier passes.
 
-A weight's size goes with its filter's, its input channel's, its place's in the kernel and its neighbours' in
-the kernel; its sign goes with its neighbours' signs. All weights of a pass are coded at once (numpy's way to
-be fast), a pass being 1/64 to 1/16 of the tensor spread evenly over it, so that contexts come from all around
-and not only from one side. Tables are not sent: they are counted from the passes before, from a start that
-two numbers a tensor give. All of it is whole-number arithmetic: encoder and decoder agree on any machine.
+The magnitude of a weight correlates with those of its filter, input channel, position in the kernel and
+neighbours in the kernel; its sign correlates with the signs of its neighbours. All weights of a pass are
+coded at once, which makes numpy fast. A pass is 1/64 to 1/16 of the tensor, spread evenly, so that contexts
+surround a weight. Tables are not stored: they are counted from earlier passes, starting from two numbers per
+tensor. All arithmetic is on integers, so that encoder and decoder agree on any machine.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ _PHASES = 64
 _PASS_ENDS = (1, 2, 4, 8, *range(12, _PHASES + 1, 4))
 _BLOCK = 1 << 16
 _TENSORS_A_BATCH = 32
-"""At most so many weights, and pieces of tensors, are coded together: bounds what is allocated."""
+"""Limits on the weights, and on the pieces of tensors, that are coded together, which bound memory."""
 
 _DIRECT_BITS = 7
 _DIRECT = (1 << _DIRECT_BITS) - 1
 _TOKENS = _DIRECT + 31 - _DIRECT_BITS
-"""Magnitudes 1 to 127 are tokens 0 to 126; above, the token gives the number of bits, and all but the first
-of these follow as they are."""
+"""Number of tokens. Magnitudes 1 to 127 are tokens 0 to 126; above, a token gives the number of bits, and all
+bits but the first follow uncoded."""
 
 LAST_TOKEN = _TOKENS - 1
-"""The token of the largest magnitude there is."""
+"""Token of the largest magnitude."""
 
 _NONZERO_BINS, _TOKEN_BINS, _SIGN_BINS = 14, 7, 11
 _UNIT, _CAP = 16, 59
-"""Magnitudes count in sixteenths of their tensor's mean, up to 59; these and the numbers below were tuned by
-random search on one pruned SqueezeNet."""
+"""Unit and limit of magnitudes in contexts: sixteenths of the tensor's mean, up to 59. These and the numbers
+below were tuned by random search on one pruned SqueezeNet."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the decoder must know of a tensor beforehand."""
+    """Statistics of a tensor that the decoder needs in advance."""
 
     density: int
     """Share of symbols that are not zero, in 255ths."""
     scale: int
-    """Mean magnitude of those, rounded; from 1 to 65535."""
+    """Mean magnitude of the symbols that are not zero, rounded; from 1 to 65535."""
     last_token: int
     """Token of the largest magnitude."""
 
 
 def statistics(symbols: NDArray[np.int32]) -> Statistics:
-    """Counts them.
+    """Computes the statistics of a tensor.
 
     Raises:
-        ValueError: -2^31, which has no magnitude in 32 bits.
+        ValueError: a symbol is -2^31, whose magnitude does not fit into 32 bits.
     """
     magnitudes = np.abs(symbols.ravel().astype(np.int64))
     if magnitudes.max(initial=0) > LARGEST:
@@ -70,12 +70,12 @@ def statistics(symbols: NDArray[np.int32]) -> Statistics:
 
 
 def lanes_for(weights: int) -> int:
-    """A lane costs 2 bytes and saves time: a power of 2, one for about 4096 weights, at most 4096."""
+    """Number of lanes: a power of 2, about one per 4096 weights, at most 4096. A lane costs 2 bytes."""
     return 1 << min(max((weights >> 12).bit_length() - 1, 0), 12)
 
 
 def encode_symbols(tensors: Sequence[NDArray[np.int32]]) -> tuple[list[Statistics], bytes]:
-    """The tensors' statistics and their symbols as one stream."""
+    """Encodes tensors; returns their statistics, and their symbols as one stream."""
     known = [statistics(tensor) for tensor in tensors]
     encoder = Encoder(lanes_for(sum(tensor.size for tensor in tensors)))
     shapes = [tensor.shape for tensor in tensors]
@@ -88,10 +88,10 @@ def encode_symbols(tensors: Sequence[NDArray[np.int32]]) -> tuple[list[Statistic
 def decode_symbols(
     content: bytes | memoryview, shapes: Sequence[tuple[int, ...]], known: Sequence[Statistics]
 ) -> list[NDArray[np.int32]]:
-    """The inverse of `encode_symbols`; allocates as it goes, not by what is claimed.
+    """Inverse of `encode_symbols`. Memory grows with what is decoded, not with the sizes that a file claims.
 
     Raises:
-        ArchiveError: the stream does not hold that many symbols, or more.
+        ArchiveError: the stream holds fewer or more symbols than the shapes need.
     """
     decoder = Decoder(content, lanes_for(sum(_size(shape) for shape in shapes)))
     pieces: list[list[NDArray[np.int32]]] = [[] for _ in shapes]
@@ -107,7 +107,7 @@ def decode_symbols(
 
 @dataclass(frozen=True)
 class _Piece:
-    """A run of a tensor's flattened weights."""
+    """A range of a tensor's flattened weights."""
 
     tensor: int
     start: int
@@ -148,9 +148,9 @@ def _code(
     """Codes all symbols, and yields them piece by piece: (tensor, flat symbols)."""
     counts = None
     for pieces in _batches(shapes):
-        # Only the first piece of a batch can go on with a tensor of the batch before: its last one.
-        goes_on = pieces[0].start > 0
-        counts = _Counts([known[piece.tensor] for piece in pieces], counts if goes_on else None)
+        # Only the first piece of a batch can continue the last tensor of the batch before.
+        continues = pieces[0].start > 0
+        counts = _Counts([known[piece.tensor] for piece in pieces], counts if continues else None)
         grid = _Grid(pieces, shapes, known)
         symbols = np.zeros(grid.size, np.int64)
         if given is not None:
@@ -162,26 +162,26 @@ def _code(
 
 
 def _code_pass(coder: Coder, grid: _Grid, counts: _Counts, where: Ints, given: Ints | None) -> Ints:
-    """Codes the weights at `where`: which are not zero, then these ones' magnitudes, then their signs."""
+    """Codes the weights at `where`: first which are not zero, then their magnitudes, then their signs."""
     owners = grid.owner[where]
     level = grid.level(where)
     flags = None if given is None else (given != 0).astype(np.int64)
     nonzero = counts.nonzero.code(coder, owners, _binned(level, 111, _NONZERO_BINS), flags).nonzero()[0]
-    there, owners, level = where[nonzero], owners[nonzero], level[nonzero]
+    positions, owners, level = where[nonzero], owners[nonzero], level[nonzero]
     values = None if given is None else given[nonzero]
     tokens = None if values is None else _tokens(np.abs(values))
     tokens = counts.tokens.code(coder, owners, _binned(level, 392, _TOKEN_BINS), tokens)
     magnitudes = _code_rest(coder, tokens, None if values is None else np.abs(values))
     signs = None if values is None else (values < 0).astype(np.int64)
-    signs = counts.negative.code(coder, owners, _binned(grid.leaning(there), 3, _SIGN_BINS), signs)
-    found = np.zeros(len(where), np.int64)
-    found[nonzero] = np.where(signs == 1, -magnitudes, magnitudes)
-    grid.learn(where, there, found[nonzero])
-    return found
+    signs = counts.negative.code(coder, owners, _binned(grid.leaning(positions), 3, _SIGN_BINS), signs)
+    result = np.zeros(len(where), np.int64)
+    result[nonzero] = np.where(signs == 1, -magnitudes, magnitudes)
+    grid.learn(where, positions, result[nonzero])
+    return result
 
 
 def _binned(score: Ints, width: int, bins: int) -> Ints:
-    """Equal bins of `width` around 0, the outer ones open."""
+    """Bin of each score. Bins have equal `width` around 0; the outer bins are open."""
     return np.clip((score + width * bins // 2) // width, 0, bins - 1)
 
 
@@ -191,7 +191,7 @@ def _tokens(magnitudes: Ints) -> Ints:
 
 
 def _code_rest(coder: Coder, tokens: Ints, given: Ints | None) -> Ints:
-    """The magnitudes; where the token gives only the number of their bits, those below the first follow."""
+    """Magnitudes of tokens; if a token gives only the number of bits, the bits below the first follow."""
     magnitudes = tokens + 1
     large = (tokens >= _DIRECT).nonzero()[0]
     widths = tokens[large] - _DIRECT + _DIRECT_BITS
@@ -203,23 +203,28 @@ def _code_rest(coder: Coder, tokens: Ints, given: Ints | None) -> Ints:
 
 
 class _Counts:
-    """What has been counted so far of a batch's pieces."""
+    """Counts of the decisions in a batch so far."""
 
     def __init__(self, known: Sequence[Statistics], before: _Counts | None) -> None:
-        """`before`: of the batch before, whose last tensor goes on as the first of this one."""
+        """Starts with expected counts.
+
+        Args:
+            known: statistics of each piece.
+            before: counts of the batch before if its last tensor continues as the first piece.
+        """
         density = np.array([statistics.density for statistics in known])
         balanced = np.full((len(known), 2), 2)
         self.nonzero = _Adaptive(np.stack([255 - density, density], 1) // 16 + 1, _NONZERO_BINS, 12, 5)
         self.tokens = _Adaptive(np.stack([_expected_tokens(each) for each in known]), _TOKEN_BINS, 14, 104)
         self.negative = _Adaptive(balanced, _SIGN_BINS, 12, 8)
         if before is not None:
-            self.nonzero.go_on(before.nonzero)
-            self.tokens.go_on(before.tokens)
-            self.negative.go_on(before.negative)
+            self.nonzero.continue_from(before.nonzero)
+            self.tokens.continue_from(before.tokens)
+            self.negative.continue_from(before.negative)
 
 
 def _expected_tokens(known: Statistics) -> Ints:
-    """Counts to begin with: magnitudes that thin out geometrically from 1, with the mean that they have."""
+    """Initial counts: geometrically distributed magnitudes with the known mean."""
     weights = np.zeros(_TOKENS, np.int64)
     left = 1 << 12
     for token in range(min(known.last_token, _DIRECT - 1) + 1):
@@ -230,12 +235,16 @@ def _expected_tokens(known: Statistics) -> Ints:
 
 
 class _Adaptive:
-    """Distributions of one kind of decision, by piece of tensor and context, counted as coding goes on."""
+    """Distributions of one kind of decision by piece and context, which adapt while coding."""
 
     def __init__(self, start: Ints, contexts: int, bits: int, backing: int) -> None:
-        """`start`: [pieces, alphabet], how often each symbol counts as seen; what has 0 there cannot occur.
+        """Starts with given counts.
 
-        `backing`: how many symbols the piece's whole distribution counts for in that of each context.
+        Args:
+            start: [pieces, alphabet], initial count of each symbol; symbols with 0 cannot occur.
+            contexts: number of contexts.
+            bits: bits of the frequencies.
+            backing: weight of the distribution of the whole piece in that of each context, in symbols.
         """
         self._bits = bits
         self._possible = (start > 0)[:, None, :]
@@ -243,13 +252,13 @@ class _Adaptive:
         self._by_context = np.zeros((len(start), contexts, start.shape[1]), np.int64)
         self._backing = backing
 
-    def go_on(self, before: _Adaptive) -> None:
-        """Takes the counts of the last piece of `before` for the first piece."""
+    def continue_from(self, before: _Adaptive) -> None:
+        """Copies the counts of the last piece of `before` to the first piece."""
         self._whole[0] = before._whole[-1]
         self._by_context[0] = before._by_context[-1]
 
     def code(self, coder: Coder, pieces: Ints, contexts: Ints, given: Ints | None) -> Ints:
-        """Codes a decision for each of `pieces`, then learns from them all."""
+        """Codes a decision for each of `pieces`, then counts all of them."""
         _, many, alphabet = self._by_context.shape
         rows = pieces * many + contexts
         symbols = coder.symbols(self._tables(), rows, given)
@@ -273,9 +282,9 @@ class _Adaptive:
 
 
 class _Grid:
-    """Where a batch's weights stand in their tensors, and what is known so far of the groups they are in.
+    """Positions of a batch's weights in their tensors, and counts by the groups that they belong to.
 
-    A weight is in four groups: its filter, its input channel, its spot in the kernel and its kernel.
+    A weight belongs to four groups: its filter, its input channel, its position in the kernel and its kernel.
     """
 
     def __init__(
@@ -292,7 +301,7 @@ class _Grid:
             members = [row - row[0], channel - channel.min(), spot - spot.min(), kernel - kernel[0]]
             for kind, member in enumerate(members):
                 many = int(member.max()) + 1 if kind != _KERNEL or spots > 1 else 0
-                # A kernel of one weight says nothing of it: the spot's group, of weight 0 there, stands in.
+                # A kernel of one weight has no information: the position's group, with weight 0, replaces it.
                 members[kind] = member + first if many else members[_SPOT]
                 first += many
                 owners.append(np.full(many, index))
@@ -304,10 +313,10 @@ class _Grid:
         self.begins = [sum(sizes[:index]) for index in range(len(sizes))]
         self.size = sum(sizes)
         self.owner = np.repeat(np.arange(len(pieces)), sizes)
-        """[size]: which piece each weight is of."""
+        """[size]: the piece of each weight."""
         statistics = [known[piece.tensor] for piece in pieces]
         self._scale = np.array([each.scale for each in statistics])
-        # What the pieces hold on average, as if 8 weights had been seen.
+        # Average of the pieces, as if 8 weights had been counted.
         self._total = np.array([8 * _UNIT * each.density // 255 + 1 for each in statistics])
         self._seen = np.full(len(pieces), 8)
         self._group_owner = np.concatenate(owners)
@@ -319,13 +328,13 @@ class _Grid:
         self._group_sign = np.zeros(first, np.int64)
 
     def passes(self) -> Iterator[Ints]:
-        """The weights of each pass."""
+        """Indices of the weights of each pass."""
         order = np.argsort(self._phases, kind="stable")
         ends = np.searchsorted(self._phases[order], _PASS_ENDS)
         return (part for part in np.split(order, ends[:-1]) if len(part))
 
     def level(self, where: Ints) -> Ints:
-        """How large the weights at `where` are likely to be against their piece's mean, in octaves."""
+        """Logarithm of the expected magnitude of the weights at `where`, relative to their piece's mean."""
         total, seen = self._total[self._group_owner], self._seen[self._group_owner]
         backing = self._group_backing
         expected = _log2(self._group_total * seen + backing * total)
@@ -334,7 +343,7 @@ class _Grid:
         return whole
 
     def leaning(self, where: Ints) -> Ints:
-        """Which sign the weights at `where` are likely to have."""
+        """Score for the sign that the weights at `where` are likely to have."""
         channel, kernel = self._groups[_CHANNEL, where], self._groups[_KERNEL, where]
         of_channel = 31 * self._group_sign[channel] // (self._group_seen[channel] + 12)
         has_kernel = kernel != self._groups[_SPOT, where]
@@ -342,7 +351,7 @@ class _Grid:
         return leaning
 
     def learn(self, where: Ints, nonzero: Ints, values: Ints) -> None:
-        """Takes in a pass: `values` at `nonzero`, and 0 at the rest of `where`."""
+        """Counts a pass: `values` at `nonzero`, and 0 at the rest of `where`."""
         owner = self.owner[nonzero]
         sizes = np.minimum(np.abs(values) * _UNIT // self._scale[owner], _CAP)
         self._total += _summed(owner, len(self._total), sizes)
@@ -355,9 +364,10 @@ class _Grid:
 
 _CHANNEL, _SPOT, _KERNEL = 1, 2, 3
 _WEIGHTS = (5, 6, 0, 0, 1, 4, 7, 6)
-"""Of filter, input channel, spot and kernel; first where a kernel is one weight, then where it is larger."""
+"""Weights of filter, input channel, position and kernel; first for kernels of one weight, then for larger
+ones."""
 _BACKING = (17, 13, 24, 4)
-"""How many weights of the average size each of these groups counts as having held from the start."""
+"""Number of weights of average magnitude that each of these groups counts initially."""
 
 
 def _kernel_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -373,10 +383,10 @@ def _summed(members: Ints, groups: int, values: Ints | None = None) -> Ints:
 
 
 _LOG2 = np.array([((256 + index) ** 64).bit_length() - 1 - 512 for index in range(256)])
-"""64 log2(1 + index / 256), rounded down, by whole-number arithmetic alone."""
+"""64 log2(1 + index / 256), rounded down, computed with integers only."""
 
 
 def _log2(numbers: Ints) -> Ints:
-    """64 log2 of positive whole numbers below 2^53, to 8 bits of them, rounded down."""
+    """64 log2 of positive integers below 2^53, from their first 8 bits, rounded down."""
     mantissa, exponent = np.frexp(numbers.astype(np.float64))
     return _LOG2[(mantissa * 512).astype(np.int64) - 256] + 64 * (exponent.astype(np.int64) - 1)

@@ -1,9 +1,9 @@
-"""How much an error in each weight would change a network's answers: curvature of the KL divergence.
+"""Curvature of the KL divergence: how much an error in each weight changes a network's predictions.
 
-Around the trained weights the KL divergence of the (softened) answers grows as half the squared error,
-weighted by the Fisher information. Of a layer with weights [O, d] it is taken for a Kronecker product
-(Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", 2015,
-section 3): `outputs` tells how much a filter matters, `inputs` how errors in two of its weights add up or
+Around the trained weights the KL divergence of the (softened) predictions grows as half the squared error,
+weighted by the Fisher information. For a layer with weights [O, d] it is approximated by a Kronecker product
+(Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", 2015, section
+3): `outputs` is the importance of a filter, and `inputs` says how errors in two of its weights add up or
 cancel.
 """
 
@@ -19,27 +19,27 @@ from torch.nn import functional as F
 from distsqz.errors import InvalidValue
 
 POSITIONS = 400
-"""Of a layer's outputs in an image so many are looked at for the local part of `inputs`."""
+"""Number of output positions per image that are sampled for the local part of `inputs`."""
 SHARED = 0.1
-"""Weight of what adds up over an image's positions; found by trial on a hundred images."""
+"""Weight of the part of `inputs` that adds up over the positions of an image, tuned on a hundred images."""
 TEMPERATURE = 2.5
-"""What the logits are divided by. A few images show few of the classes: softened answers have something of
-the others too, whose filters would else be taken for useless (found by trial: benchmarks/compression)."""
+"""Divisor of the logits. A few images show few classes; softened predictions include the other classes, whose
+filters would otherwise look unimportant (tuned, see benchmarks/compression)."""
 
 
 @dataclass(eq=False)
 class Curvature:
-    """Of one layer (of one group, where a convolution has several), in nats an image.
+    """Curvature of one layer, or of one group of a grouped convolution, in nats per image.
 
-    The squared errors are of the logits themselves, the probabilities that weigh them are the softened ones.
+    Squared errors are those of the logits; the probabilities that weight them are softened.
     """
 
     inputs: Tensor
-    """[d + 1, d + 1], of trace 1; last the constant input that the bias weighs, 0 where there is none."""
+    """[d + 1, d + 1], with trace 1. The last row and column belong to the bias and are 0 without one."""
     outputs: Tensor
-    """[O]"""
+    """[O], importance of each filter."""
     bias: Tensor
-    """[O], of the bias alone."""
+    """[O], importance of each bias."""
 
 
 @dataclass(eq=False)
@@ -50,20 +50,20 @@ class _Sums:
     bias: Tensor
 
     def curvature(self, images: int, group: slice) -> Curvature:
-        # What one image says of a weight adds up over positions. `shared` has just that, but an image is one
-        # observation of it, and few mislead; `local` takes positions for independent, and has many.
+        # The gradient of a weight adds up over positions. `shared` measures exactly that, but has only one
+        # observation per image; `local` treats positions as independent and has many.
         inputs = SHARED * _of_trace_1(self.shared) + (1 - SHARED) * _of_trace_1(self.local)
         return Curvature(inputs, self.outputs[group] / images, self.bias[group] / images)
 
 
 def _of_trace_1(matrix: Tensor) -> Tensor:
     trace = matrix.trace()
-    # A layer that no answer depends on has no gradients: there all inputs are alike.
+    # A layer that does not affect predictions has no gradients: all inputs count alike.
     return matrix / trace if trace > 0 else torch.eye(len(matrix)) / len(matrix)
 
 
 def compressible_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Module path -> layer, for the layers that hold the weights: convolutions and linear ones."""
+    """Convolutions and linear layers of a model, by module path."""
     return {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
     }
@@ -72,18 +72,28 @@ def compressible_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
 def measure_curvature(
     model: nn.Module, batches: Iterable[Tensor], seed: int = 0
 ) -> dict[str, list[Curvature]]:
-    """Of every layer, a `Curvature` a group, from images [n, 3, S, S] alone; labels are not needed.
+    """Measures the curvature of every layer from images without labels.
 
-    The Fisher information of the answers, diag(p) - p p', is sampled with one random sign a class, which has
-    less variance than sampling a label; p are softened.
+    The Fisher information of the predictions, diag(p) - p p', is sampled with one random sign per class,
+    which has less variance than sampling a label. The probabilities p are softened.
+
+    Args:
+        model: the model.
+        batches: images [n, 3, S, S].
+        seed: seed of the samples.
+
+    Returns:
+        A list with one `Curvature` per group of the layer, by module path.
 
     Raises:
-        InvalidValue: a layer that no image reaches.
+        InvalidValue: a layer takes no part in the forward pass.
     """
     layers = compressible_layers(model)
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
-    hooks = [layer.register_forward_hook(_noting(name, inputs, outputs)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_hook(_recording_hook(name, inputs, outputs)) for name, layer in layers.items()
+    ]
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, list[_Sums]] = {}
     count = 0
@@ -106,15 +116,15 @@ def measure_curvature(
     }
 
 
-def _noting(
+def _recording_hook(
     name: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def note(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def record(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         inputs[name] = arguments[0].detach()
         outputs[name] = output
-        return output.clone()  # an activation in place would make `outputs` its own output
+        return output.clone()  # an activation in place would overwrite `outputs`
 
-    return note
+    return record
 
 
 def _fisher_sample(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -126,7 +136,7 @@ def _fisher_sample(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def groups_of(layer: nn.Conv2d | nn.Linear) -> list[slice]:
-    """The filters of each of a layer's groups."""
+    """The filters of each group of a layer."""
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     size = layer.weight.shape[0] // groups
     return [slice(index * size, (index + 1) * size) for index in range(groups)]
@@ -159,7 +169,7 @@ def _add(
 
 
 def _columns(layer: nn.Conv2d | nn.Linear, inputs: Tensor) -> Tensor:
-    """What each output position is computed from: [n, groups * d, positions]."""
+    """Inputs of each output position: [n, groups * d, positions]."""
     if isinstance(layer, nn.Linear):
         return _by_position(layer, inputs)
     assert not isinstance(layer.padding, str)
@@ -167,7 +177,7 @@ def _columns(layer: nn.Conv2d | nn.Linear, inputs: Tensor) -> Tensor:
 
 
 def _by_position(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
-    """[n, features, positions]; a convolution has [n, features, H, W], a linear layer [n, ..., features]."""
+    """Values as [n, features, positions], from [n, features, H, W] or (linear) [n, ..., features]."""
     if isinstance(layer, nn.Linear):
         return values.flatten(1, -2).transpose(1, 2) if values.ndim > 2 else values[..., None]
     return values.flatten(2)

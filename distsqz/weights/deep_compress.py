@@ -22,7 +22,7 @@ from distsqz.weights.shared_values import Shared, from_codebook, uniform
 
 BIAS_BITS = 8
 GENTLE = 0.8
-"""Share of the recipe's learning rate that trained weights are trained on with."""
+"""Learning rate of fine-tuning, as a share of the recipe's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +73,33 @@ class DeepCompressOptions:
 
     @property
     def densities(self) -> dict[str, float]:
-        """By prefix of the weights' names, "" for all that have none of their own."""
+        """Densities by prefix of the weights' names; "" is for weights that match no other prefix."""
         return {"": self.density, **self.layer_density}
 
     @property
     def all_bits(self) -> dict[str, int]:
-        """Likewise."""
+        """Bits by prefix of the weights' names; "" is for weights that match no other prefix."""
         return {"": self.bits, **self.layer_bits}
 
     def lr_for(self, recipe: Recipe) -> float:
-        """The learning rate that was asked for, else the one that suits a model of that recipe."""
+        """The requested learning rate, by default a share of that of the recipe."""
         return self.lr or GENTLE * recipe.lr * self.batch_size / recipe.batch
 
 
 def deep_compress(
     model: nn.Module, data: Split, info: ModelInfo, options: DeepCompressOptions
 ) -> CompressedModel:
-    """Compresses `model`, trained on `data`, which ends with exactly the weights that the result holds.
+    """Compresses `model` in place. Afterwards it has exactly the weights of the result.
+
+    Args:
+        model: the trained model.
+        data: images to train on.
+        info: description of the model, which the result includes.
+        options: amount of compression and of training.
 
     Raises:
-        RequestError: an option names no layer, or the split is smaller than a batch.
-        RunError: the loss is no longer a number.
+        InvalidValue: an option names no layer, or the split is smaller than a batch.
+        RunError: the loss is not finite.
     """
     names = list(prunable(model))
     _check_prefixes("layer_density", options.layer_density, names)
@@ -103,14 +109,14 @@ def deep_compress(
     settings = _settings(info, options, options.share_steps, round_=0)
     with dropout_for(model, {name: weight != 0 for name, weight in prunable(model).items()}):
         fine_tune(model, data, settings, shared, "shared values")
-    compressed = CompressedModel(info, quantise(model))
+    compressed = CompressedModel(info, quantise_shared(model))
     model.load_state_dict({name: torch.from_numpy(values) for name, values in compressed.state().items()})
     model.eval()
     return compressed
 
 
-def quantise(model: nn.Module) -> dict[str, Quantised]:
-    """The state dict as symbols: shared weights and buffers exactly, biases by 8 bits."""
+def quantise_shared(model: nn.Module) -> dict[str, Quantised]:
+    """Quantises the state dict: shared weights and buffers exactly, biases to 8 bits."""
     shared = prunable(model)
     biases = {name.removesuffix("weight") + "bias" for name in shared}
     arrays = {name: _array(tensor) for name, tensor in model.state_dict().items()}
@@ -138,7 +144,7 @@ def _prune(model: nn.Module, data: Split, info: ModelInfo, options: DeepCompress
 
 
 def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, round_: int) -> FineTuning:
-    """Of a round of pruning, counted from 1; 0 is for shared values, which do not decay."""
+    """Settings of a round of pruning, counted from 1; round 0 trains shared values, without weight decay."""
     recipe = recipe_for(info.name)
     return FineTuning(
         steps=steps,
@@ -146,7 +152,7 @@ def _settings(info: ModelInfo, options: DeepCompressOptions, steps: int, *, roun
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay if round_ else 0.0,
         batch_size=options.batch_size,
-        seed=options.seed * (options.rounds + 1) + round_,  # other images and drop-outs in every round
+        seed=options.seed * (options.rounds + 1) + round_,  # other images and other dropout in every round
         bf16=options.precision == "bf16",
     )
 
@@ -159,5 +165,5 @@ def _check_prefixes(field: str, given: Mapping[str, object], names: list[str]) -
 
 
 def _by_layer(names: list[str], values: Mapping[str, int]) -> dict[str, int]:
-    found = groups(names, values)
-    return {name: values[prefix] for prefix, members in found.items() for name in members}
+    by_prefix = groups(names, values)
+    return {name: values[prefix] for prefix, members in by_prefix.items() for name in members}

@@ -1,7 +1,7 @@
-"""What is wrong with an archive."""
+"""The error of an invalid archive."""
 
 from __future__ import annotations
 
 
 class ArchiveError(Exception):
-    """The bytes are not a whole and valid archive; the text says what is wrong with them."""
+    """The bytes are not a complete and valid archive; the message says why."""

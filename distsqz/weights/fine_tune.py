@@ -1,4 +1,4 @@
-"""The training loop of Deep Compression: one process, and a constraint on the weights."""
+"""The training loop of Deep Compression, in one process, with a constraint on the weights."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ class FineTuning:
     batch_size: int = 64
     seed: int = 0
     bf16: bool = True
-    """Computes under autocast; parameters and gradients stay fp32."""
+    """Whether to compute under autocast in bf16; parameters and gradients stay fp32."""
     schedule: Callable[[float], float] = linear_decay
-    """Progress, from 0 to 1 -> the factor on `lr`."""
+    """Factor on `lr`, given the progress from 0 to 1."""
 
 
 class Constraint(Protocol):
-    """What the weights must keep to while they are trained."""
+    """A constraint on the weights during training."""
 
     @property
     def learnt(self) -> Sequence[nn.Parameter]:
-        """What the optimizer moves: the model's own parameters, or what they are made of."""
+        """Parameters that the optimizer updates: the model's own, or those that they are computed from."""
 
     def before_update(self) -> None:
-        """Turns the gradients of the model's parameters into those of `learnt`."""
+        """Computes the gradients of `learnt` from those of the model's parameters."""
 
     def after_update(self) -> None:
-        """Brings the model's parameters in line with `learnt`."""
+        """Computes the model's parameters from `learnt`."""
 
 
 class Free:
-    """No constraint: every parameter is learnt as it is."""
+    """No constraint: every parameter is trained directly."""
 
     def __init__(self, model: nn.Module) -> None:
         self.learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def before_update(self) -> None:
-        """Gradients are what they should be."""
+        """Does nothing: the gradients are already those of `learnt`."""
 
     def after_update(self) -> None:
-        """So are the parameters."""
+        """Does nothing: the parameters are `learnt`."""
 
 
 def fine_tune(

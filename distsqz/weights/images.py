@@ -18,17 +18,18 @@ from distsqz.models.preprocessing import Preprocessing
 from distsqz.weights.quantised import ModelInfo
 
 BATCH = 20
+"""Images in a batch."""
 MOST_DIGITS = 9
-"""Of a class; a longer number is not one."""
+"""Maximum number of digits of a class in the name of a file."""
 
 
 def find_images(directory: Path) -> tuple[LabelledFiles, LeftOut]:
-    """The images of a folder with a folder a class, or of its `val` where it has one, and what is left out.
+    """Finds the images in class folders, in `directory` or in its subfolder `val`; also counts what is left
+    out.
 
-    Classes are numbered by the order of their folders' names, as in ImageNet. Where `val` lies beside a
-    `train`, its classes are those of `train`. Otherwise they are the folder's own, and the files may tell
-    which these are: if every class folder has one image, each named by a whole number of its own
-    (`207.jpg`), that is its class.
+    Classes are numbered by the order of their folders' names, as in ImageNet. If `train` lies beside `val`,
+    its folders define the classes. Otherwise the folders themselves do, with one exception: if every class
+    folder has one image and each is named by a different whole number (`207.jpg`), this number is its class.
 
     Raises:
         InvalidValue: there are no images, or a class that `train` does not have.
@@ -37,23 +38,23 @@ def find_images(directory: Path) -> tuple[LabelledFiles, LeftOut]:
     train = root.absolute().parent / "train"
     try:
         if root.absolute().name == "val" and train.is_dir():
-            found = scan(root, class_names(train), train)
-            images = found.images
+            scanned = scan(root, class_names(train), train)
+            images = scanned.images
         else:
             names = class_names(root)
             if "train" in names and set(names) <= {"test", "train"}:
                 raise SourceError(f"{root} has no val beside train; give the folder that holds the classes")
-            found = scan(root, names, root)
-            images = _numbered_by_name(found.images)
+            scanned = scan(root, names, root)
+            images = _numbered_by_name(scanned.images)
     except SourceError as error:
         raise InvalidValue("directory", directory, str(error)) from error
     if not len(images):
         raise InvalidValue("directory", directory, f"no images; they belong in {root}/<class>/")
-    return images, found.left_out
+    return images, scanned.left_out
 
 
 def _numbered_by_name(images: LabelledFiles) -> LabelledFiles:
-    """The images with the classes that their names tell, where they do."""
+    """The images, with the classes in the names of their files if the names hold any."""
     stems = {path.stem for path in images.paths if path.stem.isdecimal() and len(path.stem) <= MOST_DIGITS}
     alone = len(np.unique(images.labels)) == len(images)
     if not (alone and len(stems) == len(images)):
@@ -83,15 +84,15 @@ def check_labels(labels: Tensor, info: ModelInfo, field: str, value: object) -> 
 
 
 def labelled_batches(images: LabelledFiles, preprocessing: Preprocessing) -> Iterator[tuple[Tensor, Tensor]]:
-    """Centre crops in order, [at most 20, 3, crop, crop] at a time, and their labels.
+    """Batches of centre crops [at most 20, 3, crop, crop], in order, and their labels int64 [n].
 
     Raises:
-        RunError: (while iterating) an image cannot be decoded; it names the file.
+        RunError: (while iterating) an image cannot be decoded; the message names the file.
     """
     split = FolderSplit(images, preprocessing)
     return evaluation_batches(split, rank=0, world_size=1, batch_size=BATCH, loader_workers=0)
 
 
 def batches(images: LabelledFiles, preprocessing: Preprocessing) -> Iterator[Tensor]:
-    """The images of `labelled_batches` alone."""
+    """The batches of `labelled_batches`, without labels."""
     return (pixels for pixels, _labels in labelled_batches(images, preprocessing))

@@ -1,4 +1,4 @@
-"""What each layer takes of an archive."""
+"""Size of each layer in an archive."""
 
 from __future__ import annotations
 
@@ -11,36 +11,45 @@ from distsqz.weights.quantised import CompressedModel, Quantised
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSize:
-    """What a layer, its biases included, takes of the archive and of the damage."""
+    """Size of one layer in an archive, including its biases, and its part of the divergence."""
 
     layer: str
+    """Name of the layer in the paper if the model has one, otherwise the path of its module."""
     params: int
     nonzero: int
+    """Number of parameters that are not zero."""
     density_share: float
+    """Share of parameters that are not zero."""
     step: float
-    """Distance between levels of the weights."""
+    """Distance between neighbouring values of the weights."""
     bits: float
-    """Of a parameter, zero or not."""
+    """Mean number of bits per parameter, zeros included."""
     bytes: int
-    """Encoded by itself; together layers share a few bytes."""
+    """Bytes of the layer when it is encoded alone. Layers encoded together share some bytes."""
     damage_share: float | None
-    """Of the divergence that curvature predicts for all layers; null where that was not measured."""
+    """Share of the divergence that curvature predicts for all layers; None if it was not measured."""
 
 
 def layer_sizes(
     model: CompressedModel, names: Mapping[str, str], damage: Mapping[str, float] | None = None
 ) -> list[LayerSize]:
-    """A row a layer; `names` gives the paper's names for module paths, `damage` what each adds in nats."""
+    """Sizes of all layers.
+
+    Args:
+        model: the compressed model.
+        names: names in the paper, by module path.
+        damage: divergence that each layer adds, in nats, by module path.
+    """
     layers: dict[str, list[Quantised]] = {}
     for key, tensor in model.tensors.items():
         layers.setdefault(key.rpartition(".")[0], []).append(tensor)
     total = sum(damage.values()) if damage else 0.0
-    shares = []
+    sizes = []
     for path, own in layers.items():
         params = sum(tensor.symbols.size for tensor in own)
         nonzero = sum(int((tensor.symbols != 0).sum()) for tensor in own)
         size = len(encode_symbols([tensor.symbols for tensor in own])[1])
-        shares.append(
+        sizes.append(
             LayerSize(
                 layer=names.get(path, path),
                 params=params,
@@ -52,4 +61,4 @@ def layer_sizes(
                 damage_share=damage[path] / total if damage and total else None,
             )
         )
-    return shares
+    return sizes

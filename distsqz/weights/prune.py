@@ -1,4 +1,4 @@
-"""Pruning: which weights stay, chosen by magnitude, and training that keeps the others at zero.
+"""Pruning by magnitude, and training that keeps pruned weights at zero.
 
 Source: Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural networks" (2015).
 """
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from distsqz.weights.fine_tune import Free
 
 Masks = dict[str, Tensor]
-"""Parameter's name -> bool tensor of its shape, True where a weight stays."""
+"""Bool tensors by the name of the parameter, of its shape; True for weights that are kept."""
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
-    """The weights, not the biases, of convolutions and linear layers, by their names in the state dict."""
+    """Weights (not biases) of convolutions and linear layers, by name in the state dict."""
     return {
         f"{path}.weight" if path else "weight": module.weight
         for path, module in model.named_modules()
@@ -27,15 +27,16 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def magnitude_masks(model: nn.Module, densities: Mapping[str, float]) -> Masks:
-    """Keeps the largest weights, so that each group of layers has exactly the density asked of it.
+    """Selects the largest weights, so that each group of layers has exactly the requested density.
 
-    A group shares one threshold. One for each layer, in proportion to the deviation of its weights as in the
-    2015 paper, loses more: it thins out layers of few and large weights as much as the others.
+    A group has one threshold. Thresholds by layer, in proportion to the standard deviation of its weights as
+    in the 2015 paper, lose more accuracy: they prune layers of few, large weights as much as the others.
 
     Args:
-        model: whose weights are ranked.
-        densities: prefix of the weights' names -> share of the group's weights that stay, rounded to a whole
-            number of weights; a weight belongs to the longest prefix of its name, "" takes all the others.
+        model: the model.
+        densities: share of the weights that are kept, by group. A group is a prefix of the weights' names; a
+            weight belongs to the longest prefix of its name, and to "" if no other matches. Shares are
+            rounded to a whole number of weights.
     """
     weights = prunable(model)
     masks: Masks = {}
@@ -46,13 +47,13 @@ def magnitude_masks(model: nn.Module, densities: Mapping[str, float]) -> Masks:
 
 
 def groups(names: Sequence[str], prefixes: Mapping[str, object]) -> dict[str, list[str]]:
-    """Prefix -> the names that it is the longest prefix of, in whole parts of the path between dots."""
-    found: dict[str, list[str]] = {prefix: [] for prefix in prefixes}
+    """Names by the longest prefix that they match. Prefixes match whole components of the dotted path."""
+    members: dict[str, list[str]] = {prefix: [] for prefix in prefixes}
     for name in names:
         fitting = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}." if prefix else "")]
         if fitting:
-            found[max(fitting, key=len)].append(name)
-    return found
+            members[max(fitting, key=len)].append(name)
+    return members
 
 
 def _keep_largest(weights: Mapping[str, Tensor], density: float) -> Masks:
@@ -66,19 +67,24 @@ def _keep_largest(weights: Mapping[str, Tensor], density: float) -> Masks:
 
 
 def gradual_density(density: float, round_: int, rounds: int) -> float:
-    """The density after `round_` of `rounds`, counted from 1: fast at first, when most weights are idle.
+    """The density after a round of pruning. It falls fast at first, when most weights are redundant.
 
     Source: Zhu, Gupta, "To prune, or not to prune" (2017), equation 1.
+
+    Args:
+        density: density after the last round.
+        round_: number of the round, counted from 1.
+        rounds: number of all rounds.
     """
     return density + (1 - density) * (1 - round_ / rounds) ** 3
 
 
 @contextmanager
 def dropout_for(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """While it lasts dropout is weaker before a pruned layer, which has less capacity to overfit with.
+    """Context in which dropout before pruned layers is weaker, because they have less capacity to overfit.
 
-    Its probability is multiplied by the root of the density of the layer that follows it in the model's order
-    (the 2015 paper, section 3.2).
+    The probability of dropout is multiplied by the square root of the density of the layer that follows it in
+    the model (the 2015 paper, section 3.2).
     """
     before: dict[nn.Dropout, float] = {}
     waiting: list[nn.Dropout] = []
@@ -98,7 +104,7 @@ def dropout_for(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]
 
 
 class Masked(Free):
-    """Pruned weights are zero and stay so; the others and all that is not masked are learnt."""
+    """A constraint: pruned weights stay zero; all other parameters are trained."""
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         """Prunes `model` in place."""
@@ -110,7 +116,7 @@ class Masked(Free):
                 weight.mul_(mask)
 
     def before_update(self) -> None:
-        """No gradient reaches a pruned weight: neither momentum nor weight decay moves it from zero then."""
+        """Zeroes the gradients of pruned weights, so that momentum and weight decay leave them at zero."""
         for weight, mask in self._masked:
             if weight.grad is not None:
                 weight.grad.mul_(mask)

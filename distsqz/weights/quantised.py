@@ -1,4 +1,4 @@
-"""What compression makes of a tensor: whole numbers, and the values they stand for."""
+"""Quantised tensors: whole numbers, and the values that they represent."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from distsqz.models.preprocessing import Preprocessing
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """A tensor as symbols: `symbol * step`, or the codebook's value for it where there is one."""
+    """A tensor as symbols. A symbol s represents s * step, or a value of the codebook if there is one."""
 
     symbols: NDArray[np.int32]
-    """In the tensor's shape; 0 stands for a pruned weight in either case."""
+    """Symbols in the shape of the tensor, int32. 0 represents a pruned weight."""
     step: float = 1.0
-    """Distance between neighbouring values; kept in 32 bits."""
+    """Distance between neighbouring values, stored in 32 bits."""
     codebook: NDArray[np.float32] | None = None
-    """Shared values in ascending order, the one at `zero` being 0; symbol s stands for codebook[zero + s]."""
+    """Shared values in ascending order; the value at index `zero` is 0. Symbol s represents codebook[zero +
+    s]."""
     zero: int = 0
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """The fp32 tensor that the symbols stand for."""
+        """The fp32 values that the symbols represent."""
         if self.codebook is not None:
             return np.asarray(self.codebook[self.symbols + self.zero])  # numpy makes a scalar of a 0-d array
         return np.asarray(self.symbols.astype(np.float32) * np.float32(self.step))
@@ -33,25 +34,25 @@ class Quantised:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """Which model the weights belong to, with all that a builder of it must know."""
+    """The model that weights belong to, with everything needed to build it."""
 
     name: str
-    """A name of the registry, or package.module:factory."""
+    """Name of a registered model, or package.module:factory."""
     num_classes: int
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     squeeze_ratio: float | None = None
     pct_3x3: float | None = None
     classifier_padding: int = 0
-    """SqueezeNet: pixels that conv10 pads its input with; 1 in Caffe's v1.0, 0 everywhere else."""
+    """SqueezeNet only: pixels of padding around the input of conv10; 1 in Caffe's v1.0, otherwise 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class CompressedModel:
-    """What an archive holds."""
+    """A compressed model: the content of an archive."""
 
     info: ModelInfo
     tensors: Mapping[str, Quantised]
-    """By their names in the state dict, in its order."""
+    """Tensors by name, in the order of the state dict."""
 
     def state(self) -> dict[str, NDArray[np.float32]]:
         """The state dict, as numpy arrays."""

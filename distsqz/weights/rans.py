@@ -1,7 +1,8 @@
-"""Asymmetric numeral systems in many lanes at once: whole-number arithmetic, the same bits on any machine.
+"""Asymmetric numeral systems (rANS) in many lanes, in integer arithmetic: the same bits on any machine.
 
-Coders that take a symbol at a time (constriction's too, when each symbol has a model of its own that depends
-on those before it) need a compiled loop; here one numpy step codes as many symbols as there are lanes.
+Coders that code one symbol at a time need a compiled loop (constriction's too, if the model of a symbol
+depends on the symbols before it). With lanes, one numpy operation codes one symbol for each lane.
+
 Source: Duda, "Asymmetric numeral systems" (2013), section 3; Giesen, "Interleaved entropy coders" (2014), for
 the lanes.
 """
@@ -21,20 +22,20 @@ Ints = NDArray[np.int64]
 
 WORD_BITS = 16
 LOWEST = 1 << WORD_BITS
-"""A lane's state lies in [2^16, 2^32); below, it takes in the next word."""
+"""Least state of a lane. States are in [2^16, 2^32); below, the lane reads the next word."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Probabilities: one distribution a row."""
+    """Probability distributions, one per row."""
 
     frequencies: Ints
-    """[rows, alphabet], each at least 1; every row's sum is 2^bits. At most 256 symbols."""
+    """[rows, alphabet], each at least 1, with rows that sum to 2^bits. At most 256 symbols."""
     bits: int
 
     @cached_property
     def starts(self) -> Ints:
-        """[rows, alphabet]: the frequencies of all symbols before."""
+        """[rows, alphabet]: sums of the frequencies of all lower symbols."""
         return np.cumsum(self.frequencies, axis=1) - self.frequencies
 
     @cached_property
@@ -46,31 +47,31 @@ class Tables:
 
 
 class Coder(Protocol):
-    """What `Encoder` and `Decoder` share, so that one description of a model serves both ways."""
+    """Interface of `Encoder` and `Decoder`, so that one model serves both."""
 
     def symbols(self, tables: Tables, rows: Ints, given: Ints | None) -> Ints:
-        """The symbols, each distributed as its row says: `given` when encoding, read when decoding."""
+        """Codes one symbol for each of `rows`: returns `given` when encoding, reads symbols when decoding."""
 
     def raw(self, widths: Ints, given: Ints | None) -> Ints:
-        """Whole numbers of `widths` (at most 16) equally likely bits each."""
+        """Codes integers of `widths` (at most 16) equally likely bits."""
 
 
 class Encoder:
-    """Collects what is to be coded, and writes it back to front, so that the decoder reads front to back."""
+    """Collects symbols, and encodes them back to front, so that the decoder reads front to back."""
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
         self._steps: list[tuple[Ints, Ints, Ints]] = []
 
     def symbols(self, tables: Tables, rows: Ints, given: Ints | None) -> Ints:
-        """Remembers `given`."""
+        """Stores `given` for `finish`; returns it."""
         assert given is not None
         at = rows * tables.frequencies.shape[1] + given
         self._push(tables.starts.ravel()[at], tables.frequencies.ravel()[at], np.full(len(at), tables.bits))
         return given
 
     def raw(self, widths: Ints, given: Ints | None) -> Ints:
-        """Remembers `given`."""
+        """Stores `given` for `finish`; returns it."""
         assert given is not None
         self._push(given, np.ones_like(given), widths)
         return given
@@ -79,7 +80,7 @@ class Encoder:
         self._steps.append((starts, frequencies, bits))
 
     def finish(self) -> bytes:
-        """Every lane's last state (uint32), then the words (uint16), all little-endian."""
+        """The last state of each lane (uint32), then the words (uint16), all little-endian."""
         lanes = self._lanes
         states = np.full(lanes, LOWEST, np.int64)
         words: list[NDArray[np.uint16]] = []
@@ -139,7 +140,7 @@ class Decoder:
         return found
 
     def raw(self, widths: Ints, given: Ints | None = None) -> Ints:
-        """Reads one whole number for each of `widths`."""
+        """Reads one integer for each of `widths`."""
         assert given is None
         found = np.empty(len(widths), np.int64)
         for begin in range(0, len(widths), self._lanes):

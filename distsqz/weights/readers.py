@@ -1,4 +1,4 @@
-"""Real weights from the files that they are published in, each with what its images must look like."""
+"""Readers of published files of weights, with the preprocessing that each expects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from distsqz.weights.quantised import CompressedModel, ModelInfo
 State = Mapping[str, Tensor]
 
 MOST_CLASSES, LARGEST_CROP, LARGEST_RESIZE = 1 << 20, 4096, 8192
-"""What an archive may ask for: a model of one's own is built before its tensors can be compared."""
+"""Limits for archives, because a model of one's own is built before its tensors can be compared."""
 
 
 def read_model(checkpoint: Path, model: str | None = None) -> tuple[ModelInfo, State]:
@@ -95,30 +95,30 @@ def _read(path: Path) -> tuple[ModelInfo | None, State]:
 
 
 def shapes_of(info: ModelInfo) -> dict[str, torch.Size]:
-    """The shapes of a model's tensors; of a model of the registry without room for any of them.
+    """Shapes of a model's tensors, by name. No memory is allocated for a registered model.
 
     Raises:
-        RequestError: there is no such model.
+        InvalidValue: there is no such model.
     """
-    built = build(info) if ":" in info.name else outline(info)  # anyone's own may need real tensors
+    built = build(info) if ":" in info.name else outline(info)  # a model of one's own may need real tensors
     return {key: value.shape for key, value in built.state_dict().items()}
 
 
 def outline(info: ModelInfo) -> nn.Module:
-    """A model without the values of its tensors: nothing is allocated.
+    """Builds a model on the meta device, without memory for its tensors.
 
     Raises:
-        RequestError: there is no such model.
+        InvalidValue: there is no such model.
     """
     with torch.device("meta"):
         return build(info)
 
 
 def build(info: ModelInfo) -> nn.Module:
-    """A model that the weights fit.
+    """Builds the model that a `ModelInfo` describes.
 
     Raises:
-        RequestError: there is no such model.
+        InvalidValue: there is no such model.
     """
     options = ModelOptions(
         model=info.name,
@@ -141,7 +141,7 @@ def load_model(checkpoint: Path, model: str | None = None) -> tuple[ModelInfo, n
         RequestError: the file cannot be read, or its tensors do not fit the model.
     """
     info, state = read_model(checkpoint, model)
-    shapes = shapes_of(info)  # before a model is built as large as a damaged file may ask for
+    shapes = shapes_of(info)  # first, because a damaged file may ask for a huge model
     for name in {**shapes, **state}:
         if name not in shapes or name not in state or shapes[name] != state[name].shape:
             raise InvalidValue(
@@ -209,10 +209,10 @@ def _from_safetensors(content: bytes, path: Path) -> State:
 
 
 def _from_net(content: bytes, path: Path) -> State:
-    """Pruned weights as 8-bit codes, with a codebook a layer and 4-bit gaps between them.
+    """Reads pruned weights: 8-bit codes with a codebook for each layer, and 4-bit gaps between them.
 
-    Layout: 26 entry counts (uint32); for each layer 256 values (fp32), biases (fp32), a code an entry (uint8;
-    0 fills gaps of more than 16), and the gaps, two a byte, the low half first.
+    Layout: 26 counts of entries (uint32); for each layer 256 values (fp32), biases (fp32), a code for each
+    entry (uint8; 0 fills gaps of more than 16), and the gaps, two per byte, the low half first.
     """
     model = SqueezeNet()
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
@@ -253,7 +253,7 @@ def _from_net(content: bytes, path: Path) -> State:
 
 
 class _Named:
-    """Stands for what a pickle names and nothing is made of."""
+    """Stands for an object in a pickle that is not needed."""
 
     def __init__(self, *_arguments: object) -> None:
         pass
@@ -263,7 +263,7 @@ class _Named:
 
 
 class _Dtype(_Named):
-    """Stands for a numpy dtype: notes its name and its order of bytes."""
+    """Stands for a numpy dtype: stores its name and its byte order."""
 
     def __init__(self, name: str, *_arguments: object) -> None:
         self.name, self.order = name, "="
@@ -273,13 +273,15 @@ class _Dtype(_Named):
 
 
 class _Array(_Named):
-    """Stands for a numpy array: made from its bytes alone, which must be as many as its shape takes."""
+    """Stands for a numpy array, which is made from its bytes. Their number must match its shape."""
 
     values: NDArray[Any]
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, by_columns, content = state
-        raw = content.encode("latin1") if isinstance(content, str) else content  # as Python 2 had its bytes
+        raw = (
+            content.encode("latin1") if isinstance(content, str) else content
+        )  # Python 2 wrote bytes as text
         if not isinstance(dtype, _Dtype) or dtype.name not in ("f4", "f8") or not isinstance(raw, bytes):
             raise pickle.UnpicklingError("has an array of other than floating-point numbers")
         values = np.frombuffer(raw, f"{dtype.order}{dtype.name}")
@@ -287,7 +289,7 @@ class _Array(_Named):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Of all that a pickle can name, arrays alone; nothing of what it names is called, numpy neither."""
+    """An unpickler that accepts only arrays. Nothing that the pickle names is called, not even numpy."""
 
     _ALLOWED: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -303,10 +305,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _from_pickle(content: bytes, path: Path) -> State:
-    """Layer name -> [kernels [H, W, in, out], biases [out]], of v1.1."""
+    """Reads SqueezeNet v1.1 from a pickle: kernels [H, W, in, out] and biases [out] by layer name."""
     try:
         layers = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-    except Exception as error:  # a pickle may fail in any way
+    except Exception as error:  # unpickling can raise anything
         raise InvalidValue(
             "checkpoint", path, f"is not a pickle of arrays ({type(error).__name__}: {error})"
         ) from error
@@ -328,7 +330,7 @@ def _from_pickle(content: bytes, path: Path) -> State:
 
 
 def _identify(state: State, model: str | None, checkpoint: Path) -> tuple[ModelInfo, State]:
-    """The model that has tensors of these shapes, and the state dict under its names."""
+    """Finds the model whose tensors have these shapes; returns it, and the state dict under its names."""
     last = [tensor for tensor in state.values() if tensor.ndim == 1]
     classes = len(last[-1]) if last else 0
     names = MODELS if model is None else (model,)
@@ -357,7 +359,7 @@ def _identify(state: State, model: str | None, checkpoint: Path) -> tuple[ModelI
 
 
 def _fire_shapes(state: State) -> Iterator[tuple[float, float]]:
-    """Squeeze ratios and shares of 3x3 filters that may have made the Fire modules, likeliest first."""
+    """Candidates for squeeze ratio and share of 3x3 filters of the Fire modules, the likeliest first."""
     squeezed, large = [], []
     for name in (key for key in state if key.endswith(".squeeze.weight")):
         expand1, expand3 = (state.get(name.replace("squeeze", f"expand{side}x{side}")) for side in (1, 3))
@@ -367,12 +369,12 @@ def _fire_shapes(state: State) -> Iterator[tuple[float, float]]:
         squeezed.append((len(state[name]), expand))
         large.append((len(expand3), expand))
     if squeezed and all(expand for _, expand in squeezed):
-        for digits in (2, 3, 9):  # what was asked for is most often a round number
+        for digits in (2, 3, 9):  # ratios are usually round numbers
             yield round(_share(squeezed), digits), round(_share(large), digits)
 
 
 def _share(parts: Sequence[tuple[int, int]]) -> float:
-    """A share that gives every part of its whole, rounded."""
+    """A share that gives every part when it is multiplied by the whole and rounded."""
     least = max((part - 0.5) / whole for part, whole in parts)
     most = min((part + 0.5) / whole for part, whole in parts)
     return (least + most) / 2

@@ -1,4 +1,4 @@
-"""Compresses trained weights without training, by a few images: to a size, or to a loss of accuracy."""
+"""Compression of trained weights with a few images and no training, to a size or to a loss of accuracy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
 from distsqz.weights.rate_distortion import Trade, damage, quantise
 
 PROBES = 10
-"""Prices of a bit that are tried; each halves an interval that begins at a factor of 100,000."""
+"""Number of prices of a bit that are tried. Each halves an interval that spans a factor of 100,000."""
 MOST_INPUTS = 4608
-"""Of a filter (512 channels, 3x3). A layer's time grows with the cube; beyond this it comes to hours."""
+"""Maximum number of inputs of a filter (512 channels, 3x3). The time grows with its cube; above, it takes
+hours."""
 LARGEST_SYMBOL, LARGEST_BIAS_SYMBOL = 1 << 14, 1 << 20
 LEAST_NATS_PER_BIT, MOST_NATS_PER_BIT = 1e-10, 1e-5
 
@@ -32,15 +33,16 @@ class Candidate:
     model: CompressedModel
     archive: bytes
     damage_nats: Mapping[str, float]
-    """By layer, in nats an image as its curvature has them: to compare layers by."""
+    """Divergence that each layer adds, in nats per image by its curvature. It serves to compare layers."""
 
 
 def check_compressible(model: nn.Module, info: ModelInfo) -> None:
-    """Tells before the work begins what calibration cannot do.
+    """Checks that a model can be compressed by calibration.
 
     Raises:
-        RequestError: parameters or buffers outside of convolutions and linear layers, a layer that weighs
-            too many inputs, or one that pads with anything but a number of zeros.
+        RequestError: it has parameters or buffers outside of convolutions and linear layers, a layer with too
+        many
+            inputs, or a layer that does not pad with a fixed number of zeros.
     """
     layers = compressible_layers(model)
     held = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
@@ -65,7 +67,7 @@ def compress(
     """Quantises the weights and biases of every layer of `model`, and encodes them.
 
     Raises:
-        RequestError: `check_compressible` says why.
+        RequestError: `check_compressible` refuses the model.
     """
     check_compressible(model, info)
     layers = compressible_layers(model)
@@ -104,19 +106,23 @@ def _compress_layer(
 def search(
     compress_at: Callable[[Trade], Candidate], suits: Callable[[Candidate], bool], *, smallest: bool
 ) -> Candidate | None:
-    """Halves the interval of prices towards the last one whose candidate suits; None if none did.
+    """Searches for the best price of a bit by bisection; None if no candidate is suitable.
 
-    With `smallest` high prices are sought (what suits is a loss small enough), else low ones (a size small
-    enough).
+    Args:
+        compress_at: compresses the model at a price.
+        suits: whether a candidate is suitable.
+        smallest: whether the highest suitable price is sought (for a limit on the loss of accuracy) or the
+            lowest
+            (for a limit on the size).
     """
     low, high = math.log(LEAST_NATS_PER_BIT), math.log(MOST_NATS_PER_BIT)
     best = None
     for _ in range(PROBES):
         middle = (low + high) / 2
         candidate = compress_at(Trade(nats_per_bit=math.exp(middle)))
-        if found := suits(candidate):
+        if suitable := suits(candidate):
             best = candidate
-        if found == smallest:
+        if suitable == smallest:
             low = middle
         else:
             high = middle

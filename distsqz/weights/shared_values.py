@@ -1,4 +1,4 @@
-"""Weight sharing: a layer's weights take a few values, found by k-means and then trained.
+"""Weight sharing: the weights of a layer take few values, found by k-means and then trained.
 
 Source: Han, Mao, Dally, "Deep Compression" (2016), section 3.
 """
@@ -16,14 +16,14 @@ from distsqz.weights.prune import prunable
 from distsqz.weights.quantised import Quantised
 
 ITERATIONS = 100
-"""Of k-means at most; it settles in fewer."""
+"""Maximum number of iterations of k-means, which converges in fewer."""
 
 
 def k_means(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """At most `count` values, ascending, that stand for `values` [n]: each the mean of those nearest it.
+    """Centres of the k-means clusters of `values` [n]: at most `count`, ascending.
 
-    Starts from values spaced evenly from least to greatest, which keeps the rare large weights well
-    represented (section 3.2). A value that comes to stand for nothing is left out.
+    The initial centres are spaced evenly from minimum to maximum, which represents the rare large weights
+    well (section 3.2). Centres of empty clusters are left out.
     """
     if len(values) == 0:
         return np.empty(0, np.float32)
@@ -31,7 +31,7 @@ def k_means(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centres = np.linspace(ordered[0], ordered[-1], count) if count > 1 else ordered[:1]
     for _ in range(ITERATIONS):
-        # On a line a cluster is a stretch between two midpoints, so that its sum is a difference of sums.
+        # In one dimension a cluster is an interval, so that its sum is a difference of cumulative sums.
         ends = np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2)
         bounds = np.concatenate([[0], ends, [len(ordered)]])
         sizes = np.diff(bounds)
@@ -44,19 +44,19 @@ def k_means(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 def nearest(values: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Which of the ascending `centres` is nearest to each value."""
+    """Index of the nearest of the ascending `centres` for each value."""
     return np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
 
 
 def uniform(values: NDArray[np.float32], bits: int) -> Quantised:
-    """The nearest of evenly spaced values, zero among them; for biases, too few to pay for a codebook."""
+    """Quantises to evenly spaced values that include zero. For biases, which are too few for a codebook."""
     highest = 2 ** (bits - 1) - 1
     step = np.float32(np.abs(values).max(initial=0.0) / highest) or np.float32(1.0)
     return Quantised(np.rint(values / step).astype(np.int32), step=float(step))
 
 
 def from_codebook(values: NDArray[np.float32]) -> Quantised:
-    """A tensor that takes few distinct values, exactly."""
+    """Represents a tensor with few distinct values exactly, by a codebook."""
     kept = values != 0
     others, which = np.unique(values[kept], return_inverse=True)
     zero = int(np.searchsorted(others, 0))
@@ -66,17 +66,18 @@ def from_codebook(values: NDArray[np.float32]) -> Quantised:
 
 
 class Shared:
-    """The nonzero weights of each layer take the layer's shared values, which are learnt in their place.
+    """A constraint: nonzero weights of a layer take its shared values, which are trained instead of the
+    weights.
 
-    Biases are learnt as they are, and zeros stay zero.
+    Biases are trained directly, and zeros stay zero.
     """
 
     def __init__(self, model: nn.Module, bits: Mapping[str, int]) -> None:
-        """Rounds the weights of `model` in place to 2^bits values a layer, zero included.
+        """Rounds the weights of `model` in place to 2^bits values per layer, zero included.
 
         Args:
-            model: pruned or not.
-            bits: by the weight's name in the state dict.
+            model: the model, pruned or not.
+            bits: number of bits by the name of the weight in the state dict.
         """
         weights = prunable(model)
         self._layers = [_SharedLayer(weights[name], count) for name, count in bits.items()]
@@ -85,18 +86,18 @@ class Shared:
         self.learnt = [*(layer.codebook for layer in self._layers), *others]
 
     def before_update(self) -> None:
-        """Gradients are summed by shared value (equation 3)."""
+        """Sums gradients by shared value (equation 3)."""
         for layer in self._layers:
             layer.gather()
 
     def after_update(self) -> None:
-        """Every weight takes its shared value."""
+        """Sets every weight to its shared value."""
         for layer in self._layers:
             layer.spread()
 
 
 class _SharedLayer:
-    """One layer's weights and what they are made of."""
+    """The weights of one layer and their shared values."""
 
     def __init__(self, weight: Tensor, bits: int) -> None:
         self.weight = weight
@@ -110,17 +111,17 @@ class _SharedLayer:
         self.spread()
 
     def gather(self) -> None:
-        """From the weights' gradients to the shared values'."""
+        """Computes the gradients of the shared values from those of the weights."""
         if self.weight.grad is None:
             return
         gradient = self.weight.grad.reshape(-1)[self._positions]
         summed = torch.bincount(self._members, weights=gradient, minlength=len(self.codebook))
-        # A sum over thousands of weights would need a learning rate of its own for each shared value. Divided
-        # by their number, the step is the one that training of single weights would make on average.
+        # Sums over thousands of weights would need a learning rate for each shared value. Divided by the
+        # number of weights, the step is the average of the steps that the weights would make.
         self.codebook.grad = (summed / self._sizes).to(self.codebook.dtype)
 
     def spread(self) -> None:
-        """From the shared values to the weights."""
+        """Copies the shared values into the weights."""
         with torch.no_grad():
             flat: Tensor = torch.zeros(self.weight.numel())
             flat[self._positions] = self.codebook.detach()[self._members]

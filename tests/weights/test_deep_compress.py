@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from distsqz.errors import RequestError
-from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress, quantise
+from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress, quantise_shared
 from distsqz.weights.prune import prunable
 from tests.weights.small_problem import INFO, small_model, small_split
 
@@ -48,7 +48,7 @@ def test_compressing_twice_gives_the_same_weights():
 def test_layers_and_buffers_that_are_neither_weights_nor_biases_are_kept_exactly():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     model(torch.rand(2, 3, 5, 5))
-    tensors = quantise(copy.deepcopy(model))
+    tensors = quantise_shared(copy.deepcopy(model))
     for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked", "1.weight"):
         assert torch.equal(torch.from_numpy(tensors[name].values), model.state_dict()[name].float())
 
