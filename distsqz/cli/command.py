@@ -104,8 +104,7 @@ def _leave(status: int) -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Opens /dev/null for standard streams that are closed (`>&-`), so that no other file gets their
-    numbers."""
+    """Opens /dev/null for closed standard streams (`>&-`), so that no other file gets their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -24,8 +24,7 @@ def interface_of(address: str) -> str | None:
 
 
 def metered_interface(own_address: str, all_addresses: Collection[str]) -> str | None:
-    """The interface on which bytes are counted: that of this host's address, or loopback if it is the only
-    host.
+    """The interface on which bytes are counted: that of this host's address, or loopback for a single host.
 
     The kernel sends packets from a host to itself over loopback, whatever their address.
 

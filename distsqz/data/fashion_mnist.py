@@ -34,13 +34,12 @@ def open_fashion_mnist(directory: Path | None, image_size: int) -> ImageData:
 
     Args:
         directory: the directory with its files; by default that of Debian's package, or a cache into which
-            files
-            are downloaded.
+            files are downloaded.
         image_size: height and width to which images are scaled, in pixels.
 
     Raises:
         SourceError: a file is missing, cannot be downloaded, or is not the published one; the message names
-        it.
+            it.
     """
     directory = directory or _find()
     train, validation = (_read_split(directory, part, image_size) for part in ("train", "t10k"))

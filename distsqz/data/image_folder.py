@@ -49,7 +49,7 @@ def open_image_folder(root: Path, image_size: int, preprocessing: Preprocessing 
 
     Raises:
         SourceError: there is no train folder, it has no class folders, a class has no images, or only val has
-        it.
+            it.
     """
     preprocessing = (preprocessing or imagenet_preprocessing(image_size)).for_crop(image_size)
     classes = class_names(root / "train")

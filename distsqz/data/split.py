@@ -42,10 +42,8 @@ class Statistics:
 
     def preprocessing(self, image_size: int) -> Preprocessing:
         """Preprocessing of images that are warped to a square of `image_size` pixels a side."""
-        mean, std = (
-            (one[0], one[0], one[0])
-            if len(one) == 1
-            else (one[0], one[1], one[2])  # grey is repeated in three channels
+        mean, std = (  # grey is repeated in three channels
+            (one[0], one[0], one[0]) if len(one) == 1 else (one[0], one[1], one[2])
             for one in (self.mean, self.std)
         )
         return Preprocessing(resize_to="square", resize=image_size, crop=image_size, mean=mean, std=std)

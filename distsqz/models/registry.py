@@ -154,8 +154,7 @@ def own_classes(options: ModelOptions) -> int | None:
 
 
 def class_default(name: str) -> int | None:
-    """Default of `num_classes` in the signature of the factory of a model of one's own; None without a
-    default.
+    """Default of `num_classes` in the factory of a model of one's own; None without a default.
 
     Raises:
         InvalidValue: there is no such model.

@@ -59,8 +59,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) 
 
 
 def without_prefixes(state: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Tensor]:
-    """Renames a state dict to the names of a model, for keys that differ only by prefixes of DDP and
-    torch.compile.
+    """Renames a state dict to the names of a model, ignoring prefixes of DDP and torch.compile.
 
     Args:
         state: the state dict, whose keys may contain `module.` or `_orig_mod.`.

@@ -142,8 +142,7 @@ class ArrivingParameters(dict[str, nn.Parameter | None]):
 
 
 class FirstForward(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Observes the operations of a model's first forward pass for uses of parameters without attribute
-    access.
+    """Observes which parameters a model's first forward pass uses without attribute access.
 
     After the pass, `unannounced` holds the parameters that were read without attribute access (through a list
     or a closure), and `detached` those that were read through a tensor without gradient. The backward pass

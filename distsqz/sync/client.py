@@ -151,8 +151,7 @@ class ServerClient:
         self._backward = True
 
     def finish(self, *, wait_for_answers: bool) -> None:
-        """Ends a step after its backward pass: pushes kept gradients, and marks the other parameters as
-        unused.
+        """Ends a step: pushes kept gradients, and marks parameters without a gradient as unused.
 
         Args:
             wait_for_answers: whether to wait for all answers, for steps that no forward pass follows.

@@ -32,8 +32,7 @@ def layout_of(module: nn.Module, shards: int, workers: int) -> Layout:
 
     Raises:
         InvalidValue: there are more shards than elements, parameters share memory, or they do not all have
-        the
-            same supported data type.
+            the same supported data type.
     """
     parameters = trained(module)
     dtype = _common_dtype(module)

@@ -24,8 +24,7 @@ MOST_DIGITS = 9
 
 
 def find_images(directory: Path) -> tuple[LabelledFiles, LeftOut]:
-    """Finds the images in class folders, in `directory` or in its subfolder `val`; also counts what is left
-    out.
+    """Finds the images in class folders, in `directory` or in its `val`; counts what is left out.
 
     Classes are numbered by the order of their folders' names, as in ImageNet. If `train` lies beside `val`,
     its folders define the classes. Otherwise the folders themselves do, with one exception: if every class

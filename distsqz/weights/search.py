@@ -41,8 +41,7 @@ def check_compressible(model: nn.Module, info: ModelInfo) -> None:
 
     Raises:
         RequestError: it has parameters or buffers outside of convolutions and linear layers, a layer with too
-        many
-            inputs, or a layer that does not pad with a fixed number of zeros.
+            many inputs, or a layer that does not pad with a fixed number of zeros.
     """
     layers = compressible_layers(model)
     held = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
@@ -112,8 +111,7 @@ def search(
         compress_at: compresses the model at a price.
         suits: whether a candidate is suitable.
         smallest: whether the highest suitable price is sought (for a limit on the loss of accuracy) or the
-            lowest
-            (for a limit on the size).
+            lowest (for a limit on the size).
     """
     low, high = math.log(LEAST_NATS_PER_BIT), math.log(MOST_NATS_PER_BIT)
     best = None

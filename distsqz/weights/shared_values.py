@@ -66,8 +66,7 @@ def from_codebook(values: NDArray[np.float32]) -> Quantised:
 
 
 class Shared:
-    """A constraint: nonzero weights of a layer take its shared values, which are trained instead of the
-    weights.
+    """A constraint: nonzero weights of a layer take its shared values, which are trained instead.
 
     Biases are trained directly, and zeros stay zero.
     """
