@@ -91,47 +91,47 @@ def main(options: Options) -> None:
     """Prints the memory that models need, the memory of devices, and which model fits into which device."""
     _refuse_none_or_twice("--models", options.models)
     _refuse_none_or_twice("--precisions", options.precisions)
-    found = [row for name in options.models for row in footprints(name, options)]
+    needs = [row for name in options.models for row in footprints(name, options)]
     if options.archive is not None:
-        found.append(archive_footprint(options.archive, options))
+        needs.append(archive_footprint(options.archive, options))
     budgets = devices()
     print(
         "One image, forward. Tensors count while an operation still needs them; a concatenation's parts are "
         "written into its result, ReLU in place where the model says so. Totals hold im2col a row at a time.",
         file=sys.stderr,
     )
-    for model, reasons in {row.model: row.not_understood for row in found if row.not_understood}.items():
+    for model, reasons in {row.model: row.not_understood for row in needs if row.not_understood}.items():
         print(f"{model}: activations and workspace are unknown; {'; '.join(reasons)}", file=sys.stderr)
-    fits = fits_frame(found, budgets)
+    fits = fits_frame(needs, budgets)
     if options.format == "json":
         print(
             to_json(
                 {
-                    "footprints": [asdict(row) for row in found],
+                    "footprints": [asdict(row) for row in needs],
                     "devices": budgets.to_dict("records"),
                     "fits": fits.to_dict("records"),
                 }
             )
         )
     else:
-        print("\n\n".join(tables(found, budgets, fits, options.format)))
+        print("\n\n".join(tables(needs, budgets, fits, options.format)))
 
 
-def tables(found: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fmt: Format) -> list[str]:
+def tables(needs: list[Footprint], budgets: pd.DataFrame, fits: pd.DataFrame, fmt: Format) -> list[str]:
     """Tables of needs, devices and fits; for csv only the fits, one row for each model and device."""
     if fmt == "csv":
         return [render(fits, fmt)]
     # As objects, so that an integer beside a null stays one.
-    needs = pd.DataFrame([asdict(row) for row in found], dtype=object).drop(columns="not_understood")
+    needs_table = pd.DataFrame([asdict(row) for row in needs], dtype=object).drop(columns="not_understood")
     matrix = fits.pivot(index=["model", "weights"], columns="device", values="fits")
-    rows = [(row.model, row.weights) for row in found]
+    rows = [(row.model, row.weights) for row in needs]
     matrix = matrix.loc[rows, budgets["device"]].rename_axis(columns=None).reset_index()
     legend = (
         "What fits (all: in memory on the chip; flash: weights in flash on the chip, the rest in memory; "
         "weights: they alone, in either; no; a dash: unknown)"
     )
     return [
-        render(needs, fmt, "What models need, for one image"),
+        render(needs_table, fmt, "What models need, for one image"),
         render(budgets, fmt, "What devices have on the chip"),
         render(matrix, fmt, legend),
     ]
@@ -184,7 +184,7 @@ def devices() -> pd.DataFrame:
     return pd.read_csv(DEVICES, dtype={"on_chip_bytes": "Int64", "flash_bytes": "Int64"})
 
 
-def fits_frame(found: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
+def fits_frame(needs: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
     """A row for each device and footprint: what is needed, what is there, and the verdict in `fits`."""
     return pd.DataFrame(
         [
@@ -199,7 +199,7 @@ def fits_frame(found: list[Footprint], budgets: pd.DataFrame) -> pd.DataFrame:
                 "fits": verdict(row, device["on_chip_bytes"], device["flash_bytes"]),
             }
             for device in budgets.to_dict("records")
-            for row in found
+            for row in needs
         ],
         dtype=object,
     )

@@ -154,16 +154,16 @@ def _up(command: Up) -> None:
 def _run(command: Run, words: list[str]) -> None:
     if not words:
         raise RequestError("run: give a command after --, such as `run h2 -- ip address`")
-    found = lab.find(command.name)
-    line = found.inside(found.state.host(command.host), words)
+    running = lab.find(command.name)
+    line = running.inside(running.state.host(command.host), words)
     os.execvp(line[0], line)
 
 
 def _ssh(command: Ssh, words: list[str]) -> None:
-    found = lab.find(command.name)
-    if not found.state.ssh:
+    running = lab.find(command.name)
+    if not running.state.ssh:
         raise RequestError("ssh: the lab has no sshd (it was made without root, or with --no-ssh); see `run`")
-    line = ssh.command(found.state, found.state.host(command.host))
+    line = ssh.command(running.state, running.state.host(command.host))
     sys.exit(subprocess.run([*line, *words], check=False).returncode)
 
 

@@ -1,4 +1,4 @@
-"""A deployment as its driver sees it: files served from here, clients that fetch them, a record of each."""
+"""A deployment on the driver: serves files, starts clients that fetch them, and records each fetch."""
 
 from __future__ import annotations
 

@@ -406,13 +406,13 @@ def _start(
     for one in starting:
         if connect:
             connect(one.name, pids[one.name])
-        one.tell("go")
+        one.send("go")
     for one in starting:
         one.wait_for("up")
         if owned:
             _OWNED.append(one)
         else:
-            one.tell("keep")
+            one.send("keep")
     return {name: pids[name] for name in names}
 
 

@@ -43,7 +43,7 @@ class Starting:
             lines = self.log.read_text().strip().splitlines() or ["no output"]
             raise RunError(f"the emulated host did not come up ({lines[-1]})", host=self.name)
 
-    def tell(self, word: str) -> None:
+    def send(self, word: str) -> None:
         """Writes a line to its stdin."""
         assert self.process.stdin is not None
         self.process.stdin.write(word + "\n")

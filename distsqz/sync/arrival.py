@@ -25,7 +25,7 @@ class ParameterWrittenError(RuntimeError):
 class ServedParameter(nn.Parameter):
     """A parameter in the network's memory that counts the model's writes to it, those through `.data` too.
 
-    Torch gives the tensor that `.data` returns a version counter of its own; here all such tensors share one.
+    In torch, the tensor that `.data` returns has its own version counter; here all such tensors share one.
     """
 
     _alias: torch.Tensor

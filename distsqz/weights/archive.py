@@ -84,7 +84,7 @@ def decode(content: bytes, verify: bool = True) -> CompressedModel:
         [entry.known for entry in header.entries],
     )
     tensors = {
-        entry.name: entry.quantised(found) for entry, found in zip(header.entries, symbols, strict=True)
+        entry.name: entry.quantised(values) for entry, values in zip(header.entries, symbols, strict=True)
     }
     return CompressedModel(header.info, tensors)
 

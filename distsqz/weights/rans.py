@@ -123,33 +123,33 @@ class Decoder:
         symbol_at, alphabet = tables.symbol_at, tables.frequencies.shape[1]
         frequencies, starts = tables.frequencies.ravel(), tables.starts.ravel()
         slots, cells = rows << bits, rows * alphabet
-        found = np.empty(len(rows), np.int64)
+        decoded = np.empty(len(rows), np.int64)
         for begin in range(0, len(rows), self._lanes):
             end = begin + self._lanes
             slot, cell = slots[begin:end], cells[begin:end]
             state = self._states[: len(slot)]
             low = state & mask
             symbol = symbol_at.take(slot + low)
-            found[begin:end] = symbol
+            decoded[begin:end] = symbol
             cell = cell + symbol
             state >>= bits
             state *= frequencies.take(cell)
             state += low
             state -= starts.take(cell)
             self._refill(state)
-        return found
+        return decoded
 
     def raw(self, widths: Ints, given: Ints | None = None) -> Ints:
         """Reads one integer for each of `widths`."""
         assert given is None
-        found = np.empty(len(widths), np.int64)
+        decoded = np.empty(len(widths), np.int64)
         for begin in range(0, len(widths), self._lanes):
             width = widths[begin : begin + self._lanes]
             state = self._states[: len(width)]
-            found[begin : begin + self._lanes] = state & ((1 << width) - 1)
+            decoded[begin : begin + self._lanes] = state & ((1 << width) - 1)
             state >>= width
             self._refill(state)
-        return found
+        return decoded
 
     def _refill(self, state: Ints) -> None:
         short = (state < LOWEST).nonzero()[0]

@@ -24,7 +24,7 @@ from distsqz.cli.command import parse
 from distsqz.cli.report import find_runs
 from distsqz.cluster import ray_cluster as cluster
 from distsqz.errors import RequestError
-from distsqz.shipping import cargo
+from distsqz.shipping import files
 
 MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
@@ -202,7 +202,7 @@ def test_models_and_runs_that_are_named_by_their_path_expand_the_home(
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("old.sqz", "new.sqz"):
         (tmp_path / name).write_bytes(b"weights")
-    ((update),) = cargo.parse(["~/old.sqz..~/new.sqz"])
+    ((update),) = files.parse_models(["~/old.sqz..~/new.sqz"])
     assert (update.base, update.model) == (str(tmp_path / "old.sqz"), str(tmp_path / "new.sqz"))
     with pytest.raises(RequestError, match=f"{tmp_path}: not a run directory"):
         find_runs(["~"], tmp_path / "runs")
