@@ -10,6 +10,7 @@ from commands import SMALL_MODEL, Commands, own_labs, wait_until
 
 from distsqz.cli import network
 from distsqz.cli.network import NetworkOptions, lab_for
+from distsqz.cli.spelling import spell
 from distsqz.cluster.session import SessionOptions
 from distsqz.errors import RequestError
 from distsqz.lab import lab
@@ -93,8 +94,9 @@ def test_no_lab_where_another_network_is_named(options: NetworkOptions, session:
     ],
 )
 def test_what_contradicts_is_refused(options: dict[str, object], session: SessionOptions, named: str) -> None:
-    with pytest.raises(RequestError, match=named):
+    with pytest.raises(RequestError) as refused:
         lab_for(NetworkOptions(**options), session)  # type: ignore[arg-type]
+    assert spell(refused.value, NetworkOptions).startswith(f"{named}: ")
 
 
 needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
