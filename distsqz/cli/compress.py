@@ -46,7 +46,7 @@ class CalibrationOptions:
     """Maximum size of the archive, in bytes. The most accurate archive within it is made."""
     max_drop: float | None = None
     """Maximum loss of top-1 and of top-5 accuracy on the half of the images that chooses, in percentage
-    points (default: 1, unless a size is given). The smallest archive within it is made."""
+    points. The smallest archive within it is made. By default 1, unless a size is given."""
     images: int = 1000
     """Maximum number of images taken from the folder, spread evenly over it."""
     views: int = 8

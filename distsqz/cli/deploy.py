@@ -37,9 +37,9 @@ class LinkOptions:
     for each client; cluster: the Ray cluster to join; loopback: this host alone; auto: a cluster if there is
     one to join, otherwise a lab, or loopback if no lab can be made."""
     rate: str | None = None
-    """Rate of each client's link in the lab, in each direction, in kbit, mbit or gbit (default: 10mbit)."""
+    """Rate of each client's link in the lab, in each direction, in kbit, mbit or gbit. By default 10mbit."""
     head_rate: str | None = None
-    """Rate of the head's link in the lab, which carries a copy for every client (default: 1gbit). The
+    """Rate of the head's link in the lab, which carries a copy for every client. By default 1gbit. The
     maximum, 30gbit, does not limit the transfer."""
 
     def __post_init__(self) -> None:

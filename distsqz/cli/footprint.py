@@ -55,7 +55,7 @@ class Options:
     image_size: int | None = None
     """Height and width of the image, in pixels. By default the size that each model was made for."""
     num_classes: int | None = None
-    """Number of classes (default: 1000, or the number that a model of your own has)."""
+    """Number of classes. By default 1000, or the number that a model of your own has."""
     format: Format = "table"
     """Format of the result on stdout. csv prints only the table of what fits."""
     debug: bool = False

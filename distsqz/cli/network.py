@@ -33,9 +33,9 @@ class NetworkOptions:
     to join; loopback: this host alone; auto: a cluster if there is one to join, otherwise a lab, or loopback
     if no lab can be made."""
     hosts: int | None = None
-    """Number of emulated hosts in the lab (default: 4, or 2 if memory is short)."""
+    """Number of emulated hosts in the lab. By default 4, or 2 if memory is short."""
     rate: str | None = None
-    """Rate of every link of the lab, in each direction, in kbit, mbit or gbit (default: 1gbit)."""
+    """Rate of every link of the lab, in each direction, in kbit, mbit or gbit. By default 1gbit."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""

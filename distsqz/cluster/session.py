@@ -78,7 +78,7 @@ class SessionOptions:
     """Workers of a session, and the Ray that they run on."""
 
     workers: int = field(default_factory=default_workers)
-    """Number of data-parallel workers (default: one on each host of a lab, otherwise 2)."""
+    """Number of data-parallel workers. By default one on each host of a lab, otherwise 2."""
     address: str | None = None
     """HOST:PORT of the Ray to join (also RAY_ADDRESS). By default a Ray that `ray start` started on this host
     is joined; if there is none, a Ray is started for the run. local: always start one."""

@@ -46,9 +46,9 @@ class LabOptions:
     rate: str = "1gbit"
     """Rate of each host's link, in each direction, in kbit, mbit or gbit."""
     head_rate: str | None = None
-    """Rate of the link of h1 (default: that of the other links)."""
+    """Rate of the link of h1. By default that of the other links."""
     head_cpus: int | None = None
-    """Cores of h1 (default: as many as each other host has)."""
+    """Cores of h1. By default as many as each other host has."""
     cpus_per_host: int = 1
     """Cores of each host. Hosts share cores if the machine has fewer in all."""
     memory: str | None = None

@@ -52,15 +52,15 @@ class ModelOptions:
     """Model: squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet,
     alexnet_bvlc, or package.module:factory for a model of your own."""
     squeeze_ratio: float | None = None
-    """SqueezeNet only: squeeze filters per expand filter (default: 0.125, as in the paper)."""
+    """SqueezeNet only: squeeze filters per expand filter. By default 0.125, as in the paper."""
     pct_3x3: float | None = None
-    """SqueezeNet only: share of 3x3 filters among the expand filters (default: 0.5, as in the paper)."""
+    """SqueezeNet only: share of 3x3 filters among the expand filters. By default 0.5, as in the paper."""
     num_classes: int | None = None
-    """Number of classes (default: 1000, or the number that a model of your own has)."""
+    """Number of classes. By default 1000, or the number that a model of your own has."""
     classifier_padding: int = 0
     """SqueezeNet only: pixels of padding around the input of conv10. It is 1 in Caffe's release of v1.0."""
     image_size: int | None = None
-    """Height and width of an image, in pixels (default: 227 for alexnet_bvlc, 224 for other models)."""
+    """Height and width of an image, in pixels. By default 227 for alexnet_bvlc, 224 for other models."""
 
 
 def default_image_size(name: str) -> int:
