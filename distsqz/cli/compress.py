@@ -17,7 +17,7 @@ from rich.progress import Progress, track
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional
 
-from distsqz.cli.train_compressed import TrainingOptions, compress_by_training, report
+from distsqz.cli.train_compressed import CompressionTraining, compress_by_training, report
 from distsqz.data.class_folders import LabelledFiles
 from distsqz.errors import RequestError, RunError, renamed_fields, require_at_least
 from distsqz.report.formats import Format, prose, render, to_json
@@ -77,7 +77,7 @@ class Options:
     """Name of the registered model, for files that do not identify it. By default the first model that has
     exactly these tensors: squeezenet, for example, for a file of squeezenet_simple_bypass."""
     by_calibration: OmitArgPrefixes[CalibrationOptions] = field(default_factory=CalibrationOptions)
-    by_training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
+    by_training: OmitArgPrefixes[CompressionTraining] = field(default_factory=CompressionTraining)
     format: Format = "table"
     """Format of the tables on stdout."""
     debug: bool = False
@@ -90,7 +90,7 @@ def main(options: Options) -> None:
     if (calibration.calibration is None) == (training.data is None):
         raise RequestError("give either --calibration, a folder of images, or --data, images to train on")
     mode, unused, defaults = (
-        ("--data", training, TrainingOptions())
+        ("--data", training, CompressionTraining())
         if calibration.calibration is not None
         else ("--calibration", calibration, CalibrationOptions())
     )

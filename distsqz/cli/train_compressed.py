@@ -21,7 +21,7 @@ EVALUATION_BATCH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(DeepCompressOptions):
+class CompressionTraining(DeepCompressOptions):
     """Compression with training: prune, fine-tune, share values, fine-tune the shared values."""
 
     data: str | None = None
@@ -42,7 +42,7 @@ class Trained:
     """The same share before compression."""
 
 
-def compress_by_training(model: nn.Module, info: ModelInfo, options: TrainingOptions) -> Trained:
+def compress_by_training(model: nn.Module, info: ModelInfo, options: CompressionTraining) -> Trained:
     """Compresses `model` in place on `options.data`.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from distsqz.data import plan
+from distsqz.data import indices
 from distsqz.data.handover import Handle, Outgoing
-from distsqz.data.plan import Indices
+from distsqz.data.indices import Indices
 from distsqz.data.split import Batch, Split
 from distsqz.errors import InvalidValue, RunError
 
@@ -29,7 +29,7 @@ def steps_per_epoch(split: Split, world_size: int, batch_size: int) -> int:
     Raises:
         InvalidValue: the split is smaller than one global batch.
     """
-    return plan.steps_per_epoch(len(split), world_size, batch_size)
+    return indices.global_batches(len(split), world_size, batch_size)
 
 
 def train_batches(
@@ -60,7 +60,7 @@ def train_batches(
         RunError: (while iterating) an image cannot be read, or a loader process died.
     """
     steps_per_epoch(split, world_size, batch_size)
-    wanted = plan.training_plan(
+    wanted = indices.training_indices(
         len(split),
         rank=rank,
         world_size=world_size,
@@ -80,7 +80,7 @@ def evaluation_batches(
         InvalidValue: `loader_workers` is negative.
         RunError: (while iterating) an image cannot be read, or a loader process died.
     """
-    wanted = plan.evaluation_plan(len(split), rank=rank, world_size=world_size, batch_size=batch_size)
+    wanted = indices.evaluation_indices(len(split), rank=rank, world_size=world_size, batch_size=batch_size)
     return _load(split, wanted, _loader_workers(split, loader_workers))
 
 

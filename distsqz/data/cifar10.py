@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsqz.data.pixels import ArraySplit
-from distsqz.data.split import ImageData, SourceError, Statistics
+from distsqz.data.split import ImageData, PixelStatistics, SourceError
 
 CLASSES = 10
-STATISTICS = Statistics(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+STATISTICS = PixelStatistics(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 IMAGES_PER_FILE = 10_000
 SHAPE = (3, 32, 32)

@@ -10,10 +10,10 @@ import numpy as np
 from distsqz.data.download import download_gzip
 from distsqz.data.idx import read_idx
 from distsqz.data.pixels import ArraySplit
-from distsqz.data.split import ImageData, SourceError, Statistics
+from distsqz.data.split import ImageData, PixelStatistics, SourceError
 
 CLASSES = 10
-STATISTICS = Statistics(mean=(0.2860,), std=(0.3530,))
+STATISTICS = PixelStatistics(mean=(0.2860,), std=(0.3530,))
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 """Directory of Debian's package dataset-fashion-mnist."""

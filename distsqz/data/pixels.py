@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from distsqz.data.split import Batch, Statistics
+from distsqz.data.split import Batch, PixelStatistics
 
 
 def normalise(
@@ -33,7 +33,7 @@ class ArraySplit:
     """[n, 1 or 3, height, width]"""
     labels: NDArray[np.int64]
     """[n]"""
-    statistics: Statistics
+    statistics: PixelStatistics
     image_size: int
     loader_workers: ClassVar[int] = 0
 

@@ -34,7 +34,7 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
-class Statistics:
+class PixelStatistics:
     """Mean and standard deviation of a data set's pixels by channel, on a scale of 0 to 1."""
 
     mean: tuple[float, ...]

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distsqz.data.split import Batch, ImageData, Statistics
+from distsqz.data.split import Batch, ImageData, PixelStatistics
 
 CLASSES = 1000  # ImageNet's
 LENGTH = 65_536
 POOL = 32
-STATISTICS = Statistics(mean=(0.0,), std=(1.0,))
+STATISTICS = PixelStatistics(mean=(0.0,), std=(1.0,))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from distsqz.lab.state import Host, LabState
 from distsqz.metering.wire import HOST_VARIABLE, LAB_VARIABLE
 
 NAMESPACES = ("--net", "--pid", "--mount", "--uts", "--ipc")
-MODULE = "distsqz.lab.host"
+MODULE = "distsqz.lab.host_process"
 HOME = Path("/tmp/ray/home")
 """Home of root on the hosts. Every host has its own."""
 PROJECT = Path(__file__).parents[2]

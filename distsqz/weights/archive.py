@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from distsqz.models.preprocessing import Filter, Preprocessing, ResizeTo
-from distsqz.weights.coder import LAST_TOKEN, Statistics, decode_symbols, encode_symbols
+from distsqz.weights.coder import LAST_TOKEN, SymbolStatistics, decode_symbols, encode_symbols
 from distsqz.weights.errors import ArchiveError
 from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
 
@@ -115,7 +115,7 @@ def read_archive(path: Path) -> CompressedModel:
 class _Entry:
     name: str
     shape: tuple[int, ...]
-    known: Statistics
+    known: SymbolStatistics
     step: float
     codebook: Any
     zero: int
@@ -134,7 +134,7 @@ class _Header:
     entries: Sequence[_Entry]
 
 
-def _pack_header(model: CompressedModel, known: Sequence[Statistics]) -> bytes:
+def _pack_header(model: CompressedModel, known: Sequence[SymbolStatistics]) -> bytes:
     info, images = model.info, model.info.preprocessing
     parts = [
         _text(info.name),
@@ -251,10 +251,10 @@ def _unpack_header(packed: bytes, version: int) -> _Header:
     return _Header(info, entries)
 
 
-def _statistics(density: int, scale: int, last_token: int) -> Statistics:
+def _statistics(density: int, scale: int, last_token: int) -> SymbolStatistics:
     if scale < 1 or last_token > LAST_TOKEN:
         raise ArchiveError("is damaged: a tensor's statistics are none")
-    return Statistics(density, scale, last_token)
+    return SymbolStatistics(density, scale, last_token)
 
 
 def _inflate(packed: bytes) -> bytes:

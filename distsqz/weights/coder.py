@@ -42,7 +42,7 @@ below were tuned by random search on one pruned SqueezeNet."""
 
 
 @dataclass(frozen=True)
-class Statistics:
+class SymbolStatistics:
     """Statistics of a tensor that the decoder needs in advance."""
 
     density: int
@@ -53,7 +53,7 @@ class Statistics:
     """Token of the largest magnitude."""
 
 
-def statistics(symbols: NDArray[np.int32]) -> Statistics:
+def statistics(symbols: NDArray[np.int32]) -> SymbolStatistics:
     """Computes the statistics of a tensor.
 
     Raises:
@@ -66,7 +66,7 @@ def statistics(symbols: NDArray[np.int32]) -> Statistics:
     density = round(255 * count / magnitudes.size) if magnitudes.size else 0
     mean = round(int(magnitudes.sum()) / count) if count else 1
     largest = int(_tokens(magnitudes.max(initial=1, keepdims=True).clip(1))[0])
-    return Statistics(density, min(max(mean, 1), 65535), largest)
+    return SymbolStatistics(density, min(max(mean, 1), 65535), largest)
 
 
 def lanes_for(weights: int) -> int:
@@ -74,7 +74,7 @@ def lanes_for(weights: int) -> int:
     return 1 << min(max((weights >> 12).bit_length() - 1, 0), 12)
 
 
-def encode_symbols(tensors: Sequence[NDArray[np.int32]]) -> tuple[list[Statistics], bytes]:
+def encode_symbols(tensors: Sequence[NDArray[np.int32]]) -> tuple[list[SymbolStatistics], bytes]:
     """Encodes tensors; returns their statistics, and their symbols as one stream."""
     known = [statistics(tensor) for tensor in tensors]
     encoder = Encoder(lanes_for(sum(tensor.size for tensor in tensors)))
@@ -86,7 +86,7 @@ def encode_symbols(tensors: Sequence[NDArray[np.int32]]) -> tuple[list[Statistic
 
 
 def decode_symbols(
-    content: bytes | memoryview, shapes: Sequence[tuple[int, ...]], known: Sequence[Statistics]
+    content: bytes | memoryview, shapes: Sequence[tuple[int, ...]], known: Sequence[SymbolStatistics]
 ) -> list[NDArray[np.int32]]:
     """Inverse of `encode_symbols`. Memory grows with what is decoded, not with the sizes that a file claims.
 
@@ -142,7 +142,7 @@ def _batches(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[_Piece]]:
 def _code(
     coder: Coder,
     shapes: Sequence[tuple[int, ...]],
-    known: Sequence[Statistics],
+    known: Sequence[SymbolStatistics],
     given: Sequence[Ints] | None,
 ) -> Iterator[tuple[int, Ints]]:
     """Codes all symbols, and yields them piece by piece: (tensor, flat symbols)."""
@@ -205,7 +205,7 @@ def _code_rest(coder: Coder, tokens: Ints, given: Ints | None) -> Ints:
 class _Counts:
     """Counts of the decisions in a batch so far."""
 
-    def __init__(self, known: Sequence[Statistics], before: _Counts | None) -> None:
+    def __init__(self, known: Sequence[SymbolStatistics], before: _Counts | None) -> None:
         """Starts with expected counts.
 
         Args:
@@ -223,7 +223,7 @@ class _Counts:
             self.negative.continue_from(before.negative)
 
 
-def _expected_tokens(known: Statistics) -> Ints:
+def _expected_tokens(known: SymbolStatistics) -> Ints:
     """Initial counts: geometrically distributed magnitudes with the known mean."""
     weights = np.zeros(_TOKENS, np.int64)
     left = 1 << 12
@@ -288,7 +288,7 @@ class _Grid:
     """
 
     def __init__(
-        self, pieces: Sequence[_Piece], shapes: Sequence[tuple[int, ...]], known: Sequence[Statistics]
+        self, pieces: Sequence[_Piece], shapes: Sequence[tuple[int, ...]], known: Sequence[SymbolStatistics]
     ) -> None:
         phases, groups, owners, kinds = [], [], [], []
         first = 0

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from distsqz.data.pixels import ArraySplit
-from distsqz.data.split import Statistics
+from distsqz.data.split import PixelStatistics
 
 NO_FLIPS = np.zeros(5, np.bool_)
 
 
 def grey_split(image_size: int) -> ArraySplit:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), np.uint8)
-    return ArraySplit(pixels, np.arange(5), Statistics((0.25,), (0.5,)), image_size)
+    return ArraySplit(pixels, np.arange(5), PixelStatistics((0.25,), (0.5,)), image_size)
 
 
 def test_a_grey_image_at_its_own_size_is_its_pixels_scaled_shifted_and_repeated():

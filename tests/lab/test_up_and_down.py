@@ -81,7 +81,7 @@ def test_a_host_sees_the_control_groups_that_hold_its_cpu_quota(four: Commands) 
 
 def test_a_host_sees_its_own_processes_only(four: Commands) -> None:
     seen = four.on("h2", "sh", "-c", "cd /proc; for each in [0-9]*; do cat $each/cmdline; echo; done")
-    assert "distsqz.lab.host" in seen.splitlines()[0]
+    assert "distsqz.lab.host_process" in seen.splitlines()[0]
     assert len(seen.splitlines()) < 6  # sshd, and the shell itself
     assert str(os.getpid()) not in four.on("h2", "ls", "/proc").split()
     assert four.on("h2", "hostname") == "h2"
@@ -260,7 +260,7 @@ def test_labs_made_at_the_same_time_get_subnets_of_their_own() -> None:
 def test_a_process_that_calls_itself_a_host_is_not_taken_for_one(fresh: Commands) -> None:
     """Nor does one whose words are no text stop the search."""
     need_root()
-    words = ["-m", "distsqz.lab.host", str(fresh.directory / "lab.json"), "switch"]
+    words = ["-m", "distsqz.lab.host_process", str(fresh.directory / "lab.json"), "switch"]
     impostor = subprocess.Popen(
         ["unshare", "--user", "--pid", "--fork", "--kill-child", "sh", "-c", "sleep 30; :", *words],
         user="nobody",
@@ -268,7 +268,7 @@ def test_a_process_that_calls_itself_a_host_is_not_taken_for_one(fresh: Commands
     garbled = subprocess.Popen(["sh", "-c", "sleep 30; :", b"\xff\xfe"])
     try:
         cmdline = Path(f"/proc/{impostor.pid}/cmdline")
-        assert wait_until(lambda: b"distsqz.lab.host" in cmdline.read_bytes(), 20)
+        assert wait_until(lambda: b"distsqz.lab.host_process" in cmdline.read_bytes(), 20)
         assert impostor.poll() is None
         assert fresh.pids() == {}
         assert not lab.down(fresh.name)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from distsqz.cli.compress import CalibrationOptions, Options, main
-from distsqz.cli.train_compressed import TrainingOptions, compress_by_training, report
+from distsqz.cli.train_compressed import CompressionTraining, compress_by_training, report
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.weights.archive import decode, encode
 from tests.weights.small_problem import INFO, small_model
 
-OPTIONS = TrainingOptions(
+OPTIONS = CompressionTraining(
     data="synthetic", image_size=8, density=0.3, bits=3, rounds=1, fine_tune_steps=2, share_steps=1
 )
 
@@ -39,7 +39,7 @@ def test_either_calibration_or_training_is_asked_for(calibrated, tmp_path):
         checkpoint=tmp_path / "w.pth",
         out=tmp_path / "m.sqz",
         by_calibration=CalibrationOptions(calibration=tmp_path if calibrated else None),
-        by_training=TrainingOptions(data="synthetic" if calibrated else None),
+        by_training=CompressionTraining(data="synthetic" if calibrated else None),
     )
     with pytest.raises(RequestError, match=r"give either --calibration, .* or --data"):
         main(options)

@@ -17,7 +17,7 @@ from torch import nn
 from distsqz.cli import compress, evaluate
 from distsqz.cli.compress import CalibrationOptions
 from distsqz.cli.spelling import spell
-from distsqz.cli.train_compressed import TrainingOptions
+from distsqz.cli.train_compressed import CompressionTraining
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.weights.archive import decode
@@ -207,13 +207,13 @@ def test_options_out_of_range_are_named(chosen: dict[str, float], reason: str) -
 @pytest.mark.parametrize(
     ("calibrated", "other", "reason"),
     [
-        (True, TrainingOptions(density=0.37), "--density 0.37: goes with --data, which was not given"),
+        (True, CompressionTraining(density=0.37), "--density 0.37: goes with --data, which was not given"),
         (False, CalibrationOptions(target_bytes=10), "--target-bytes 10: goes with --calibration"),
     ],
 )
 def test_options_of_the_way_not_taken_are_refused(
     calibrated: bool,
-    other: TrainingOptions | CalibrationOptions,
+    other: CompressionTraining | CalibrationOptions,
     reason: str,
     checkpoint: Path,
     photographs: Path,
@@ -223,7 +223,7 @@ def test_options_of_the_way_not_taken_are_refused(
         checkpoint=checkpoint,
         out=tmp_path / "m.sqz",
         by_calibration=CalibrationOptions(calibration=photographs) if calibrated else other,  # type: ignore[arg-type]
-        by_training=other if calibrated else TrainingOptions(data="synthetic"),  # type: ignore[arg-type]
+        by_training=other if calibrated else CompressionTraining(data="synthetic"),  # type: ignore[arg-type]
     )
     check_refused(compress, asked, reason)
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_written_or_read_is_told_first(
         checkpoint=checkpoint,
         out=tmp_path / "m.sqz",
         model=MODEL,
-        by_training=TrainingOptions(data="synthetic", image_size=0),
+        by_training=CompressionTraining(data="synthetic", image_size=0),
     )
     check_refused(compress, asked, "--image-size 0")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from distsqz.data.pixels import ArraySplit
-from distsqz.data.split import Statistics
+from distsqz.data.split import PixelStatistics
 from distsqz.weights.quantised import ModelInfo
 
 CLASSES = 4
@@ -26,4 +26,4 @@ def small_split() -> ArraySplit:
     draw = np.random.default_rng(5)
     labels = draw.integers(0, CLASSES, 64)
     pixels = labels[:, None, None, None] * 60 + draw.integers(0, 30, (64, 1, 8, 8))
-    return ArraySplit(pixels.astype(np.uint8), labels, Statistics(mean=(0.4,), std=(0.3,)), image_size=8)
+    return ArraySplit(pixels.astype(np.uint8), labels, PixelStatistics(mean=(0.4,), std=(0.3,)), image_size=8)

@@ -22,7 +22,7 @@ FLIPS = 1
 """Makes the random stream of mirroring different from that of shuffling."""
 
 
-def steps_per_epoch(images: int, world_size: int, batch_size: int) -> int:
+def global_batches(images: int, world_size: int, batch_size: int) -> int:
     """Number of whole global batches in an epoch. Remaining images are left out of it.
 
     Raises:
@@ -43,11 +43,11 @@ def steps_per_epoch(images: int, world_size: int, batch_size: int) -> int:
     return images // global_batch
 
 
-def training_plan(
+def training_indices(
     images: int, *, rank: int, world_size: int, batch_size: int, seed: int, start_step: int
 ) -> Iterator[Indices]:
     """Endless batches of a rank, from `start_step` on."""
-    per_epoch = steps_per_epoch(images, world_size, batch_size)
+    per_epoch = global_batches(images, world_size, batch_size)
     first_epoch, first_step = divmod(start_step, per_epoch)
     for epoch in itertools.count(first_epoch):
         order = np.random.default_rng([seed, epoch]).permutation(images)
@@ -58,7 +58,7 @@ def training_plan(
             yield chosen, flipped[chosen]
 
 
-def evaluation_plan(images: int, *, rank: int, world_size: int, batch_size: int) -> Iterator[Indices]:
+def evaluation_indices(images: int, *, rank: int, world_size: int, batch_size: int) -> Iterator[Indices]:
     """Batches of every `world_size`-th image from `rank` on, not mirrored. The last batch may be smaller."""
     shard = np.arange(rank, images, world_size)
     for start in range(0, len(shard), batch_size):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsqz.data.plan import Indices, evaluation_plan, steps_per_epoch, training_plan
+from distsqz.data.indices import Indices, evaluation_indices, global_batches, training_indices
 from distsqz.errors import RequestError
 
 worlds = st.integers(1, 6)
@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**32)
 def steps(
     count: int, images: int, world_size: int, batch_size: int, seed: int, rank: int = 0, start_step: int = 0
 ) -> list[Indices]:
-    plan = training_plan(
+    plan = training_indices(
         images, rank=rank, world_size=world_size, batch_size=batch_size, seed=seed, start_step=start_step
     )
     return list(islice(plan, count))
@@ -42,7 +42,7 @@ def test_an_epoch_gives_no_image_twice_and_leaves_out_less_than_a_global_batch(
 ):
     global_batch = world_size * batch_size
     images = global_batch + spare
-    count = steps_per_epoch(images, world_size, batch_size)
+    count = global_batches(images, world_size, batch_size)
     seen = [
         image
         for rank in range(world_size)
@@ -81,7 +81,7 @@ def test_evaluation_sees_every_image_once_over_the_ranks_and_flips_none(images, 
     batches = [
         batch
         for rank in range(world_size)
-        for batch in evaluation_plan(images, rank=rank, world_size=world_size, batch_size=batch_size)
+        for batch in evaluation_indices(images, rank=rank, world_size=world_size, batch_size=batch_size)
     ]
     assert sorted(image for chosen, _ in batches for image in chosen) == list(range(images))
     assert all(0 < len(chosen) <= batch_size for chosen, _ in batches)
@@ -92,11 +92,11 @@ def test_a_split_smaller_than_a_global_batch_is_refused_with_what_would_fit():
     with pytest.raises(
         RequestError, match=r"batch_size 64: on 4 workers a step takes 256 .* has 100; .*=25`$"
     ):
-        steps_per_epoch(100, world_size=4, batch_size=64)
+        global_batches(100, world_size=4, batch_size=64)
     with pytest.raises(RequestError, match=r"batch_size 1: .* has 3; give at most `workers=3`$"):
-        steps_per_epoch(3, world_size=4, batch_size=1)
+        global_batches(3, world_size=4, batch_size=1)
 
 
 def test_a_batch_size_of_zero_is_refused():
     with pytest.raises(RequestError, match="batch_size 0: must be at least 1"):
-        steps_per_epoch(100, world_size=1, batch_size=0)
+        global_batches(100, world_size=1, batch_size=0)

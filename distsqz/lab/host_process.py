@@ -1,4 +1,5 @@
-"""The first process of an emulated host: `python -m distsqz.lab.host LAB_FILE HOST`, PID 1 in its namespaces.
+"""The first process of an emulated host: `python -m distsqz.lab.host_process LAB_FILE HOST`, PID 1 in its
+namespaces.
 
 It mounts the host's own view of the machine, prints `ready`, waits until its link exists, starts the SSH
 server, prints `up`, and then only reaps processes that have ended. When it ends, the kernel ends every
