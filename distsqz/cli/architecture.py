@@ -3,7 +3,7 @@
 Multiply-accumulates are counted from the operations that run, whether modules or functions call them. A
 figure of a layer that is not understood is null, and so are the totals that include it; the layer is named.
 
-The csv format carries the table of layers alone; the others carry every table.
+The csv format prints only the table of layers; the other formats print all tables.
 """
 
 from __future__ import annotations

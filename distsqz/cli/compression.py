@@ -1,4 +1,4 @@
-"""The paper's Table 1 and Table 2 beside an archive's: `distsqz compression m.sqz`.
+"""Comparison of an archive with tables 1 and 2 of the paper: `distsqz compression m.sqz`.
 
 Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size"
 (2016), the columns of table 1 that count parameters, and table 2. Its sizes are in megabytes of 10^6 bytes,
@@ -22,7 +22,7 @@ from distsqz.weights.readers import outline, read_compressed
 LAYERS = Path(__file__).with_name("published_layers.csv")
 MODELS = Path(__file__).with_name("published_models.csv")
 ALEXNET_BVLC_BYTES = 243_860_896
-"""What 240 MB stand for: 60,965,224 parameters of 4 bytes."""
+"""Bytes that the paper gives as 240 MB: 60,965,224 parameters of 4 bytes."""
 
 
 def published_layers() -> pd.DataFrame:
@@ -36,7 +36,7 @@ def published_models() -> pd.DataFrame:
 
 
 def beside_published_layers(ours: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 with ours beside it, a row a module and one for the total.
+    """Table 1 with the columns of an archive, one row per module and one for the total.
 
     `ours` has a row a layer with its name (`fire2/squeeze1x1`), params, nonzero and bytes. Layers of
     a module are added up; what zeros cost counts for the nonzero ones. Modules that the paper does not have
@@ -67,7 +67,7 @@ def beside_published_layers(ours: pd.DataFrame) -> pd.DataFrame:
 def beside_published_models(
     model: str, size_bytes: int, top1_percent: float | None, top5_percent: float | None
 ) -> pd.DataFrame:
-    """Table 2 and our archive as its last row, its ratio against the real 243,860,896 bytes of AlexNet."""
+    """Table 2 with an archive as its last row, whose ratio refers to AlexNet's actual 243,860,896 bytes."""
     ours = {
         "model": model,
         "method": "this archive",

@@ -1,18 +1,18 @@
-"""What fits where: a model's weights, live tensors and workspace against the on-chip memory of real devices.
+"""Memory of models (weights, live tensors, workspace) compared with the on-chip memory of real devices.
 
-`distsqz/models/memory.py` says how tensors are counted. Weights are parameters, buffers and constants. A
-precision gives every weight and every activation 4, 2 or 1 bytes; int8 keeps biases in 32 bits, as integer
-kernels add them to 32-bit sums, and its scales are left out; integers, such as tables of indices, keep
-their size. A total is the weights and the most that live tensors and the workspace of the operation at hand
-need together. The workspace in it is im2col a row of the output at a time; what unfolding the whole input
-would take stands beside it. An archive stays as it is, a file; its model computes in int8, and the codes of
-one layer at a time, a byte each, are decoded into memory (`decode_bytes`). If a model has an operation that
-is not understood, the bytes of activations and workspace and the total are null.
+`distsqz/models/memory.py` describes how tensors are counted. Weights are parameters, buffers and constants.
+A precision determines the bytes of every weight and activation: 4, 2 or 1. Under int8, biases have 32 bits,
+because integer kernels add them to 32-bit sums, and scales are not counted. Integers, such as index tables,
+keep their size. A total is the weights and the maximum of live tensors and workspace together. The workspace
+in it is im2col for one row of the output at a time; a separate column shows im2col for the whole input. An
+archive is stored as it is; its model computes in int8, and the codes of one layer at a time, one byte each,
+are decoded into memory (`decode_bytes`). If a model has an operation that is not understood, activations,
+workspace and total are null.
 
-A device's memories on the chip count as one, whatever buses and banks divide them, and as empty: a verdict
-says what cannot fit, and what might. Of a Zynq only the memory of its programmable logic is listed.
+All memories on the chip of a device count as one, regardless of buses and banks, and as empty: a verdict says
+what cannot fit, and what might. For a Zynq only the memory of its programmable logic is listed.
 
-The csv format carries the table of what fits alone; the others carry every table.
+The csv format prints only the table of what fits; the other formats print all tables.
 """
 
 from __future__ import annotations

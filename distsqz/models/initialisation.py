@@ -31,7 +31,7 @@ def initialise_squeezenet(model: nn.Module) -> None:
 
 
 def initialise_alexnet(model: nn.Module) -> None:
-    """Gaussian 0.01, for fc6 and fc7 0.005; biases 0.1 for conv2, conv4, conv5, fc6 and fc7, else 0."""
+    """Gaussian 0.01, for fc6 and fc7 0.005; biases 0.1 for conv2, conv4, conv5, fc6 and fc7, otherwise 0."""
     conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8 = _weighted(model)
     for layer in (conv1, conv2, conv3, conv4, conv5, fc8):
         nn.init.normal_(layer.weight, std=0.01)

@@ -61,7 +61,7 @@ class Metaparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """What differs between the versions."""
+    """Layout of a version: what differs between 1.0 and 1.1."""
 
     conv1_filters: int
     conv1_kernel: int

@@ -1,1 +1,1 @@
-"""How replicas agree."""
+"""Synchronisation of replicas: all-reduce under DDP, and a parameter server."""

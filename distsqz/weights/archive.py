@@ -39,7 +39,7 @@ _HEADER_RATIO = 40
 
 
 def encode(model: CompressedModel) -> bytes:
-    """The archive's bytes; the same model gives the same bytes.
+    """Encodes a model as an archive. The same model always has the same bytes.
 
     Raises:
         ValueError: a field that the format has no room for.
