@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: a table is one file. 2: a table is a folder of parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
