@@ -17,7 +17,7 @@ import pytest
 
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES, EvaluationRecord
-from distsqz.runs import COMPLETE, INTERRUPTED, Run, RunWriter, newest_run
+from distsqz.runs import COMPLETE, INTERRUPTED, Run, RunWriter, arrow_schema, newest_run
 
 RECORD = EvaluationRecord(cell="c", step=1, samples_seen=8, bytes_so_far=None, accuracy=0.5, loss=1.0)
 TRAINED = {"cell": "c", "model": "m", "strategy": "ddp", "world_size": 2}
@@ -372,3 +372,28 @@ def test_a_reader_whose_parts_are_merged_meanwhile_reads_each_row_once(
 
     monkeypatch.setattr(Path, "open", merged_before)
     assert run.table("evaluations")["step"].to_pylist() == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("type", "complex"), ("meaning", None), ("combine", "median"), ("nullable", "yes")]
+)
+def test_a_column_that_is_declared_wrongly_is_named(tmp_path: Path, name: str, value: object) -> None:
+    run = whole_run(tmp_path)
+    path = edited(run, lambda meta: meta["columns"]["steps"][0].update({name: value}))
+    with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \(columns\.steps\.0\.{name}"):
+        Run(path)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_run_tells_what_its_columns_mean(tmp_path: Path, table: str) -> None:
+    declared = whole_run(tmp_path).meta["columns"][table]
+    assert [column["name"] for column in declared] == arrow_schema(table).names
+    assert all(column["meaning"].endswith(".") for column in declared)
+    for suffix, unit in (
+        ("_s", "seconds"),
+        ("_bytes", "bytes"),
+        ("_ns", "nanoseconds"),
+        ("_us", "microseconds"),
+    ):
+        named = [column for column in declared if column["name"].endswith(suffix)]
+        assert all(column["unit"].startswith((unit, "bytes/s")) for column in named), (suffix, named)

@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsqz.errors import RequestError
-from distsqz.metering.schema import SCHEMA_VERSION, TABLES
-from distsqz.runs.arrow import RUN_ID, arrow_schema
+from distsqz.metering.columns import Column
+from distsqz.metering.schema import SCHEMA_VERSION, TABLES, table_columns
+from distsqz.runs.arrow import RUN_ID, schema_of
 from distsqz.runs.entries import checked
 from distsqz.runs.parts import live_parts
 from distsqz.runs.writer import write_json
 
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
-"""In schema 1 a table is a single file."""
+"""In schema 1 a table is a single file, and the columns are those of this program."""
 
 _Part = TypeVar("_Part")
 
@@ -71,15 +72,30 @@ class Run:
         text = error.get("text") if isinstance(error, dict) else error
         return str(text).splitlines()[0] if text else None
 
+    @property
+    def tables(self) -> list[str]:
+        """The names of the run's tables."""
+        return list(self._entry.columns or TABLES)
+
+    def columns(self, table: str) -> tuple[Column, ...]:
+        """The columns of a table and what they mean, those of instruments unknown to this program last.
+
+        The run itself declares the columns that are unknown to this program (schema 2).
+        """
+        known = table_columns(table) if table in TABLES else ()
+        names = {column.name for column in known}
+        declared = (entry.column() for entry in self._entry.columns.get(table, ()))
+        return (*known, *(column for column in declared if column.name not in names))
+
     def table(self, name: str) -> pa.Table:
-        """One of the tables of `distsqz.metering.schema`; empty if it is missing (`faults` names it then).
+        """One of the run's tables, with all of `columns`; empty if it is missing (`faults` names it then).
 
         A run may be older than a nullable column or a table: nothing is known of what it would hold.
 
         Raises:
             RequestError: the table is damaged, or belongs to another run.
         """
-        schema = arrow_schema(name)
+        schema = schema_of(self.columns(name))
         parts = self._read(name, lambda part, file: self._conform(part, file.read(), schema))
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
@@ -95,7 +111,7 @@ class Run:
         Raises:
             RequestError: a table is damaged, or belongs to another run.
         """
-        parts = {name: self._read(name, lambda _, file: int(file.metadata.num_rows)) for name in TABLES}
+        parts = {name: self._read(name, lambda _, file: int(file.metadata.num_rows)) for name in self.tables}
         rows = {name: sum(counts) for name, counts in parts.items() if counts}
         missing = [f"{name}.parquet" for name in parts if name not in rows]
         lines = [

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from distsqz.errors import RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
-from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record
+from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record, row_of, table_columns
 from distsqz.runs.arrow import RUN_ID, arrow_schema
 from distsqz.runs.environment import environment, git_commit
 from distsqz.runs.parts import PartWriter
@@ -62,6 +63,7 @@ class RunWriter:
                 "options": dict(options),
                 "environment": environment(),
                 "cells": [dict(cell) for cell in cells],
+                "columns": {name: [asdict(each) for each in table_columns(name)] for name in TABLES},
                 "status": RUNNING,
                 "error": None,
             }
@@ -163,9 +165,9 @@ class _Table:
     def flush(self) -> None:
         index, rows, records = self._progress
         if records:
-            columns = {name: [getattr(record, name) for record in records] for name in self._schema.names}
+            part = pa.Table.from_pylist([row_of(record) for record in records], schema=self._schema)
             # After an interrupt just behind this line, the next flush writes the same part again, and more.
-            self._parts.write(index, pa.table(columns, schema=self._schema))
+            self._parts.write(index, part)
             self._progress = _Progress(index + 1, rows + len(records), [])
             self._parts.merge_if_due(index)
 
