@@ -19,7 +19,7 @@ class Place:
 class Instrument(Protocol):
     """An instrument is read before the clock of a step starts and after it has stopped, never in between.
 
-    `registry.INSTRUMENTS` lists all.
+    `registry.NAMES` lists all.
     """
 
     columns: ClassVar[type]

@@ -1,20 +1,23 @@
 """The instruments that a worker is measured with beside its clock, its transfers and its TCP connections.
 
-A new instrument is a file of its own and a line in `INSTRUMENTS`; its columns reach the run directory and the
+A new instrument is a file of its own and a line in `NAMES`; its columns reach the run directory and the
 report from there.
 """
 
 from __future__ import annotations
 
-from distsqz.metering.host import InterfaceMeter, SchedulerMeter
-from distsqz.metering.instrument import Instrument, Place
-from distsqz.metering.wire import WireMeter
+import pkgutil
 
-INSTRUMENTS: tuple[type[Instrument], ...] = (
-    InterfaceMeter,
-    WireMeter,
-    SchedulerMeter,
+from distsqz.metering.instrument import Instrument, Place
+
+NAMES = (
+    "distsqz.metering.host:InterfaceMeter",
+    "distsqz.metering.wire:WireMeter",
+    "distsqz.metering.host:SchedulerMeter",
 )
+"""`package.module:class` of every instrument, in the order of their columns."""
+
+INSTRUMENTS: tuple[type[Instrument], ...] = tuple(pkgutil.resolve_name(name) for name in NAMES)
 
 
 def open_instruments(place: Place) -> tuple[Instrument, ...]:
