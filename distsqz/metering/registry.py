@@ -14,6 +14,7 @@ NAMES = (
     "distsqz.metering.host:InterfaceMeter",
     "distsqz.metering.wire:WireMeter",
     "distsqz.metering.host:SchedulerMeter",
+    "distsqz.metering.memory:MemoryMeter",
 )
 """`package.module:class` of every instrument, in the order of their columns."""
 
