@@ -66,7 +66,8 @@ class PartWriter:
 
     def compact(self) -> None:
         """Makes one file of all parts."""
-        self._merge(live_parts(self._table))
+        if parts := live_parts(self._table):
+            self._merge(parts)
 
     def _merge(self, parts: Sequence[Path]) -> None:
         """Replaces consecutive parts by one; their rows pass through memory a row group at a time."""

@@ -63,9 +63,9 @@ class RunWriter:
                 "options": dict(options),
                 "environment": environment(),
                 "cells": [dict(cell) for cell in cells],
-                "columns": {name: [asdict(each) for each in table_columns(name)] for name in TABLES},
                 "status": RUNNING,
                 "error": None,
+                "columns": {name: [asdict(each) for each in table_columns(name)] for name in TABLES},
             }
             return cls(path, meta)
         except OSError as error:
