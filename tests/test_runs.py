@@ -1,4 +1,4 @@
-"""The run directory, whatever becomes of a write, and whatever is found in it when it is read."""
+"""The run directory, whatever becomes of a write, and whatever is in it when it is read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES, EvaluationRecord
-from distsqz.runs import COMPLETE, INTERRUPTED, Run, RunWriter, newest_run
+from distsqz.runs import COMPLETE, INTERRUPTED, Run, RunWriter, arrow_schema, newest_run
 
 RECORD = EvaluationRecord(cell="c", step=1, samples_seen=8, bytes_so_far=None, accuracy=0.5, loss=1.0)
 TRAINED = {"cell": "c", "model": "m", "strategy": "ddp", "world_size": 2}
@@ -28,6 +30,12 @@ def whole_run(root: Path, cell: dict[str, Any] = TRAINED, records: int = 2) -> R
     writer.append("evaluations", [RECORD] * records)
     writer.finish(COMPLETE)
     return Run(writer.path)
+
+
+def only_part(run: Path, table: str) -> Path:
+    """The file that holds all of a table once its run has ended."""
+    (part,) = (run / f"{table}.parquet").iterdir()
+    return part
 
 
 def edited(run: Run, edit: Callable[[dict[str, Any]], object]) -> Path:
@@ -69,7 +77,7 @@ def test_a_whole_run_has_no_faults(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_a_missing_table_is_named_and_read_as_empty(tmp_path: Path, table: str) -> None:
     run = whole_run(tmp_path)
-    (run.path / f"{table}.parquet").unlink()
+    shutil.rmtree(run.path / f"{table}.parquet")
     assert run.faults() == [f"Warning: the run has no {table}.parquet; what it held is unknown."]
     assert run.table(table).num_rows == 0
 
@@ -78,10 +86,11 @@ def test_a_table_of_other_length_than_when_the_run_ended_is_named(tmp_path: Path
     writer = RunWriter.create(tmp_path, "test", [], {}, [TRAINED])
     writer.append("evaluations", [RECORD])
     writer.flush()
-    older = (writer.path / "evaluations.parquet").read_bytes()
+    older = shutil.copytree(writer.path / "evaluations.parquet", tmp_path / "older")
     writer.append("evaluations", [RECORD])
     writer.finish(COMPLETE)
-    (writer.path / "evaluations.parquet").write_bytes(older)
+    shutil.rmtree(writer.path / "evaluations.parquet")
+    shutil.copytree(older, writer.path / "evaluations.parquet")
     assert Run(writer.path).faults() == [
         "Warning: evaluations.parquet has 1 of the 2 rows that the run wrote."
     ]
@@ -120,15 +129,23 @@ def test_a_table_that_cannot_be_read_is_named_in_one_line(
     tmp_path: Path, table: str, spoil: Callable[[Path], None]
 ) -> None:
     run = whole_run(tmp_path)
-    spoil(run.path / f"{table}.parquet")
+    part = only_part(run.path, table)
+    spoil(part)
     for read in (lambda: run.table(table), run.faults):
-        with pytest.raises(RequestError, match=rf"^{run.path}/{table}.parquet: cannot be read \(") as refused:
+        with pytest.raises(RequestError, match=rf"^{part}: cannot be read \(") as refused:
             read()
         assert "\n" not in str(refused.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize(("name", "told"), [("steps.parquet", "cannot be read"), ("run.json", "not a run")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("steps.parquet", "cannot be read"),
+        ("steps.parquet/part-00000.parquet", "cannot be read"),
+        ("run.json", "not a run"),
+    ],
+)
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, name: str, told: str) -> None:
     run = whole_run(tmp_path)
     (run.path / name).chmod(0)
@@ -138,7 +155,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, name: str, told: s
 
 def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
     run, other = whole_run(tmp_path), whole_run(tmp_path)
-    shutil.copy(other.path / "evaluations.parquet", run.path)
+    shutil.copytree(other.path / "evaluations.parquet", run.path / "evaluations.parquet", dirs_exist_ok=True)
     for read in (lambda: run.table("evaluations"), run.faults):
         with pytest.raises(RequestError, match=f"belongs to run {other.run_id}; put that of {run.run_id}"):
             read()
@@ -175,8 +192,8 @@ def test_a_table_of_other_columns_is_refused(
     tmp_path: Path, change: Callable[[pa.Table], pa.Table], told: str
 ) -> None:
     run = whole_run(tmp_path)
-    path = run.path / "evaluations.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
+    path = only_part(run.path, "evaluations")
+    pq.write_table(change(pq.ParquetFile(path).read()), path)
     with pytest.raises(RequestError, match=f"^{path}: {told}; it is no table of this program$"):
         run.table("evaluations")
 
@@ -268,3 +285,115 @@ def test_where_nothing_is_a_run_the_reasons_are_in_the_error(tmp_path: Path) -> 
     (tmp_path / "zz" / "run.json").write_text("{}")
     with pytest.raises(RequestError, match=r"no run there yet.*\(skipped: .*zz: schema_version None"):
         newest_run(tmp_path)
+
+
+def evaluations_of(steps: range) -> list[EvaluationRecord]:
+    return [replace(RECORD, step=step) for step in steps]
+
+
+def flushed_run(root: Path, flushes: int) -> RunWriter:
+    """A run still going, with one evaluation a flush."""
+    writer = RunWriter.create(root, "test", [], {}, [TRAINED])
+    for record in evaluations_of(range(flushes)):
+        writer.append("evaluations", [record])
+        writer.flush()
+    return writer
+
+
+@pytest.mark.parametrize("flushes", [0, 1, 58, 59, 60, 150])
+def test_a_run_still_going_is_read_whole_and_in_order_by_us_and_by_pandas(
+    tmp_path: Path, flushes: int
+) -> None:
+    path = flushed_run(tmp_path, flushes).path
+    expected = list(range(flushes))
+    assert Run(path).table("evaluations")["step"].to_pylist() == expected
+    assert pd.read_parquet(path / "evaluations.parquet")["step"].tolist() == expected
+
+
+def test_parts_are_merged_so_that_a_long_run_has_few_files(tmp_path: Path) -> None:
+    writer = flushed_run(tmp_path, 200)
+    assert len(list((writer.path / "evaluations.parquet").iterdir())) <= 200 // 60 + 60
+    writer.finish(COMPLETE)
+    assert only_part(writer.path, "evaluations").name == "part-00000-00200.parquet"
+    assert Run(writer.path).table("evaluations")["step"].to_pylist() == list(range(200))
+
+
+def test_a_writer_killed_between_merging_parts_and_removing_them_leaves_each_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    writer = flushed_run(tmp_path, 58)
+    writer.append("evaluations", [replace(RECORD, step=58)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.flush()
+    assert len(list((writer.path / "evaluations.parquet").iterdir())) == 61
+    assert Run(writer.path).table("evaluations")["step"].to_pylist() == list(range(59))
+    writer.finish(INTERRUPTED)
+    assert Run(writer.path).table("evaluations")["step"].to_pylist() == list(range(59))
+    assert len(pd.read_parquet(only_part(writer.path, "evaluations"))) == 59
+
+
+@pytest.mark.parametrize("interrupted_at", ["os.replace", "just behind it"])
+def test_an_interrupted_flush_is_repeated_without_a_row_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: str
+) -> None:
+    replace_file = Path.replace
+
+    def interrupt(file: Path, target: Path) -> None:
+        if interrupted_at != "os.replace":
+            replace_file(file, target)
+        raise KeyboardInterrupt
+
+    writer = flushed_run(tmp_path, 1)
+    writer.append("evaluations", [replace(RECORD, step=1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            writer.flush()
+    writer.append("evaluations", [replace(RECORD, step=2)])
+    writer.flush()
+    assert Run(writer.path).table("evaluations")["step"].to_pylist() == [0, 1, 2]
+
+
+def test_a_reader_whose_parts_are_merged_meanwhile_reads_each_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = flushed_run(tmp_path, 30)
+    run, open_file = Run(writer.path), Path.open
+
+    def merged_before(file: Path, mode: str) -> Any:
+        if file.name == "part-00010.parquet" and file.exists():
+            writer.finish(COMPLETE)
+        return open_file(file, mode)
+
+    monkeypatch.setattr(Path, "open", merged_before)
+    assert run.table("evaluations")["step"].to_pylist() == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("type", "complex"), ("meaning", None), ("combine", "median"), ("nullable", "yes")]
+)
+def test_a_column_that_is_declared_wrongly_is_named(tmp_path: Path, name: str, value: object) -> None:
+    run = whole_run(tmp_path)
+    path = edited(run, lambda meta: meta["columns"]["steps"][0].update({name: value}))
+    with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \(columns\.steps\.0\.{name}"):
+        Run(path)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_run_tells_what_its_columns_mean(tmp_path: Path, table: str) -> None:
+    declared = whole_run(tmp_path).meta["columns"][table]
+    assert [column["name"] for column in declared] == arrow_schema(table).names
+    assert all(column["meaning"].endswith(".") for column in declared)
+    for suffix, unit in (
+        ("_s", "seconds"),
+        ("_bytes", "bytes"),
+        ("_ns", "nanoseconds"),
+        ("_us", "microseconds"),
+    ):
+        named = [column for column in declared if column["name"].endswith(suffix)]
+        assert all(column["unit"].startswith((unit, "bytes/s")) for column in named), (suffix, named)

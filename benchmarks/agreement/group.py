@@ -145,6 +145,9 @@ class _NoOutbox:
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
         """Drops records."""
 
+    def send(self) -> None:
+        """Has nothing to send."""
+
     def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
         """Drops facts."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,8 +84,17 @@ def _row(run: Run) -> dict[str, Any]:
         "started_at": run.meta["started_at"],
         "status": run.meta["status"],
         "cells": len(run.cells),
-        "size_bytes": sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file()),
+        "size_bytes": _size_bytes(run.path),
     }
+
+
+def _size_bytes(directory: Path) -> int:
+    """The size of all files; one that a run still going removes meanwhile counts nothing."""
+    size_bytes = 0
+    for file in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            size_bytes += file.stat().st_size if file.is_file() else 0
+    return size_bytes
 
 
 def _remove(command: Remove) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Self
 
 from distsqz.metering.clock import NS_PER_S
+from distsqz.metering.columns import column
+from distsqz.metering.instrument import Place
 
 
 class CounterFile:
@@ -34,8 +38,32 @@ class CounterFile:
             self._descriptor = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceColumns:
+    """Bytes through a host's network interface during a step."""
+
+    nic_tx_bytes: int = column(
+        "Bytes that the network interface sent, of every process on the host: ranks that share a host share "
+        "this figure.",
+        unit="bytes",
+        combine="mean",
+        heading="interface_tx_bytes",
+    )
+    nic_rx_bytes: int = column(
+        "Bytes that the network interface received, of every process on the host.", unit="bytes"
+    )
+
+
 class InterfaceMeter:
     """Bytes that a network interface has carried, of every process on the host."""
+
+    columns: ClassVar[type] = InterfaceColumns
+    counts_traffic: ClassVar[bool] = True
+
+    @classmethod
+    def open(cls, place: Place) -> Self | None:
+        """The meter of the interface between ranks; None where it is unknown."""
+        return cls(place.interface) if place.interface else None
 
     def __init__(self, interface: str) -> None:
         statistics = Path("/sys/class/net") / interface / "statistics"
@@ -47,10 +75,23 @@ class InterfaceMeter:
         tx, rx = self._tx.read(), self._rx.read()
         return (tx[0], rx[0]) if tx and rx else None
 
+    def between(self, before: tuple[int, int], after: tuple[int, int]) -> InterfaceColumns:
+        """What passed between two readings."""
+        return InterfaceColumns(nic_tx_bytes=after[0] - before[0], nic_rx_bytes=after[1] - before[1])
+
     def close(self) -> None:
         """Closes the counters' files."""
         self._tx.close()
         self._rx.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerColumns:
+    """What the scheduler kept the training thread from during a step."""
+
+    sched_wait_s: float = column(
+        "Time that the training thread was ready to run and had no core.", unit="seconds"
+    )
 
 
 class SchedulerMeter:
@@ -59,6 +100,14 @@ class SchedulerMeter:
     Source: Documentation/scheduler/sched-stats.rst of the kernel, "/proc/<pid>/schedstat", second number.
     """
 
+    columns: ClassVar[type] = SchedulerColumns
+    counts_traffic: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, place: Place) -> Self:
+        """The meter of the thread that trains."""
+        return cls(place.native_thread_id)
+
     def __init__(self, native_thread_id: int) -> None:
         self._file = CounterFile(Path(f"/proc/self/task/{native_thread_id}/schedstat"))
 
@@ -66,6 +115,10 @@ class SchedulerMeter:
         """Seconds waited since the thread began; None where the kernel does not tell."""
         numbers = self._file.read()
         return numbers[1] / NS_PER_S if numbers and len(numbers) > 1 else None
+
+    def between(self, before: float, after: float) -> SchedulerColumns:
+        """What was waited between two readings."""
+        return SchedulerColumns(sched_wait_s=after - before)
 
     def close(self) -> None:
         """Closes the counter's file."""

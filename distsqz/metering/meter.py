@@ -12,30 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distsqz.metering.clock import NS_PER_S, Clock
-from distsqz.metering.host import InterfaceMeter, SchedulerMeter
+from distsqz.metering.columns import Value, values_of
+from distsqz.metering.instrument import Instrument
 from distsqz.metering.queue import QueueMeter, retransmitted_bytes
-from distsqz.metering.schema import PeerRecord, Record, StepRecord, TransferRecord
-from distsqz.metering.tcp import Peer, PeerMeter, TcpCounters, total
-from distsqz.metering.transfers import EPOCH_OFFSET_NS, Transfer, TransferLog
-from distsqz.metering.wire import WireCounters, WireMeter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """What a transfer is for the rank that launched it, in bytes each way."""
-
-    logical_tx_bytes: int
-    logical_rx_bytes: int
-    predicted_tx_bytes: int
-    """To other hosts; in a session of one host, to anyone."""
-    predicted_rx_bytes: int
-    predicted_local_tx_bytes: int
-    """To processes on the same host."""
-    predicted_local_rx_bytes: int
-
-
-Account = Callable[[Transfer], Traffic]
-"""Tells what a transfer hands to the communication layer, and what theory says that it must cost."""
+from distsqz.metering.schema import READINGS, PeerRecord, Record, StepRecord, TransferRecord
+from distsqz.metering.tcp import Peer, PeerMeter, TcpColumns, TcpCounters, total
+from distsqz.metering.transfers import EPOCH_OFFSET_NS, Account, Traffic, Transfer, TransferLog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +27,10 @@ class Instruments:
     clock: Clock[Any]
     transfers: TransferLog | None = None
     peers: PeerMeter | None = None
-    interface: InterfaceMeter | None = None
-    wire: WireMeter | None = None
     queue: QueueMeter | None = None
-    scheduler: SchedulerMeter | None = None
+    """Of the interface that the connections to `peers` go through."""
+    others: tuple[Instrument, ...] = ()
+    """Those of `distsqz.metering.registry`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +58,8 @@ class _Counters:
     """One reading of every counter."""
 
     peers: dict[Peer, TcpCounters]
-    interface: tuple[int, int] | None
-    wire: WireCounters | None
-    sched_wait_s: float | None
+    others: tuple[Any, ...]
+    """Of `Instruments.others`, in their order; None where one cannot be read."""
 
 
 class StepMeter:
@@ -152,23 +133,17 @@ class StepMeter:
         if meet and self._instruments.peers:
             drained = self._instruments.peers.drain(DRAIN_TIMEOUT_S)
         self._after = self._read(meet)
-        if not drained:  # interface and wire have yet to see what TCP has counted
-            self._after = replace(self._after, interface=None, wire=None)
+        if not drained:  # what counts frames has yet to see what TCP has counted
+            self._after = replace(self._after, others=self._without_traffic(self._after.others))
 
     def record(self, samples: int, loss: float) -> None:
         """Makes the records of the step that ended."""
         log = self._instruments.transfers
-        launched, told = log.take_launched() if log else ([], [])
+        launched, ended = log.take_launched() if log else ([], [])
         wall_s = (self._end_ns - self._start_ns) / NS_PER_S
         phases, exposed_comm_s = self._phases(log)
+        in_phases_s = sum(s for phase, s in phases.items() if phase != BETWEEN)
         peers = {peer: after.since(self._before.peers[peer]) for peer, after in self._after.peers.items()}
-        meter = self._instruments.peers
-        tcp = total(passed for peer, passed in peers.items() if not meter.is_local(peer)) if meter else None
-        local = total(passed for peer, passed in peers.items() if meter.is_local(peer)) if meter else None
-        dropped_packets = self._take_dropped_packets(tcp)
-        nic = _difference(self._before.interface, self._after.interface)
-        wire = self._after.wire.since(self._before.wire) if self._after.wire and self._before.wire else None
-        traffic = [self._account(transfer) for transfer in launched]
         self._records["steps"].append(
             StepRecord(
                 cell=self._source.cell,
@@ -187,40 +162,14 @@ class StepMeter:
                 backward_s=phases["backward"],
                 exposed_comm_s=exposed_comm_s,
                 optimizer_s=phases["optimizer"],
-                other_s=wall_s
-                - sum(s for phase, s in phases.items() if phase != BETWEEN)
-                - (exposed_comm_s or 0.0),
-                sched_wait_s=_elapsed(self._before.sched_wait_s, self._after.sched_wait_s),
+                other_s=wall_s - in_phases_s - (exposed_comm_s or 0.0),
                 samples=samples,
                 loss=loss,
-                logical_tx_bytes=sum(each.logical_tx_bytes for each in traffic) if log else None,
-                logical_rx_bytes=sum(each.logical_rx_bytes for each in traffic) if log else None,
-                predicted_tx_bytes=sum(each.predicted_tx_bytes for each in traffic) if log else None,
-                predicted_rx_bytes=sum(each.predicted_rx_bytes for each in traffic) if log else None,
-                predicted_local_tx_bytes=sum(each.predicted_local_tx_bytes for each in traffic)
-                if log
-                else None,
-                predicted_local_rx_bytes=sum(each.predicted_local_rx_bytes for each in traffic)
-                if log
-                else None,
-                tcp_tx_bytes=tcp.tx_bytes if tcp else None,
-                tcp_rx_bytes=tcp.rx_bytes if tcp else None,
-                tcp_local_tx_bytes=local.tx_bytes if local else None,
-                tcp_local_rx_bytes=local.rx_bytes if local else None,
-                tcp_retrans_bytes=retransmitted_bytes(tcp.repeated_bytes, self._dropped_packets)
-                if tcp
-                else None,
-                queue_dropped_packets=dropped_packets,
-                nic_tx_bytes=nic[0] if nic else None,
-                nic_rx_bytes=nic[1] if nic else None,
-                wire_tx_bytes=wire.tx_bytes if wire else None,
-                wire_rx_bytes=wire.rx_bytes if wire else None,
-                wire_tx_packets=wire.tx_packets if wire else None,
-                wire_rx_packets=wire.rx_packets if wire else None,
                 staleness=0,
+                readings=self._readings(launched if log else None, peers),
             )
         )
-        self._records["transfers"].extend(self._transfer_record(transfer) for transfer in told)
+        self._records["transfers"].extend(self._transfer_record(transfer) for transfer in ended)
         self._records["peers"].extend(self._peer_record(peer, passed) for peer, passed in peers.items())
 
     def take(self) -> dict[str, list[Record]]:
@@ -240,21 +189,57 @@ class StepMeter:
         return self._instruments.peers.read() if self._instruments.peers else {}
 
     def _read(self, meet: Callable[[], None] | None = None) -> _Counters:
-        instruments = self._instruments
         peers = self._read_peers()
         if meet:
             meet()  # may send something itself, which is not the step's
-        return _Counters(
-            peers,
-            instruments.interface.read() if instruments.interface else None,
-            instruments.wire.read() if instruments.wire else None,
-            instruments.scheduler.read() if instruments.scheduler else None,
+        return _Counters(peers, tuple(each.read() for each in self._instruments.others))
+
+    def _without_traffic(self, others: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Readings of the registered instruments, None for those of traffic."""
+        return tuple(
+            None if instrument.counts_traffic else reading
+            for instrument, reading in zip(self._instruments.others, others, strict=True)
         )
 
-    def _take_dropped_packets(self, tcp: TcpCounters | None) -> int | None:
+    def _readings(self, launched: list[Transfer] | None, peers: dict[Peer, TcpCounters]) -> dict[str, Value]:
+        """The instruments' columns of the step that ended; None for what was not or could not be read.
+
+        Args:
+            launched: the step's transfers; None where they are not recorded.
+            peers: what passed between this process and each peer.
+        """
+        readings: dict[str, Value] = dict.fromkeys(READINGS)
+        if launched is not None:
+            readings |= values_of(Traffic.total(map(self._account, launched)))
+        if self._instruments.peers:
+            readings |= values_of(self._tcp(self._instruments.peers, peers))
+        else:
+            self._dropped_packets = None
+        for instrument, before, after in zip(
+            self._instruments.others, self._before.others, self._after.others, strict=True
+        ):
+            if before is not None and after is not None:
+                readings |= values_of(instrument.between(before, after))
+        return readings
+
+    def _tcp(self, meter: PeerMeter, peers: dict[Peer, TcpCounters]) -> TcpColumns:
+        """The sums over the peers on other hosts, and over those on this one."""
+        crossing = total(passed for peer, passed in peers.items() if not meter.is_local(peer))
+        local = total(passed for peer, passed in peers.items() if meter.is_local(peer))
+        dropped_packets = self._take_dropped_packets(crossing)
+        return TcpColumns(
+            tcp_tx_bytes=crossing.tx_bytes,
+            tcp_rx_bytes=crossing.rx_bytes,
+            tcp_local_tx_bytes=local.tx_bytes,
+            tcp_local_rx_bytes=local.rx_bytes,
+            tcp_retrans_bytes=retransmitted_bytes(crossing.repeated_bytes, self._dropped_packets),
+            queue_dropped_packets=dropped_packets,
+        )
+
+    def _take_dropped_packets(self, tcp: TcpCounters) -> int | None:
         """Packets that the host's queue dropped in a step; read where TCP had to repeat something."""
         queue = self._instruments.queue
-        if tcp is None or queue is None or not queue.available:
+        if queue is None or not queue.available:
             self._dropped_packets = None
             return None
         if tcp.repeated_bytes <= 0:
@@ -314,11 +299,3 @@ class StepMeter:
             ),
             rtt_us=passed.rtt_us,
         )
-
-
-def _elapsed(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
-
-
-def _difference(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int, int] | None:
-    return None if before is None or after is None else (after[0] - before[0], after[1] - before[1])

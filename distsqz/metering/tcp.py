@@ -20,6 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from distsqz.metering.columns import column
+
 TCP_INFO_SIZE = 256
 SIOCOUTQ = 0x5411
 _RTT_US = struct.Struct("@I")
@@ -73,6 +75,46 @@ def total(readings: Iterable[TcpCounters]) -> TcpCounters:
         sum(one.rx_bytes for one in every),
         sum(one.repeated_bytes for one in every),
         max((one.rtt_us for one in every), default=0),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpColumns:
+    """TCP between this rank and its peers during a step."""
+
+    tcp_tx_bytes: int = column(
+        "Payload written to the sockets shared with ranks, or shards of a parameter server, on other hosts: "
+        "each byte once, however often TCP sent it. In a session of one host everything counts.",
+        unit="bytes",
+        combine="mean",
+        heading="tcp_tx_bytes",
+    )
+    tcp_rx_bytes: int = column(
+        "Payload that the kernel received on the sockets shared with other hosts. A peer that is ahead may "
+        "have sent some of its next step.",
+        unit="bytes",
+        combine="mean",
+    )
+    tcp_local_tx_bytes: int = column(
+        "Payload written to the sockets shared with processes on the same host; 0 in a session of one host.",
+        unit="bytes",
+        combine="mean",
+        heading="tcp_local_tx_bytes",
+    )
+    tcp_local_rx_bytes: int = column(
+        "Payload received on the sockets shared with processes on the same host.", unit="bytes"
+    )
+    tcp_retrans_bytes: int | None = column(
+        "Payload that was on the wire more than once. Null where the host's own queue dropped packets "
+        "meanwhile, or cannot be read: TCP counts an attempt that never left the host in the same way.",
+        unit="bytes",
+        combine="mean",
+    )
+    queue_dropped_packets: int | None = column(
+        "Packets that the queue of the host's interface dropped before they were on the wire, of every "
+        "process on the host. Read where TCP had to repeat something, else 0.",
+        unit="packets",
+        combine="mean",
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from distsqz.metering.clock import Clock
+from distsqz.metering.columns import column, column_names
 
 EPOCH_OFFSET_NS = time.time_ns() - time.perf_counter_ns()
 """Added to this process's monotonic clock it gives the time since the Unix epoch."""
@@ -35,6 +36,49 @@ class Transfer:
         """Notes that it is back, the first time; may be called from any thread."""
         if self.t_done_ns is None:
             self.t_done_ns = now_ns()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Bytes of a transfer, or of all transfers of a step, for the rank that launched them."""
+
+    logical_tx_bytes: int = column(
+        "Payload handed to the communication layer.",
+        unit="bytes",
+        combine="mean",
+        heading="logical_tx_bytes",
+    )
+    logical_rx_bytes: int = column("Payload that the communication layer handed back.", unit="bytes")
+    predicted_tx_bytes: int = column(
+        "Bytes that the formula of the algorithm (`distsqz.theory`) says this rank must send to other "
+        "hosts. In a session of one host, loopback stands for the network and everything counts.",
+        unit="bytes",
+        combine="mean",
+        heading="predicted_tx_bytes",
+    )
+    predicted_rx_bytes: int = column(
+        "Bytes that the formula says this rank must receive from other hosts.", unit="bytes", combine="mean"
+    )
+    predicted_local_tx_bytes: int = column(
+        "Bytes that the formula says this rank must send to processes on its own host, which cross no link; "
+        "0 in a session of one host.",
+        unit="bytes",
+        combine="mean",
+        heading="predicted_local_tx_bytes",
+    )
+    predicted_local_rx_bytes: int = column(
+        "Bytes that the formula says this rank must receive from processes on its own host.", unit="bytes"
+    )
+
+    @classmethod
+    def total(cls, transfers: Iterable[Traffic]) -> Traffic:
+        """The sums over transfers."""
+        every = list(transfers)
+        return cls(**{name: sum(getattr(each, name) for each in every) for name in column_names(cls)})
+
+
+Account = Callable[[Transfer], Traffic]
+"""Gives what a transfer hands to the communication layer, and what theory says that it must cost."""
 
 
 class TransferLog:

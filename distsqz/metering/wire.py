@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from distsqz.metering.columns import column
+from distsqz.metering.instrument import Place
 
 LAB_VARIABLE = "DISTSQZ_LAB"
 """Set on every host of a lab: the path of the lab's file, beside which stands the switch's namespace."""
@@ -44,8 +47,33 @@ class WireCounters:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireColumns:
+    """Frames through the queues that shape an emulated host's link during a step, of all processes on it."""
+
+    wire_tx_bytes: int = column(
+        "Bytes of frames that left through the queue that shapes an emulated host's link, of every process "
+        "on the host, with the headers of every frame. Null where the link is not emulated.",
+        unit="bytes",
+        combine="mean",
+        heading="wire_tx_bytes",
+    )
+    wire_rx_bytes: int = column(
+        "Bytes of frames that arrived through the queue that shapes an emulated host's link.", unit="bytes"
+    )
+    wire_tx_packets: int = column(
+        "Frames that left through the queue that shapes an emulated host's link.", unit="frames"
+    )
+    wire_rx_packets: int = column(
+        "Frames that arrived through the queue that shapes an emulated host's link.", unit="frames"
+    )
+
+
 class WireMeter:
     """The queues at both ends of a host's link: its own for what it sends, the switch's for the rest."""
+
+    columns: ClassVar[type] = WireColumns
+    counts_traffic: ClassVar[bool] = True
 
     def __init__(self, host: str, switch_namespace: str, host_namespace: str | None = None) -> None:
         """Opens both.
@@ -68,6 +96,11 @@ class WireMeter:
             raise
 
     @classmethod
+    def open(cls, _place: Place) -> Self | None:
+        """The meter of the emulated host that this process is on; None on none, or where it may not read."""
+        return cls.of_this_host()
+
+    @classmethod
     def of_this_host(cls) -> Self | None:
         """The meter of the emulated host that this process is on; None on none, or where it may not read.
 
@@ -86,6 +119,16 @@ class WireMeter:
         (tx_bytes, tx_packets), (rx_bytes, rx_packets) = (end.read() for end in self._ends)
         return WireCounters(
             tx_bytes=tx_bytes, tx_packets=tx_packets, rx_bytes=rx_bytes, rx_packets=rx_packets
+        )
+
+    def between(self, before: WireCounters, after: WireCounters) -> WireColumns:
+        """What passed between two readings."""
+        passed = after.since(before)
+        return WireColumns(
+            wire_tx_bytes=passed.tx_bytes,
+            wire_rx_bytes=passed.rx_bytes,
+            wire_tx_packets=passed.tx_packets,
+            wire_rx_packets=passed.rx_packets,
         )
 
     def close(self) -> None:

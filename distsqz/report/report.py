@@ -13,6 +13,7 @@ import pandas as pd
 from distsqz.lab.rate import format_rate
 from distsqz.report.comparisons import compare_all, compare_strategies
 from distsqz.report.formats import Format, prose, ratio, render, to_json
+from distsqz.report.instruments import HEADINGS, other_instruments
 from distsqz.report.lateness import lateness_remarks
 from distsqz.report.tables import (
     LOCAL,
@@ -136,7 +137,11 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
         ],
         fmt,
     )
-    told = [*tables(rows, comparisons, links, fmt), *server_tables(strategies, shards, stale, fmt)]
+    told = [
+        *tables(rows, comparisons, links, fmt),
+        *instrument_tables(runs, rows, fmt),
+        *server_tables(strategies, shards, stale, fmt),
+    ]
     return "\n\n".join(part for part in (*told, said) if part)
 
 
@@ -173,12 +178,21 @@ def tables(
             [*COMPARISON_COLUMNS, *compared],
         ),
     ]
-    names = {"world_size": "workers", "nic_tx_bytes": "interface_tx_bytes"}
+    names = {"world_size": "workers", **HEADINGS}
     return [
         render(_frame(content).reindex(columns=columns).rename(columns=names), fmt, title)
         for title, content, columns in wanted
         if content
     ]
+
+
+def instrument_tables(runs: Sequence[Run], rows: list[dict[str, Any]], fmt: Format) -> list[str]:
+    """The table for people of what instruments read that the tables above leave out; none without any."""
+    title, content = other_instruments(runs, rows, shown=[*VIEWS, *LOCAL])
+    if not content:
+        return []
+    frame = _frame(content)
+    return [render(frame if len(runs) > 1 else frame.drop(columns="run_id"), fmt, title)]
 
 
 def _views_title(views: Sequence[str]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from distsqz.metering.columns import Column
 from distsqz.report.bootstrap import Floats, median_interval
 from distsqz.report.bounds import bound_s as bound_of
 from distsqz.report.checks import Breach, CellViews, check
+from distsqz.report.instruments import combined
 from distsqz.report.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
 from distsqz.report.measured import makes_steps_together, measured_steps, measured_updates, of_steps
 from distsqz.report.traffic import by_host, in_flight_s
@@ -25,12 +28,8 @@ PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optim
 VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes", "wire_tx_bytes"]
 """The five views of the bytes that a rank sends; the last is for emulated hosts only."""
 
-RECEIVED = ["predicted_rx_bytes", "tcp_rx_bytes"]
-
 LOCAL = ["predicted_local_tx_bytes", "tcp_local_tx_bytes"]
 """What a rank sends to processes on its own host, which the other views leave out."""
-
-BEYOND_PAYLOAD = ["tcp_retrans_bytes", "queue_dropped_packets"]
 
 SCHED_WAIT_LIMIT = 0.05
 """A larger share of a step spent waiting for a core says that cores were oversubscribed."""
@@ -78,6 +77,7 @@ def read_cells(run: Run) -> list[CellTable]:
             run.run_id,
             run.meta.get("environment") or {},
             cell,
+            run.columns("steps"),
             links,
             *(
                 table[table["cell"] == cell["cell"]]
@@ -152,6 +152,7 @@ def _read_cell(
     run_id: str,
     environment: dict[str, Any],
     cell: dict[str, Any],
+    columns: Sequence[Column],
     links: pd.DataFrame,
     steps: pd.DataFrame,
     transfers: pd.DataFrame,
@@ -172,9 +173,7 @@ def _read_cell(
     if cell.get("servers"):
         # A step's parameters come in the next one, or at the end of a block: only blocks are alike.
         typical_s, exposed_comm_s = (by_block(series, cell) for series in (step_s, exposed_comm_s))
-    means = {
-        view: _number(steps[view].mean(skipna=False)) for view in [*VIEWS, *RECEIVED, *LOCAL, *BEYOND_PAYLOAD]
-    }
+    means = combined(steps, columns)
     in_flight_s = _in_flight_of_ranks_s(cell, steps, transfers)
     comm_s = None if in_flight_s is None else _number(in_flight_s.min(axis=1).median())
     busbw = _busbw(cell, comm_s)

@@ -15,9 +15,8 @@ from torch import nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.metering.transfers import Traffic, Transfer, TransferLog
 from distsqz.sync.agreement import adopt_rank_0, check_parameters
 from distsqz.sync.sgd import sgd_of
 from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes

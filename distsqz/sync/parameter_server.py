@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.metering.transfers import Traffic, Transfer, TransferLog
 from distsqz.sync.agreement import check_alike, check_parameters
 from distsqz.sync.channel import WORKER_END, DuplexChannel, StoreAddress, shard_name
 from distsqz.sync.client import PULL, PUSH, ServerClient

@@ -6,9 +6,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from distsqz.metering.meter import Traffic
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Transfer
+from distsqz.metering.transfers import Traffic, Transfer
 
 
 class Strategy(Protocol):

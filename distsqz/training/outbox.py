@@ -14,6 +14,9 @@ class Outbox(Protocol):
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
         """Records by table."""
 
+    def send(self) -> Any:
+        """Passes on what it keeps; called where the next records may take long to come."""
+
     def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
         """What only the workers know of a cell, for its entry in run.json."""
 

@@ -13,13 +13,13 @@ import torch.distributed as dist
 
 from distsqz.metering.clock import Clock, HostClock
 from distsqz.metering.cores import cores_of_this_machine
-from distsqz.metering.host import InterfaceMeter, SchedulerMeter
+from distsqz.metering.instrument import Place
 from distsqz.metering.link import measure_ring
 from distsqz.metering.meter import Instruments
 from distsqz.metering.queue import QueueMeter
+from distsqz.metering.registry import open_instruments
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import TransferLog
-from distsqz.metering.wire import WireMeter
 from distsqz.sync.parameter_server import Servers
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
@@ -107,11 +107,9 @@ def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
     clock = _clock(replica.device)
     local = replica.placement.local_ranks(replica.rank)
     peers = PeerMeter.of_ranks(replica.rank, _all_gather, local) if not replica.joins else None
-    interface = InterfaceMeter(replica.interface) if replica.interface else None
     queue = QueueMeter(replica.interface) if replica.interface else None
-    wire = WireMeter.of_this_host()
-    scheduler = SchedulerMeter(threading.get_native_id())
-    for instrument in (peers, interface, queue, wire, scheduler):
+    others = open_instruments(Place(interface=replica.interface, native_thread_id=threading.get_native_id()))
+    for instrument in (peers, queue, *others):
         if instrument:
             stack.callback(instrument.close)
     # NCCL may send through NVLink, shared memory or InfiniBand: its process's sockets do not tell its bytes.
@@ -120,10 +118,8 @@ def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
         clock=clock,
         transfers=TransferLog(clock),
         peers=peers if counted else None,
-        interface=interface,
-        wire=wire,
         queue=queue,
-        scheduler=scheduler,
+        others=others,
     )
 
 

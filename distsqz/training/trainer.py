@@ -230,6 +230,8 @@ class Trainer:
         meter.end(self._meet if settle else None)
         meter.record(samples=len(labels), loss=loss.item())
         self._send_records()
+        if settle:
+            self._outbox.send()
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"the loss is {loss.item()}; a lower --lr (now {self._lr():g}) may help")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distsqz.metering.schema import (
+    READINGS,
     TABLES,
     EvaluationRecord,
     LinkRecord,
@@ -45,7 +46,9 @@ def cell(model: str = "squeezenet", **entries: Any) -> dict[str, Any]:
 
 
 def step(of: dict[str, Any], rank: int, step: int, wall_s: float = 1.0, **columns: Any) -> StepRecord:
-    """One step of a rank: half of it computation, 0.4 of it exposed communication, unless told otherwise."""
+    """One step of a rank: half of it computation, 0.4 of it exposed communication, unless
+    `columns` say otherwise; null where an instrument is not named here.
+    """
     record: dict[str, Any] = {
         "cell": of["cell"],
         "model": of["model"],
@@ -81,13 +84,11 @@ def step(of: dict[str, Any], rank: int, step: int, wall_s: float = 1.0, **column
         "queue_dropped_packets": 0,
         "nic_tx_bytes": of["payload_bytes"] + 9000,
         "nic_rx_bytes": of["payload_bytes"] + 9000,
-        "wire_tx_bytes": None,
-        "wire_rx_bytes": None,
-        "wire_tx_packets": None,
-        "wire_rx_packets": None,
         "staleness": 0,
     }
-    return StepRecord(**record | columns)
+    record |= columns
+    readings = {name: record.pop(name, None) for name in READINGS}
+    return StepRecord(**record, readings=readings)
 
 
 def steps(of: dict[str, Any], walls_s: Iterable[float], **columns: Any) -> list[StepRecord]:

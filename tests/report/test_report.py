@@ -314,7 +314,7 @@ def test_a_table_that_is_missing_is_named_in_every_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_pair(tmp_path)
-    (run / "steps.parquet").unlink()
+    shutil.rmtree(run / "steps.parquet")
     for fmt in get_args(Format):
         report.main(report.Options(run=(str(run),), format=fmt))
         said = "".join(capsys.readouterr())
@@ -329,7 +329,8 @@ def test_an_older_table_in_a_run_that_completed_is_counted_against_the_plan(
     run = write_run(tmp_path, [of], steps(of, [1.0] * 6))
     older = write_run(tmp_path / "older", [of], steps(of, [1.0] * 3))
     table = pq.read_table(older / "steps.parquet").replace_schema_metadata({})  # as of older versions
-    pq.write_table(table, run / "steps.parquet")
+    shutil.rmtree(run / "steps.parquet")
+    pq.write_table(table, run / "steps.parquet")  # likewise a single file
     text = printed(capsys, run)
     assert "Warning: the run completed, but squeezenet-ddp-w2 has 3 of 6 measured steps." in text
     assert "Warning: steps.parquet has 8 of the 14 rows that the run wrote." in text
@@ -342,8 +343,9 @@ def test_a_whole_run_is_reported_without_warnings(tmp_path: Path, capsys: pytest
 
 
 def damaged_table(run: Path) -> str:
-    (run / "peers.parquet").write_bytes(b"")
-    return f"error: {run / 'peers.parquet'}: cannot be read"
+    (part,) = (run / "peers.parquet").iterdir()
+    part.write_bytes(b"")
+    return f"error: {part}: cannot be read"
 
 
 def damaged_run_json(run: Path) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from handmade_runs import (
@@ -19,7 +23,10 @@ from handmade_runs import (
     write_run,
 )
 
+from distsqz.metering.columns import Column
 from distsqz.metering.schema import TABLES, Record
+from distsqz.report.instruments import combined
+from distsqz.report.report import report
 from distsqz.report.tables import (
     hosts_by_rate,
     read_cells,
@@ -267,10 +274,11 @@ def test_a_run_written_before_a_column_or_a_table_existed_is_read_as_if_nothing_
 ) -> None:
     of = cell()
     path = write_run(tmp_path, [of], [*steps(of, [1.0], wire_tx_bytes=1, nic_tx_bytes=7), link(0, 1, 1e6)])
-    (path / "links.parquet").unlink()
-    table = pq.read_table(path / "steps.parquet")
+    shutil.rmtree(path / "links.parquet")
+    (part,) = (path / "steps.parquet").iterdir()
+    table = pq.ParquetFile(part).read()
     newer = ["wire_tx_bytes", "wire_rx_bytes", "wire_tx_packets", "wire_rx_packets"]
-    pq.write_table(table.drop_columns(newer), path / "steps.parquet")
+    pq.write_table(table.drop_columns(newer), part)
     run = Run(path)
     assert all(run.table(name).schema.equals(arrow_schema(name)) for name in TABLES)
     assert run.table("links").num_rows == 0
@@ -293,3 +301,46 @@ def test_a_bound_is_held_against_the_rank_that_launched_first(
     assert found.row["bound_s"] == pytest.approx(0.4)
     assert found.row["comm_s"] == pytest.approx(0.1)
     assert (("comm_s", "bound_s") in {breach.views for breach in found.breaches}) == told
+
+
+def with_unknown_instrument(path: Path, watts: dict[int, float]) -> Path:
+    """A run as a program with one more instrument would have written it: watts by rank in every step."""
+    (part,) = (path / "steps.parquet").iterdir()
+    table = pq.ParquetFile(part).read()
+    column = pa.array([watts[rank] for rank in table["rank"].to_pylist()])
+    pq.write_table(table.append_column("gpu_power_w", column), part)
+    meta = json.loads((path / "run.json").read_text())
+    meta["columns"]["steps"].append(
+        {
+            "name": "gpu_power_w",
+            "type": "float",
+            "nullable": True,
+            "meaning": "Mean power of the GPU.",
+            "unit": "watts",
+            "combine": "sum",
+            "heading": "gpu_power",
+        }
+    )
+    (path / "run.json").write_text(json.dumps(meta))
+    return path
+
+
+def test_an_instrument_unknown_to_this_program_is_reported_as_its_run_declares_it(tmp_path: Path) -> None:
+    of = cell()
+    run = Run(with_unknown_instrument(write_run(tmp_path, [of], steps(of, [1.0] * 4)), {0: 100.0, 1: 150.0}))
+    cells = read_cells(run)
+    assert cells[0].row["gpu_power_w"] == 250.0
+    text = report([run], [cells], "table")
+    assert "gpu power: sum over the ranks" in text
+    assert run.columns("steps")[-1].meaning == "Mean power of the GPU."
+
+
+def test_columns_are_combined_over_ranks_as_they_declare() -> None:
+    frame = pd.DataFrame({"step": [0, 0, 1, 1], "a": [1.0, 3.0, 5.0, 7.0], "b": [1.0, None, 5.0, 7.0]})
+    declared = [
+        Column(name=name, type="float", nullable=True, meaning="", combine=combine)
+        for name in ("a", "b")
+        for combine in ("mean", "sum", "max")
+    ]
+    figures = [combined(frame, [column])[column.name] for column in declared]
+    assert figures == [4.0, 8.0, 5.0, None, None, None]

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from distsqz.metering.meter import Traffic
-from distsqz.metering.transfers import Transfer
+from distsqz.metering.transfers import Traffic, Transfer
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.data_parallel import DataParallel
 from distsqz.sync.layout import Layout, plan_layout

@@ -5,6 +5,7 @@ Other keys may stand beside these. What is not known is null or left out.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +19,8 @@ from pydantic import (
     ValidationError,
 )
 
+from distsqz.metering.columns import Column, Combination, TypeName
+
 
 class _Entry(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
@@ -25,6 +28,22 @@ class _Entry(BaseModel):
 
 def _from_text(value: Any) -> Any:
     return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+class ColumnEntry(_Entry):
+    """A column of a table, as `distsqz.metering.columns.Column` declares it."""
+
+    name: str
+    type: TypeName
+    nullable: bool
+    meaning: str
+    unit: str | None = None
+    combine: Combination | None = None
+    heading: str | None = None
+
+    def column(self) -> Column:
+        """The declaration."""
+        return Column(**{each.name: getattr(self, each.name) for each in fields(Column)})
 
 
 class RunEntry(_Entry):
@@ -39,6 +58,8 @@ class RunEntry(_Entry):
     error: dict[str, Any] | str | None = None
     rows: dict[str, NonNegativeInt] = {}
     """Rows of each table when the run ended."""
+    columns: dict[str, list[ColumnEntry]] = {}
+    """What each table's columns mean; none in runs of schema 1."""
 
 
 class _CellEntry(_Entry):

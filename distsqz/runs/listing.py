@@ -1,0 +1,57 @@
+"""Finds the runs in a directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from distsqz.errors import RequestError
+from distsqz.runs.reader import Run, reason_of
+
+
+def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
+    """Every run in a directory of `root`, also where a symlink leads to it, once; and why others are none.
+
+    Raises:
+        RequestError: `root` cannot be read.
+    """
+    try:
+        directories = sorted(root.iterdir()) if root.exists() else []
+    except OSError as error:
+        raise RequestError(
+            f"{root}: cannot be read ({reason_of(error)}); name a directory of runs"
+        ) from error
+    runs, others = [], []
+    for path in dict.fromkeys(path.resolve() for path in directories if _may_be_run(path)):
+        try:
+            runs.append(Run(path))
+        except RequestError as error:
+            others.append(error)
+    return runs, others
+
+
+def _may_be_run(path: Path) -> bool:
+    """Whether a run.json is in a directory, or nobody may look."""
+    try:
+        return (path / "run.json").is_file()
+    except PermissionError:
+        return True
+
+
+def newest_run(root: Path) -> Path:
+    """The run under `root` that was started last; what is no run is skipped, and named on stderr.
+
+    Raises:
+        RequestError: there is none.
+    """
+    runs, others = runs_under(root)
+    reasons = "; ".join(map(str, others))
+    if not runs:
+        raise RequestError(
+            f"{root}: no run there yet; make one with launch/ddp.py or launch/compare.py"
+            + (f" (skipped: {reasons})" if others else "")
+        )
+    if others:
+        print(f"skipped: {reasons}", file=sys.stderr)
+    # Of a run and its copies, the one that has its own name.
+    return max(runs, key=lambda run: (run.started_at, run.path.name == run.run_id)).path
