@@ -26,7 +26,8 @@ from handmade_runs import (
 from distsqz.metering.columns import Column
 from distsqz.metering.schema import TABLES, Record
 from distsqz.report.instruments import combined
-from distsqz.report.report import report
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.report import read_sections, render_report
 from distsqz.report.tables import (
     hosts_by_rate,
     read_cells,
@@ -330,8 +331,8 @@ def test_an_instrument_unknown_to_this_program_is_reported_as_its_run_declares_i
     run = Run(with_unknown_instrument(write_run(tmp_path, [of], steps(of, [1.0] * 4)), {0: 100.0, 1: 150.0}))
     cells = read_cells(run)
     assert cells[0].row["gpu_power_w"] == 250.0
-    text = report([run], [cells], "table")
-    assert "gpu power: sum over the ranks" in text
+    text = render_report([measured := MeasuredRun(run)], read_sections([measured]), "table")
+    assert "Gpu power: sum over the ranks" in text
     assert run.columns("steps")[-1].meaning == "Mean power of the GPU."
 
 
