@@ -35,6 +35,8 @@ class Options:
     """json has everything, csv the cells only."""
     figure: Path | None = None
     """Also draw bytes and step times of runs that trained into this .svg or .png file."""
+    html: Path | None = None
+    """Also write the report as one HTML page into this file; it needs no other file and no network."""
     debug: bool = False
     """Print tracebacks."""
 
@@ -49,6 +51,8 @@ def main(options: Options) -> None:
             raise RequestError("RUN: some deployed and some trained; report on them apart")
         if options.figure:
             raise RequestError(f"--figure {options.figure}: draws runs that trained; leave it out for these")
+        if options.html:
+            raise RequestError(f"--html {options.html}: shows runs that trained; leave it out for these")
         print(shipments_report(runs, options.format))
         return
     cells = [read_cells(run) for run in runs]
@@ -57,6 +61,22 @@ def main(options: Options) -> None:
         from distsqz.report.figures import draw  # matplotlib takes a second to import
 
         draw(list(chain(*cells)), options.figure)
+    if options.html:
+        _write_page(runs, options.html)
+
+
+def _write_page(runs: Sequence[Run], path: Path) -> None:
+    """Writes the report as a page, and its path to stderr."""
+    from distsqz.report.page.page import page_of  # jinja2 comes with an extra
+
+    page = page_of(runs)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(
+            f"--html {path}: cannot be written ({error.strerror}); name a file in an existing directory"
+        ) from error
+    print(f"page: {path}", file=sys.stderr)
 
 
 def find_runs(names: Sequence[str], root: Path) -> list[Run]:
