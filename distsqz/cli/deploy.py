@@ -21,7 +21,8 @@ from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
 from distsqz.metering.wire import emulated_hosts
 from distsqz.report.formats import Format
-from distsqz.report.shipments import shipments_report
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.report import print_report
 from distsqz.runs import Run, RunWriter
 from distsqz.shipping.cargo import Wanted, packed, parse
 
@@ -75,7 +76,7 @@ def main(options: Options) -> None:
     if lab is None:
         with redirect_stdout(sys.stderr):  # Ray may print; stdout is for results
             run = _deploy(wanted, options)
-        print(shipments_report([run], options.format))
+        print_report([MeasuredRun(run)], options.format)
         return
     with packed(wanted):  # what is wrong with the request shows before hosts are made for it
         pass

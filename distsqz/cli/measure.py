@@ -14,8 +14,10 @@ from tyro.conf import OmitArgPrefixes
 from distsqz.cli.progress import SessionProgress
 from distsqz.cluster.session import SessionOptions, run_session
 from distsqz.errors import RequestError, RunError
+from distsqz.report.faults import breach_warnings
 from distsqz.report.formats import Format
-from distsqz.report.report import breach_warnings, print_report
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.report import print_report
 from distsqz.report.tables import read_cells
 from distsqz.runs import Run, RunWriter
 from distsqz.training.options import ServerOptions, TrainingOptions
@@ -70,7 +72,7 @@ def measure(
         for notice in session.notices:
             print(notice, file=sys.stderr)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
-    print_report([run], [read_cells(run)], options.format)
+    print_report([MeasuredRun(run)], options.format)
 
 
 def plan(

@@ -1,11 +1,10 @@
-"""A progress bar a cell, on stderr: step time, bytes a step, loss."""
+"""A progress bar for each cell, on stderr: running means of step time and bytes sent, and the loss."""
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich import filesize
@@ -17,6 +16,41 @@ from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.training.cell import Cell
 
 
+@dataclass
+class RunningMeans:
+    """Means over the steps of a rank since warm-up; before that, over its warm-up steps."""
+
+    warmup: bool = True
+    """Whether only steps of warm-up have been added."""
+    steps: int = 0
+    wall_s: float = 0.0
+    steps_with_bytes: int = 0
+    """Steps of which TCP's count is known."""
+    sent_bytes: int = 0
+    loss: float = float("nan")
+    """Of the last step."""
+
+    def add(self, step: StepRecord) -> None:
+        """Takes one more step."""
+        if self.warmup and not step.warmup:
+            self.warmup, self.steps, self.wall_s, self.steps_with_bytes, self.sent_bytes = False, 0, 0.0, 0, 0
+        self.loss = step.loss
+        if step.warmup and not self.warmup:  # made again after a restart
+            return
+        self.steps += 1
+        self.wall_s += step.wall_s
+        if step.tcp_tx_bytes is not None:
+            self.steps_with_bytes += 1
+            self.sent_bytes += step.tcp_tx_bytes
+
+    def __str__(self) -> str:
+        """Such as `203 ms/step  7.5 MB/step sent  loss 6.908`."""
+        sent_bytes = round(self.sent_bytes / self.steps_with_bytes) if self.steps_with_bytes else None
+        sent = "" if sent_bytes is None else f"{filesize.decimal(sent_bytes)}/step sent  "
+        phase = "warm-up: " if self.warmup else ""
+        return f"{phase}{self.wall_s / self.steps * 1000:,.0f} ms/step  {sent}loss {self.loss:.3f}"
+
+
 class SessionProgress:
     """Shows how far each cell is, once training begins; call it with every delivery."""
 
@@ -24,16 +58,17 @@ class SessionProgress:
         """Prepares a bar a cell, below a line that says what they belong to."""
         self._heading = heading
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
+        self._means = {cell.name: RunningMeans() for cell in cells}
         self._tasks: dict[str, TaskID] = {
             cell.name: self._progress.add_task(
-                f"{cell.model} {cell.strategy}",
+                cell.name,
                 total=cell.total_steps,
                 completed=start_step,
                 figures="starting",
@@ -58,21 +93,12 @@ class SessionProgress:
             if self._heading:
                 print(self._heading, file=sys.stderr)
             self._progress.start()
-        steps = defaultdict(list)
         for record in delivery.records.get("steps", []):
             assert isinstance(record, StepRecord)
             if record.rank == 0:
-                steps[record.cell].append(record)
-        for cell, new in steps.items():
-            self._progress.update(self._tasks[cell], completed=new[-1].step + 1, figures=_figures(new))
+                means = self._means[record.cell]
+                means.add(record)
+                self._progress.update(self._tasks[record.cell], completed=record.step + 1, figures=str(means))
         for record in delivery.records.get("evaluations", []):
             assert isinstance(record, EvaluationRecord)
             self._progress.print(f"{record.cell}: accuracy {record.accuracy:.2%} after {record.step} steps")
-
-
-def _figures(new: Sequence[StepRecord]) -> str:
-    """Of what came in together: single steps of a parameter server pay for each other."""
-    step_s = fmean(step.wall_s for step in new)
-    counted = [step.tcp_tx_bytes for step in new if step.tcp_tx_bytes is not None]
-    sent = f"{filesize.decimal(round(fmean(counted)))}/step sent  " if counted else ""
-    return f"{step_s * 1000:,.0f} ms/step  {sent}loss {new[-1].loss:.3f}"

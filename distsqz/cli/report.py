@@ -14,9 +14,9 @@ import tyro
 
 from distsqz.errors import RequestError
 from distsqz.report.formats import Format
+from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
-from distsqz.report.shipments import is_deployment, shipments_report
-from distsqz.report.tables import read_cells
+from distsqz.report.shipments import is_deployment
 from distsqz.runs import Run, newest_run, runs_under
 
 DESCRIPTION = "Report what runs measured: every byte, every millisecond, what a smaller model saves."
@@ -51,22 +51,18 @@ def main(options: Options) -> None:
             raise RequestError("RUN: some deployed and some trained; report on them apart")
         if options.figure:
             raise RequestError(f"--figure {options.figure}: draws runs that trained; leave it out for these")
-        if options.html:
-            raise RequestError(f"--html {options.html}: shows runs that trained; leave it out for these")
-        print(shipments_report(runs, options.format))
-        return
-    cells = [read_cells(run) for run in runs]
-    print_report(runs, cells, options.format)
+    measured = [MeasuredRun(run) for run in runs]
+    print_report(measured, options.format)
     if options.figure:
         from distsqz.report.figures import draw  # matplotlib takes a second to import
 
-        draw(list(chain(*cells)), options.figure)
+        draw(list(chain.from_iterable(run.cells for run in measured)), options.figure)
     if options.html:
-        _write_page(runs, options.html)
+        _write_page(measured, options.html)
 
 
-def _write_page(runs: Sequence[Run], path: Path) -> None:
-    """Writes the report as a page, and its path to stderr."""
+def _write_page(runs: Sequence[MeasuredRun], path: Path) -> None:
+    """Writes the report as a page, and the page's path to stderr."""
     from distsqz.report.page.page import page_of  # jinja2 comes with an extra
 
     page = page_of(runs)

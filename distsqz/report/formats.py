@@ -7,37 +7,48 @@ read its numbers; whoever builds a table need only name its columns well.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
-from collections.abc import Callable
-from textwrap import fill
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from distsqz.report.terminal import Alignment, fit_table, wrap
+
 Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 UNKNOWN = "–"  # noqa: RUF001  # an en dash stands for "no figure"
 
-_WIDEST = 10_000
-"""Columns of a rich table: enough never to fold one, whatever the terminal; a pager can scroll sideways."""
+HEADINGS = {"world_size": "workers", "nic_tx_bytes": "interface_tx_bytes"}
+"""Names that people read in place of a column's own."""
 
 
-def render(frame: pd.DataFrame, fmt: Format, title: str | None = None) -> str:
+def render(frame: pd.DataFrame, fmt: Format, title: str | None = None, identifying: int = 1) -> str:
     """A frame as text, without its index.
 
     `table`, `markdown` and `latex` show numbers as people read them: bytes exactly, with thousands
-    separators; seconds as milliseconds below ten; shares in percent; nulls as a dash. `csv` and `json` (a
-    list of rows) keep the numbers and column names as they are and leave out the title.
+    separators; seconds as milliseconds below ten; shares in percent; nulls as a dash. `table` keeps within
+    the terminal's width. `csv` and `json` (a list of rows) keep the numbers and column names as they are and
+    leave out the title.
+
+    Args:
+        frame: the rows.
+        fmt: one of the formats.
+        title: a line above the table.
+        identifying: how many of the first columns say what a row is about; where `table` must split a wide
+            table, every part begins with them.
     """
     if fmt == "csv":
         return _as_csv(frame)
     if fmt == "json":
         return to_json(frame.to_dict("records"))
     text = _humanise(frame).map(_escaped, fmt=fmt).rename(columns=lambda name: _escaped(name, fmt))
+    if fmt == "table":
+        table = fit_table(text, _alignments(frame), identifying)
+        return f"{wrap(title)}\n{table}" if title else table
     return _PRINTERS[fmt](text, _alignments(frame), title)
 
 
@@ -47,9 +58,16 @@ def to_json(value: Any) -> str:
 
 
 def prose(lines: list[str], fmt: Format) -> str:
-    """Paragraphs to stand beside tables of the same format."""
+    """Paragraphs to stand beside tables of the same format; `table` keeps within the terminal's width."""
     lines = [_escaped(line, fmt) for line in lines]
-    return ("\n" if fmt == "table" else "\n\n").join(lines)
+    return "\n".join(map(wrap, lines)) if fmt == "table" else "\n\n".join(lines)
+
+
+def column_text(name: str, values: Sequence[Any]) -> tuple[str, list[str]]:
+    """A column as people read it: its heading with the unit, and each value in that unit."""
+    plain = [_plain(value) for value in values]
+    heading, show = _unit(HEADINGS.get(name, name), plain)
+    return heading, [_show(value, show) for value in plain]
 
 
 def _plain(value: Any) -> Any:
@@ -84,12 +102,7 @@ def _flat(value: Any) -> Any:
 
 
 def _humanise(frame: pd.DataFrame) -> pd.DataFrame:
-    columns = {}
-    for name in frame.columns:
-        values = [_plain(value) for value in frame[name]]
-        header, show = _unit(str(name), values)
-        columns[header] = [_show(value, show) for value in values]
-    return pd.DataFrame(columns, dtype=str)
+    return pd.DataFrame(dict(column_text(str(name), list(frame[name])) for name in frame.columns), dtype=str)
 
 
 def _escaped(text: str, fmt: Format) -> str:
@@ -163,36 +176,19 @@ _UNITS: list[tuple[str, str, Callable[[float], str]]] = [
 """The unit that ends a column's name, how its heading ends, and how a number is shown."""
 
 
-def _alignments(frame: pd.DataFrame) -> list[Literal["left", "right"]]:
+def _alignments(frame: pd.DataFrame) -> list[Alignment]:
     """Text to the left, numbers to the right."""
     return [
         "left" if any(isinstance(value, str) for value in frame[name]) else "right" for name in frame.columns
     ]
 
 
-def _as_table(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name, alignment in zip(text.columns, alignments, strict=True):
-        width = max([*text[name].str.len(), *map(len, name.split())])
-        table.add_column(fill(name, width), justify=alignment, no_wrap=True, vertical="bottom")
-    for row in text.itertuples(index=False):
-        table.add_row(*row)
-    page = io.StringIO()
-    Console(file=page, width=_WIDEST, color_system=None, markup=False, emoji=False).print(table)
-    printed = "\n".join(line.rstrip() for line in page.getvalue().splitlines()).strip("\n")
-    return f"{title}\n\n{printed}" if title else printed
-
-
-def _as_markdown(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
+def _as_markdown(text: pd.DataFrame, alignments: list[Alignment], title: str | None) -> str:
     table = text.to_markdown(index=False, colalign=alignments, disable_numparse=True)
     return f"### {title}\n\n{table}" if title else table
 
 
-def _as_latex(text: pd.DataFrame, alignments: list[Literal["left", "right"]], title: str | None) -> str:
+def _as_latex(text: pd.DataFrame, alignments: list[Alignment], title: str | None) -> str:
     return text.to_latex(
         index=False,
         escape=False,
@@ -201,7 +197,7 @@ def _as_latex(text: pd.DataFrame, alignments: list[Literal["left", "right"]], ti
     ).rstrip("\n")
 
 
-_PRINTERS = {"table": _as_table, "markdown": _as_markdown, "latex": _as_latex}
+_PRINTERS = {"markdown": _as_markdown, "latex": _as_latex}
 
 _LATEX_ESCAPES = str.maketrans(
     {

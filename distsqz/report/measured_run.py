@@ -5,6 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
+
+from distsqz.report.measured import measured_steps, measured_updates, of_steps
+from distsqz.report.shipments import is_deployment, read_shipments
 from distsqz.report.tables import CellTable, read_cells, read_links, read_shards, staleness_histogram
 from distsqz.runs import Run
 
@@ -20,10 +24,30 @@ class MeasuredRun:
         """The run's name."""
         return self.run.run_id
 
+    @property
+    def shipped(self) -> bool:
+        """Whether the run sent models to clients, and trained none."""
+        return is_deployment(self.run)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The rows of `steps` that count."""
+        return measured_steps(self.run)
+
+    @cached_property
+    def peers(self) -> pd.DataFrame:
+        """The rows of `peers` that belong to steps that count."""
+        return of_steps(self.run.table("peers").to_pandas(), self.steps)
+
+    @cached_property
+    def updates(self) -> pd.DataFrame:
+        """The rows of `updates` that count."""
+        return measured_updates(self.run, self.steps)
+
     @cached_property
     def cells(self) -> list[CellTable]:
         """What each cell measured, in the run's order."""
-        return read_cells(self.run)
+        return read_cells(self.run, self.steps, self.peers, self.updates)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -38,9 +62,14 @@ class MeasuredRun:
     @cached_property
     def shards(self) -> list[dict[str, Any]]:
         """What each shard of a parameter server had to do."""
-        return read_shards(self.run)
+        return read_shards(self.run, self.updates)
 
     @cached_property
     def staleness(self) -> list[dict[str, Any]]:
         """Updates by the number of other updates that they had missed."""
-        return staleness_histogram(self.run)
+        return staleness_histogram(self.run, self.updates)
+
+    @cached_property
+    def shipments(self) -> list[dict[str, Any]]:
+        """What sending each model to the clients cost, of a run that shipped."""
+        return read_shipments(self.run)

@@ -41,6 +41,8 @@ class Section:
     noteworthy: bool = True
     """False where the rows say nothing that a reader would miss (shards with equal loads): the terminal
     leaves the table out, and files keep it."""
+    in_csv: bool = False
+    """Whether csv, which has a single table, holds the rows of this section."""
     json_key: str | None = None
     """Key of the rows in JSON where it is not `key`: several sections may show columns of the same rows."""
     in_run: bool = False

@@ -65,13 +65,25 @@ def by_block(series: pd.Series[float], cell: dict[str, Any]) -> pd.Series[float]
     return series.groupby((series.index - series.index.min()) // (cell.get("block_steps") or 1)).mean()
 
 
-def read_cells(run: Run) -> list[CellTable]:
-    """The cells of a run in its own order; one that has measured nothing yet has a row of nulls."""
-    steps = measured_steps(run)
+def read_cells(
+    run: Run,
+    steps: pd.DataFrame | None = None,
+    peers: pd.DataFrame | None = None,
+    updates: pd.DataFrame | None = None,
+) -> list[CellTable]:
+    """The cells of a run in its own order; one that has measured nothing yet has a row of nulls.
+
+    Args:
+        run: the run.
+        steps: what `measured_steps` gives for it, where that is known already.
+        peers: its rows of `peers` that belong to these steps, likewise.
+        updates: what `measured_updates` gives for it, likewise.
+    """
+    steps = measured_steps(run) if steps is None else steps
     transfers = of_steps(run.table("transfers").to_pandas(), steps)
-    peers = of_steps(run.table("peers").to_pandas(), steps)
+    peers = of_steps(run.table("peers").to_pandas(), steps) if peers is None else peers
     evaluations = run.table("evaluations").to_pandas()
-    updates = measured_updates(run, steps)
+    updates = measured_updates(run, steps) if updates is None else updates
     links = run.table("links").to_pandas()
     return [
         _read_cell(
@@ -88,9 +100,9 @@ def read_cells(run: Run) -> list[CellTable]:
     ]
 
 
-def read_shards(run: Run) -> list[dict[str, Any]]:
+def read_shards(run: Run, updates: pd.DataFrame | None = None) -> list[dict[str, Any]]:
     """What each shard of a parameter server had to do: a row a cell and shard, a cell's busiest first."""
-    updates = measured_updates(run)
+    updates = measured_updates(run) if updates is None else updates
     if updates.empty:
         return []
     updates = updates.assign(received_bytes=_chunk_bytes(run, updates))
@@ -111,9 +123,9 @@ def read_shards(run: Run) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (str(row["cell"]), -row["received_bytes"], -row["busy_s"]))
 
 
-def staleness_histogram(run: Run) -> list[dict[str, Any]]:
+def staleness_histogram(run: Run, updates: pd.DataFrame | None = None) -> list[dict[str, Any]]:
     """How many updates had missed how many others: a row a cell and staleness; dropped ones are left out."""
-    updates = measured_updates(run)
+    updates = measured_updates(run) if updates is None else updates
     counted = updates[~updates["dropped"]]
     rows = []
     for cell, of_cell in counted.groupby("cell"):

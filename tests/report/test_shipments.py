@@ -9,10 +9,24 @@ from typing import Any
 import pytest
 
 from distsqz.metering.schema import ShipmentRecord
-from distsqz.report.shipments import is_deployment, read_shipments, shipments_report
+from distsqz.report.formats import Format
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.report import read_sections, render_report
+from distsqz.report.shipments import is_deployment, read_shipments
 from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, Run, RunWriter
 
 MBIT = 10**6
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no sentence is wrapped."""
+    monkeypatch.setenv("COLUMNS", "10000")
+
+
+def shipments_report(runs: list[Run], fmt: Format) -> str:
+    measured = [MeasuredRun(run) for run in runs]
+    return render_report(measured, read_sections(measured), fmt)
 
 
 FILE_BYTES, WIRE_BYTES = 144_800, 151_400

@@ -15,23 +15,20 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from distsqz.report.formats import to_json
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.dots import Dot, dot_figure
 from distsqz.report.page.numbers import UNKNOWN, Numbers, heading, shown
 from distsqz.report.page.rows import WIDTHS
 from distsqz.report.page.shares import NAMES, ORDER, share_figure
 from distsqz.report.page.timeline import MOST_RANKS, Timeline, read_timelines, timeline_figure
-from distsqz.report.report import report
+from distsqz.report.report import document, read_sections
 from distsqz.report.section import Row, Section
-from distsqz.report.sections import TRAINING
+from distsqz.report.sections.links import MOST_LINKS
 from distsqz.report.tables import CellTable
-from distsqz.runs import Run
 
 MOST_FINDINGS = 4
 """Comparisons, or cells where there are none, on the first screen."""
-
-MOST_LINKS = 24
-"""Links of the figure: the slowest."""
 
 MOST_TIMELINES = 8
 OPEN_TIMELINES = 2
@@ -48,40 +45,34 @@ class Table:
     rows: list[list[Markup]]
 
 
-def page_of(runs: Sequence[Run]) -> str:
-    """The page of runs that trained."""
-    measured = [MeasuredRun(run) for run in runs]
-    document = json.loads(report(runs, [run.cells for run in measured], "json"))
-    return render_page(measured, [section(measured) for section in TRAINING], document)
+def page_of(runs: Sequence[MeasuredRun]) -> str:
+    """The report on runs as one HTML file that needs no other and makes no request.
 
-
-def render_page(runs: Sequence[MeasuredRun], sections: Sequence[Section], document: dict[str, Any]) -> str:
-    """The report as one HTML file that needs no other and makes no request.
-
-    Args:
-        runs: the runs that trained; empty for runs that shipped files, which have no figures.
-        sections: the sections of the report, as tables below the figures.
-        document: what `report --format json` prints; every number is shown with its key there.
+    Runs that shipped files have tables and no figures.
     """
-    numbers = Numbers(document)
-    tables = [_table(section, numbers) for section in sections if section.columns]
+    sections = read_sections(runs)
+    numbers = Numbers(json.loads(to_json(document(runs, sections))))
     context: dict[str, Any] = {
-        "document": document,
-        "tables": tables,
-        "notes": list(
-            dict.fromkeys(chain.from_iterable(section.notes for section in sections if not section.columns))
-        ),
+        "document": numbers.document,
+        "tables": [_table(section, numbers) for section in sections if section.columns],
+        "notes": _notes(sections, numbers.document),
         "num": numbers.html,
         "part_names": NAMES,
-        "part_order": ORDER,
         "most_findings": MOST_FINDINGS,
         "most_ranks": MOST_RANKS,
-        "cards": [],
+        "trained": not any(run.shipped for run in runs),
     }
-    cells = list(chain.from_iterable(run.cells for run in runs))
-    if "cells" in document:
-        context |= _findings(document) | _figures(runs, cells, numbers)
+    if context["trained"]:
+        cells = list(chain.from_iterable(run.cells for run in runs))
+        context |= _findings(numbers.document) | _figures(runs, cells, numbers)
     return _templates().get_template("page.html.j2").render(context)
+
+
+def _notes(sections: Sequence[Section], document: dict[str, Any]) -> list[str]:
+    """What sections without a table say; warnings stand above the findings already."""
+    warnings = set(chain.from_iterable(run["warnings"] for run in document["runs"]))
+    notes = chain.from_iterable(section.notes for section in sections if not section.columns)
+    return [note for note in dict.fromkeys(notes) if note not in warnings]
 
 
 @cache

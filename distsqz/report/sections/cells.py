@@ -47,4 +47,5 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         columns=(*several, *COLUMNS, *optional),
         identifying=len(several) + 1,
         rows=rows,
+        in_csv=True,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
-from distsqz.report.report import report
+from distsqz.report.report import read_sections, render_report
 from distsqz.runs import Run
 
 VOID = {"meta", "link", "br"}
@@ -83,13 +83,13 @@ class Page:
 
 
 def page_of_run(*paths: Path) -> Page:
-    runs = [Run(path) for path in paths]
+    runs = [MeasuredRun(Run(path)) for path in paths]
     html = page_of(runs)
     reader = _Reader()
     reader.feed(html)
     assert reader.open == [reader.root]
-    document = json.loads(report(runs, [MeasuredRun(run).cells for run in runs], "json"))
-    return Page(html, reader.root, document)
+    printed = render_report(runs, read_sections(runs), "json")
+    return Page(html, reader.root, json.loads(printed))
 
 
 def value_at(document: Any, key: str) -> Any:

@@ -1,0 +1,61 @@
+"""Sentences about two cells that are compared: what is saved, how sure that is, what makes it doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distsqz.report.formats import ratio
+
+
+def workers(comparison: dict[str, Any]) -> str:
+    """Such as `4 workers`."""
+    number = comparison["world_size"]
+    return f"{number} worker{'s' if number > 1 else ''}"
+
+
+def time_claim(comparison: dict[str, Any], base: str, other: str, how: str) -> str:
+    """How the step times of two cells compare.
+
+    Args:
+        comparison: has `step_ratio`, the step time of one cell over that of another, and its interval.
+        base: names the cell in the denominator.
+        other: names the cell in the numerator.
+        how: how the ratio was measured, such as `paired blocks`.
+    """
+    step_ratio, interval = comparison["step_ratio"], comparison["step_ratio_ci95"]
+    if step_ratio is None:
+        return "no step times to compare yet"
+    if interval is None:
+        sureness = "too few steps to say how sure that is"
+    else:
+        low, high = interval
+        sureness = f"[{ratio(low)}, {ratio(high)}], 95% bootstrap interval, {how}"
+        if low <= 1 <= high:
+            return (
+                "their step times cannot be told apart: "
+                f"{other}'s step takes {ratio(step_ratio)} the time of {base}'s ({sureness})"
+            )
+    if step_ratio < 1:
+        return f"{other}'s step takes {ratio(step_ratio)} the time of {base}'s ({sureness})"
+    return f"{base}'s step takes {ratio(step_ratio)} less time ({sureness})"
+
+
+def doubts(comparison: dict[str, Any]) -> list[str]:
+    """Why times, or bytes too, are not compared, and what may differ without being recorded."""
+    differences, not_recorded = comparison["differences"], comparison["not_recorded"]
+    reasons = []
+    if differences:
+        left_out = "step times" if comparison["bytes_ratio"] is not None else "bytes and step times"
+        reasons.append(f"{left_out} are not compared, as these differ: {', '.join(differences)}")
+    if not_recorded:
+        reasons.append(f"not recorded, and possibly different: {', '.join(not_recorded)}")
+    return reasons
+
+
+def how_times_are_compared(comparisons: Sequence[dict[str, Any]]) -> str:
+    """What the step ratios of a table are: its title has this in parentheses."""
+    ways = {True: "paired, geometric means over blocks", False: "unpaired, ratios of medians"}
+    compared = {comparison["paired"] for comparison in comparisons if comparison["step_ratio"] is not None}
+    used = ", or ".join(way for paired, way in ways.items() if paired in compared)
+    return f"step times: {used}" if used else "no step times compared"

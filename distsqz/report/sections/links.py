@@ -1,0 +1,38 @@
+"""Links: what the path between two hosts carried before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.section import Section
+
+COLUMNS = ("host", "peer_host", "goodput_bytes_per_s", "goodput_bits_per_s", "rtt_us")
+MOST_LINKS = 16
+"""Links of each run that people see."""
+
+
+def section(runs: Sequence[MeasuredRun]) -> Section:
+    """A row for each link; people see all links of a run, or the slowest where there are too many."""
+    rows = tuple(
+        {"run_id": run.run_id, **link, "goodput_bits_per_s": link["goodput_bytes_per_s"] * 8}
+        for run in runs
+        for link in run.links
+    )
+    shown = []
+    for run in runs:
+        of_run = [index for index, row in enumerate(rows) if row["run_id"] == run.run_id]
+        if len(of_run) > MOST_LINKS:
+            of_run.sort(key=lambda index: float(rows[index]["goodput_bytes_per_s"]))
+        shown += of_run[:MOST_LINKS]
+    some = f" (the {MOST_LINKS} slowest of each run that has more)" if len(shown) < len(rows) else ""
+    several = ("run_id",) if len(runs) > 1 else ()
+    return Section(
+        key="links",
+        title=f"Links, measured before training{some}",
+        columns=(*several, *COLUMNS),
+        identifying=len(several) + 2,
+        rows=rows,
+        shown=tuple(shown),
+        in_run=True,
+    )

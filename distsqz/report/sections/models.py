@@ -1,0 +1,80 @@
+"""Larger models against smaller ones: bytes and step times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distsqz.report.claims import doubts, how_times_are_compared, time_claim, workers
+from distsqz.report.comparisons import compare_all
+from distsqz.report.formats import ratio
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.section import Section
+
+COLUMNS = (
+    "strategy",
+    "world_size",
+    "small",
+    "large",
+    "bytes_ratio",
+    "bytes_source",
+    "step_ratio",
+    "step_ratio_ci95",
+    "paired",
+    "pairs",
+)
+
+
+def section(runs: Sequence[MeasuredRun]) -> Section:
+    """A row and a sentence for each pair of models that are compared."""
+    comparisons = compare_all([run.cells for run in runs])
+    by_cell = {(row["run_id"], row["cell"]): row for run in runs for row in run.rows}
+    several = ("small_run_id", "large_run_id") if len(runs) > 1 else ()
+    return Section(
+        key="comparisons",
+        title=f"Larger model over smaller ({how_times_are_compared(comparisons)})",
+        columns=(*COLUMNS, *several),
+        identifying=4,
+        rows=tuple(comparisons),
+        sentences=tuple(
+            _finding(
+                comparison,
+                by_cell[comparison["small_run_id"], comparison["small_cell"]],
+                by_cell[comparison["large_run_id"], comparison["large_cell"]],
+            )
+            for comparison in comparisons
+        ),
+    )
+
+
+def _finding(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
+    """What the smaller model saves, and how sure that is."""
+    scope = f"With {workers(comparison)} under {comparison['strategy']}"
+    if not comparison["differences"]:
+        claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]
+    elif comparison["bytes_ratio"] is not None:
+        claims = [_bytes_claim(comparison, small, large)]
+    else:
+        scope, claims = f"{scope}, for {small['model']} and {large['model']}", []
+    return f"{scope}, {'; '.join([*claims, *doubts(comparison)])}."
+
+
+def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
+    source = comparison["bytes_source"]
+    if source is None:
+        return f"{small['model']} and {large['model']} sent no bytes that could be compared"
+    verb, kind = ("sends", "of TCP payload") if source == "tcp" else ("must send", "by prediction")
+    if small.get("spans_hosts"):
+        kind += " to other hosts"
+    column = f"{source}_tx_bytes"
+    return (
+        f"{small['model']} {verb} {ratio(comparison['bytes_ratio'])} fewer bytes than {large['model']} "
+        f"({small[column]:,.0f} against {large[column]:,.0f} {kind} a rank and step)"
+    )
+
+
+def _time_claim(comparison: dict[str, Any]) -> str:
+    how = "paired blocks" if comparison["paired"] else "unpaired"
+    if comparison["small_run_id"] != comparison["large_run_id"]:
+        how = f"separate runs, {how}"
+    return time_claim(comparison, comparison["small"], comparison["large"], how)

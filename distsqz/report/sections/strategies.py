@@ -1,0 +1,74 @@
+"""A parameter server against all-reduce, for each model: bytes of all processes, and step times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from distsqz.report.claims import doubts, how_times_are_compared, time_claim, workers
+from distsqz.report.comparisons import compare_strategies
+from distsqz.report.formats import ratio
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.section import Section
+
+COLUMNS = (
+    "model",
+    "world_size",
+    "strategy",
+    "servers",
+    "placement",
+    "consistency",
+    "bytes_ratio",
+    "bytes_source",
+    "step_ratio",
+    "step_ratio_ci95",
+    "paired",
+    "pairs",
+)
+
+
+def section(runs: Sequence[MeasuredRun]) -> Section:
+    """A row and a sentence for each cell that has another strategy than all-reduce."""
+    comparisons = list(chain.from_iterable(compare_strategies(run.cells) for run in runs))
+    number_of = Counter(map(_subject, comparisons))
+    return Section(
+        key="strategy_comparisons",
+        title=f"Parameter server over all-reduce, the same model ({how_times_are_compared(comparisons)})",
+        columns=COLUMNS,
+        identifying=3,
+        rows=tuple(comparisons),
+        sentences=tuple(_finding(row, number_of[_subject(row)] > 1) for row in comparisons),
+        notes=(
+            "Bytes are those that all processes, servers included, send to other hosts "
+            "(over loopback, if all are on one host).",
+        ),
+    )
+
+
+def _subject(comparison: dict[str, Any]) -> tuple[Any, ...]:
+    """What a sentence names a comparison by; those of several runs, or of several options, share it."""
+    return comparison["model"], comparison["world_size"], comparison["strategy"]
+
+
+def _finding(comparison: dict[str, Any], ambiguous: bool) -> str:
+    """What all-reduce saves, and how sure that is."""
+    base, other = comparison["over"], comparison["strategy"]
+    other = comparison["cell"] if ambiguous else other
+    claims = [_bytes_claim(comparison, base, other)] if comparison["bytes_ratio"] is not None else []
+    if not comparison["differences"]:
+        how = "paired blocks" if comparison["paired"] else "unpaired"
+        claims.append(time_claim(comparison, base, other, how))
+    scope = f"With {workers(comparison)}, for {comparison['model']} under {base} and {other}"
+    return f"{scope}, {'; '.join([*claims, *doubts(comparison)])}."
+
+
+def _bytes_claim(comparison: dict[str, Any], base: str, other: str) -> str:
+    shown = ratio(comparison["bytes_ratio"])
+    source = "of TCP payload" if comparison["bytes_source"] == "tcp" else "by prediction"
+    if shown == ratio(1.0):
+        return f"all processes together send equally many bytes {source} ({shown})"
+    if comparison["bytes_ratio"] < 1:
+        return f"the processes of {other} together send {shown} the bytes {source} of {base}'s"
+    return f"the processes of {base} together send {shown} fewer bytes {source} than {other}'s"
