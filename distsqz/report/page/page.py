@@ -55,7 +55,7 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
     context: dict[str, Any] = {
         "document": numbers.document,
         "tables": [_table(section, numbers) for section in sections if section.columns],
-        "notes": _notes(sections, numbers.document),
+        "remarks": _remarks(sections, numbers.document),
         "num": numbers.html,
         "part_names": NAMES,
         "most_findings": MOST_FINDINGS,
@@ -68,11 +68,16 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
     return _templates().get_template("page.html.j2").render(context)
 
 
-def _notes(sections: Sequence[Section], document: dict[str, Any]) -> list[str]:
-    """What sections without a table say; warnings stand above the findings already."""
+def _remarks(sections: Sequence[Section], document: dict[str, Any]) -> dict[str, str]:
+    """Notes of sections without a table, by key; the page has warnings above the findings already."""
     warnings = set(chain.from_iterable(run["warnings"] for run in document["runs"]))
-    notes = chain.from_iterable(section.notes for section in sections if not section.columns)
-    return [note for note in dict.fromkeys(notes) if note not in warnings]
+    return {
+        f"notes.{section.key}.{index}": note
+        for section in sections
+        if not section.columns
+        for index, note in enumerate(section.notes)
+        if note not in warnings
+    }
 
 
 @cache

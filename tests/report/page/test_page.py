@@ -10,7 +10,10 @@ from urllib.parse import unquote
 import pytest
 from handmade_runs import cell, link, push, step, steps, transfer, update, write_run
 from pages import Element, Page, page_of_run, shows, value_at
+from test_shipments import record, written
 
+from distsqz.cli import report
+from distsqz.errors import RequestError
 from distsqz.runs import FAILED, INTERRUPTED, RUNNING
 
 NAMES = {"name", "tick", "run-id", "label"}
@@ -222,3 +225,25 @@ def test_cells_of_several_runs_are_told_apart(tmp_path: Path) -> None:
     (svg, _) = page.root.all("section", id="bytes")[0].all("svg")
     labels = [each.text() for each in svg.all("text", **{"class": "label"})]
     assert labels == [f"squeezenet-ddp-w2 ({path.name})" for path in paths]
+
+
+def test_runs_that_shipped_have_a_page_of_tables(tmp_path: Path) -> None:
+    page = page_of_run(written(tmp_path, [record(0, 0.2), record(1, 0.5)]).path)
+    assert page.root.all("h1")[0].text() == "What shipping costs"
+    assert page.number("shipments.0.last_client_s") == "500 ms"
+    for element in page.keyed():
+        key = str(element.attributes["data-key"])
+        assert shows(element.text(), value_at(page.document, key), key)
+
+
+def test_the_option_writes_the_page_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, path = write(tmp_path, "one cell"), tmp_path / "page.html"
+    report.main(report.Options(run=(str(run),), html=path))
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    assert capsys.readouterr().err == f"page: {path}\n"
+
+
+def test_a_page_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    run, path = write(tmp_path, "one cell"), tmp_path / "nowhere" / "page.html"
+    with pytest.raises(RequestError, match=f"--html {path}: cannot be written"):
+        report.main(report.Options(run=(str(run),), html=path))
