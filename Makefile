@@ -9,6 +9,8 @@ FASHION_MNIST := /usr/share/datasets/fashion-mnist
 demo: .venv/.installed data
 	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 \
 	  --steps 20 --warmup-steps 3 --block-steps 2
+	@run=$$(ls -td runs/*/ | head -1) && \
+	  $(BIN)/python analysis/report.py "$$run" --html "$${run}page.html" >/dev/null
 
 test: .venv/.installed data sshd lint
 	$(BIN)/python -m pytest

@@ -35,6 +35,8 @@ class Options:
     """json has everything, csv the cells only."""
     figure: Path | None = None
     """Also draw bytes and step times of runs that trained into this .svg or .png file."""
+    html: Path | None = None
+    """Also write the report as one HTML page into this file; it needs no other file and no network."""
     debug: bool = False
     """Print tracebacks."""
 
@@ -55,6 +57,22 @@ def main(options: Options) -> None:
         from distsqz.report.figures import draw  # matplotlib takes a second to import
 
         draw(list(chain.from_iterable(run.cells for run in measured)), options.figure)
+    if options.html:
+        _write_page(measured, options.html)
+
+
+def _write_page(runs: Sequence[MeasuredRun], path: Path) -> None:
+    """Writes the report as a page, and the page's path to stderr."""
+    from distsqz.report.page.page import page_of  # jinja2 comes with an extra
+
+    page = page_of(runs)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(
+            f"--html {path}: cannot be written ({error.strerror}); name a file in an existing directory"
+        ) from error
+    print(f"page: {path}", file=sys.stderr)
 
 
 def find_runs(names: Sequence[str], root: Path) -> list[Run]:

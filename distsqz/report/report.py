@@ -57,7 +57,10 @@ def render_report(runs: Sequence[MeasuredRun], sections: Sequence[Section], fmt:
 
 
 def document(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> dict[str, Any]:
-    """The report as one JSON object: the runs, then the rows of every section where `addresses` says."""
+    """The report as one JSON object: the runs, then the rows of every section where `addresses` says.
+
+    `notes` has the notes of every section that has any, by its key.
+    """
     entries = {run.run_id: _run_entry(run) for run in runs}
     content: dict[str, Any] = {"runs": list(entries.values())}
     for section in sections:
@@ -69,6 +72,7 @@ def document(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> dict[s
                 entries[row["run_id"]][section.rows_key].append(of_run)
         elif section.columns:
             content[section.rows_key] = list(section.rows)
+    content["notes"] = {section.key: list(section.notes) for section in sections if section.notes}
     return content
 
 

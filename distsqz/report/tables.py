@@ -213,6 +213,7 @@ def _read_cell(
         "late_ranks": late_ranks(steps, waiting) if waiting else None,
         "samples_per_s": _samples_per_s(steps, step_s, together),
         "comm_s": comm_s,
+        "hidden_comm_s": _hidden(comm_s, waiting),
         "bound_s": bound_s,
         "comm_vs_bound": _quotient(comm_s, bound_s),
         "busbw_bytes_per_s": busbw,
@@ -318,6 +319,13 @@ def _quotient(numerator: float | None, denominator: float | None) -> float | Non
 def _excess(measured: float | None, predicted: float | None) -> float | None:
     ratio = _quotient(measured, predicted)
     return None if ratio is None else ratio - 1
+
+
+def _hidden(comm_s: float | None, waiting: Waiting | None) -> float | None:
+    """Time a step in which transfers run behind computation; None where waiting is not told apart."""
+    if comm_s is None or waiting is None:
+        return None
+    return max(0.0, comm_s - float(waiting.transfer_s.median()))
 
 
 def _number(value: Any) -> float | None:
