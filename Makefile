@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
 
-.PHONY: demo test lint clean data sshd
+.PHONY: demo test lint docs clean data sshd
 
 demo: .venv/.installed data
 	$(BIN)/python launch/compare.py --data fashion-mnist --image-size 64 --num-classes 1000 \
@@ -20,6 +20,11 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The API pages, in build/api. A warning is an error: a module that cannot be imported, an annotation that does not resolve.
+docs: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[docs]'
+	$(BIN)/python -W error::UserWarning -m pdoc --docformat google --output-directory build/api distsqz
 
 # The stamp is written last, so that an installation cut short is made again.
 .venv/.installed: pyproject.toml constraints.txt

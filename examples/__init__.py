@@ -1,0 +1,1 @@
+"""Examples of distsqz in use; run by the tests, not installed."""
