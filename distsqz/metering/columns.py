@@ -46,7 +46,7 @@ def column(
 
 
 @functools.cache
-def columns_of(record: type) -> tuple[Column, ...]:
+def columns_of(record: type[Any]) -> tuple[Column, ...]:
     """The columns that a record declares, in their order."""
     hints = typing.get_type_hints(record)
     columns = []
@@ -57,7 +57,7 @@ def columns_of(record: type) -> tuple[Column, ...]:
             columns.append(
                 Column(
                     name=each.name,
-                    type=kind.__name__,
+                    type=typing.cast(TypeName, kind.__name__),
                     nullable=type(None) in alternatives,
                     **each.metadata,
                 )
@@ -66,7 +66,7 @@ def columns_of(record: type) -> tuple[Column, ...]:
 
 
 @functools.cache
-def column_names(record: type) -> tuple[str, ...]:
+def column_names(record: type[Any]) -> tuple[str, ...]:
     """The names of the columns that a record declares."""
     return tuple(each.name for each in columns_of(record))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.columns import column
@@ -57,7 +57,7 @@ class InterfaceColumns:
 class InterfaceMeter:
     """Bytes that a network interface has carried, of every process on the host."""
 
-    columns: ClassVar[type] = InterfaceColumns
+    columns: ClassVar[type[Any]] = InterfaceColumns
     counts_traffic: ClassVar[bool] = True
 
     @classmethod
@@ -100,7 +100,7 @@ class SchedulerMeter:
     Source: Documentation/scheduler/sched-stats.rst of the kernel, "/proc/<pid>/schedstat", second number.
     """
 
-    columns: ClassVar[type] = SchedulerColumns
+    columns: ClassVar[type[Any]] = SchedulerColumns
     counts_traffic: ClassVar[bool] = False
 
     @classmethod

@@ -22,7 +22,7 @@ class Instrument(Protocol):
     `registry.NAMES` lists all.
     """
 
-    columns: ClassVar[type]
+    columns: ClassVar[type[Any]]
     """A dataclass whose fields are declared with `columns.column`: the columns of `steps` that it fills. They
     are null where the instrument cannot be opened or read."""
     counts_traffic: ClassVar[bool]

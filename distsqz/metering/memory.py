@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from distsqz.metering.columns import column
 from distsqz.metering.host import CounterFile
@@ -48,7 +48,7 @@ class _Reading(NamedTuple):
 class MemoryMeter:
     """Reads the memory of this process, all of its threads."""
 
-    columns: ClassVar[type] = MemoryColumns
+    columns: ClassVar[type[Any]] = MemoryColumns
     counts_traffic: ClassVar[bool] = False
 
     def __init__(self) -> None:

@@ -72,7 +72,7 @@ class WireColumns:
 class WireMeter:
     """The queues at both ends of a host's link: its own for what it sends, the switch's for the rest."""
 
-    columns: ClassVar[type] = WireColumns
+    columns: ClassVar[type[Any]] = WireColumns
     counts_traffic: ClassVar[bool] = True
 
     def __init__(self, host: str, switch_namespace: str, host_namespace: str | None = None) -> None:
