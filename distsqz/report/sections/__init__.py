@@ -23,6 +23,7 @@ TRAINING = tuple(
         "links",
         "shards",
         "staleness",
+        "retransmissions",
         "remarks",
     )
 )
