@@ -71,7 +71,7 @@ def document(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> dict[s
                 of_run = {name: value for name, value in row.items() if name != "run_id"}
                 entries[row["run_id"]][section.rows_key].append(of_run)
         elif section.columns:
-            content[section.rows_key] = list(section.rows)
+            content.setdefault(section.rows_key, list(section.rows))
     content["notes"] = {section.key: list(section.notes) for section in sections if section.notes}
     return content
 

@@ -29,7 +29,7 @@ class Section:
     """Columns that people see, in order; JSON has every key of a row. Empty for a section of sentences only.
     A name carries its unit (`step_s`, `tcp_tx_bytes`), which decides how its numbers are shown."""
     headings: Mapping[str, str] = field(default_factory=dict)
-    """Names that people read in place of a column's own, with the same unit at their end."""
+    """By column: a name that people read in place of the column's own, with the unit at its end."""
     identifying: int = 1
     """How many of the first columns say what a row is about; they are repeated where a table is split."""
     rows: tuple[Row, ...] = ()
@@ -46,7 +46,7 @@ class Section:
     in_csv: bool = False
     """Whether csv, which has a single table, holds the rows of this section."""
     json_key: str | None = None
-    """Key of the rows in JSON where it is not `key`: several sections may show columns of the same rows."""
+    """Key of the rows in JSON where it is not `key`: that of an earlier section with the same rows."""
     in_run: bool = False
     """Whether JSON keeps each row in the entry of its run (`run_id` of the row) rather than at the top."""
 
