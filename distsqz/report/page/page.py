@@ -83,7 +83,7 @@ def _remarks(sections: Sequence[Section], document: dict[str, Any]) -> dict[str,
 @cache
 def _templates() -> Environment:
     return Environment(
-        loader=PackageLoader(__package__),
+        loader=PackageLoader("distsqz.report.page"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -94,7 +94,9 @@ def _templates() -> Environment:
 def _findings(document: dict[str, Any]) -> dict[str, Any]:
     """Which comparison or cell each heading and the first screen speak of, by its place in JSON."""
     comparisons, cells = document["comparisons"], document["cells"]
+    strategies = document["strategy_comparisons"]
     return {
+        "strategies": [index for index, row in enumerate(strategies) if row["step_ratio"] is not None],
         "compared": range(min(len(comparisons), MOST_FINDINGS)),
         "most_bytes": _largest(comparisons, "bytes_ratio"),
         "most_time": _largest(comparisons, "step_ratio"),
@@ -199,7 +201,7 @@ def _step_dot(label: str, index: int, numbers: Numbers) -> Dot:
         label=label,
         parts=tuple(parts),
         value=row["step_s"],
-        interval=tuple(row["step_s_ci95"]) if row["step_s_ci95"] else None,
+        interval=(row["step_s_ci95"][0], row["step_s_ci95"][1]) if row["step_s_ci95"] else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,8 +157,9 @@ def _timeline(
     )
     cut_s = _time_between(steps, chosen)
     lanes = []
-    for rank, of_rank in list(steps.groupby("rank"))[:MOST_RANKS]:
-        of_rank = of_rank.sort_values("step")
+    ranks = sorted(map(int, steps["rank"].unique()))
+    for rank in ranks[:MOST_RANKS]:
+        of_rank = steps[steps["rank"] == rank].sort_values("step")
         phases: list[Interval] = []
         transfers: list[Interval] = []
         for row in of_rank.to_dict("records"):
@@ -175,12 +176,12 @@ def _timeline(
                 )
                 for launch, done in zip(mine["t_launch_ns"], mine["t_done_ns"].astype("int64"), strict=True)
             ]
-        lanes.append(Lane(int(rank), str(of_rank["host"].iloc[0]), phases, _merged(transfers, 0.0)))
+        lanes.append(Lane(rank, str(of_rank["host"].iloc[0]), phases, _merged(transfers, 0.0)))
     return Timeline(
         cell=cell["cell"],
         steps=tuple(chosen),
         lanes=lanes,
-        ranks=int(steps["rank"].nunique()),
+        ranks=len(ranks),
         waits_apart=apart,
         gathered=gathered,
         own_clocks=own_clocks,
@@ -195,7 +196,7 @@ def _time_between(steps: pd.DataFrame, chosen: Sequence[int]) -> float:
     return between_s if between_s > 0.05 * first["wall_s"].max() else 0.0
 
 
-def _phases(row: dict[str, Any], start_s: float, gathered: bool, apart: bool) -> Iterator[Interval]:
+def _phases(row: Mapping[Any, Any], start_s: float, gathered: bool, apart: bool) -> Iterator[Interval]:
     """A step's phases one after the other, as they were recorded."""
     durations_s = dict(row)
     if apart and pd.notna(row["exposed_comm_s"]):
