@@ -57,7 +57,7 @@ print(step_s)
 PHASES = ["data_s", "forward_s", "backward_s", "exposed_comm_s", "optimizer_s", "other_s"]
 phase_s = measured.groupby("cell")[PHASES].sum()
 shares = phase_s.div(phase_s.sum(axis="columns"), axis="index")
-print(shares.round(3))
+print(shares.round(3).to_string())
 
 # %%
 shares.plot.barh(stacked=True, xlabel="share of the step", figsize=(8, 1 + len(shares) / 2))
