@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from distsqz.cell_spec import rules
 from distsqz.errors import RequestError, require_at_least
 from distsqz.sync.consistency import Consistency, Mode
 
 Placement = Literal["colocated", "dedicated"]
+
+SERVERS_START_ONCE = "the cells of a session share their servers, which are started once"
+WHERE_SHARDS_ARE = "a checkpoint holds whole parameters, wherever their shards were"
+SAME_VALUES = "it changes speed and rounding, not what is computed"
+ONLY_OBSERVES = "it changes what is observed of training, not what is computed"
+LENGTH = "a training may go on for longer than was planned"
+SCHEDULE = "a learning rate may be lowered as training goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """The parameter server that a model is trained through."""
 
-    servers: int | None = None
+    servers: int | None = field(
+        default=None,
+        metadata=rules(shared=SERVERS_START_ONCE, not_resumed=WHERE_SHARDS_ARE),
+    )
     """Shards that the parameters are split over; by default one a host of workers, or 1 if dedicated."""
-    placement: Placement = "colocated"
+    placement: Placement = field(
+        default="colocated",
+        metadata=rules(label="", shared=SERVERS_START_ONCE, not_resumed=WHERE_SHARDS_ARE),
+    )
     """colocated: shards on the workers' hosts; dedicated: on hosts of their own, if there are several."""
-    consistency: Mode = "sync"
+    consistency: Mode = field(default="sync", metadata=rules(label=""))
     """sync: one update from all gradients; async: one from each, at once; ssp: likewise, but no worker runs
     more than --staleness steps ahead of the slowest."""
     staleness: int = 0
     """For ssp: steps that a worker may be ahead of the slowest."""
-    backup_workers: int = 0
+    backup_workers: int = field(default=0, metadata=rules(label="backup"))
     """For sync: so many of the gradients an update does not wait for; they are dropped when they come."""
-    restarts: int = 3
+    restarts: int = field(
+        default=3,
+        metadata=rules(
+            shared=SERVERS_START_ONCE, not_resumed="a checkpoint does not depend on what happens after it"
+        ),
+    )
     """How often workers or servers that die are started again (not beside data-parallel cells)."""
 
     def __post_init__(self) -> None:
@@ -64,53 +83,74 @@ class ServerOptions:
 class TrainingOptions:
     """How each model is trained."""
 
-    data: str = "synthetic"
+    data: str = field(
+        default="synthetic",
+        metadata=rules(not_resumed="its folder may have moved; the number of classes is compared"),
+    )
     """synthetic, fashion-mnist[:DIR], cifar10:DIR or imagefolder:PATH."""
-    image_size: int | None = None
+    image_size: int | None = field(default=None, metadata=rules(label="image", group="model"))
     """Height and width of an image in pixels; by default what the model was made for (224 for most)."""
-    num_classes: int | None = None
+    num_classes: int | None = field(default=None, metadata=rules(label="classes", group="model"))
     """Outputs of the model; by default as many as the data set has classes. Synthetic images have as many
     classes as a model of your own has outputs by itself, else 1000."""
-    squeeze_ratio: float | None = None
+    squeeze_ratio: float | None = field(default=None, metadata=rules(label="squeeze", group="model"))
     """SqueezeNet's squeeze ratio, if not the paper's 0.125."""
-    pct_3x3: float | None = None
+    pct_3x3: float | None = field(default=None, metadata=rules(label="pct", group="model"))
     """SqueezeNet's share of 3x3 filters among the expand filters, if not the paper's 0.5."""
-    batch_size: int = 16
+    batch_size: int = field(default=16, metadata=rules(label="batch"))
     """Images a worker takes in each step."""
-    steps: int = 20
+    steps: int = field(
+        default=20, metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH)
+    )
     """Measured steps, counted from the start of training; ignored where --epochs is given."""
-    warmup_steps: int = 5
+    warmup_steps: int = field(default=5, metadata=rules(label="warmup", not_resumed=ONLY_OBSERVES))
     """Steps before measuring begins; they train, and reports leave them out."""
-    epochs: int | None = None
+    epochs: int | None = field(
+        default=None,
+        metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH),
+    )
     """Passes over the training images, warm-up steps included; instead of --steps."""
-    block_steps: int | None = None
+    block_steps: int | None = field(default=None, metadata=rules(label="block", not_resumed=ONLY_OBSERVES))
     """Steps a model takes before the next has its turn; by default a tenth of --steps, at most 50."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=rules(label=""))
     """bf16 computes under autocast; parameters and gradients stay fp32."""
-    channels_last: Literal["auto", "on", "off"] = "auto"
+    channels_last: Literal["auto", "on", "off"] = field(
+        default="auto", metadata=rules(not_resumed=SAME_VALUES)
+    )
     """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up,
     unless they cannot be trained so."""
-    bucket_mb: float | None = None
+    bucket_mb: float | None = field(
+        default=None,
+        metadata=rules(label="bucket", group="strategy", strategies=("ddp",), not_resumed=SAME_VALUES),
+    )
     """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each.
     For all-reduce: a parameter server cuts its chunks itself."""
-    find_unused_parameters: bool = False
+    find_unused_parameters: bool = field(
+        default=False,
+        metadata=rules(label="unused", group="strategy", strategies=("ddp",), not_resumed=SAME_VALUES),
+    )
     """Lets all-reduce train models some of whose parameters have no gradient in a step. DDP then sends 4 more
     bytes for each parameter tensor in a step. A parameter server trains such models in any case."""
-    threads: int | None = None
+    threads: int | None = field(
+        default=None,
+        metadata=rules(not_alike="threads_per_worker is what it came to", not_resumed=SAME_VALUES),
+    )
     """Compute threads a worker; by default its host's cores divided by the workers there."""
     seed: int = 0
     """Seed of initial parameters (drawn by torch, numpy or random), order of images, flips and dropout."""
-    lr: float | None = None
+    lr: float | None = field(default=None, metadata=rules(not_resumed=SCHEDULE))
     """Learning rate; by default the model's recipe, scaled to the global batch."""
-    lr_warmup_steps: int = 0
+    lr_warmup_steps: int = field(default=0, metadata=rules(label="lrwarmup", not_resumed=SCHEDULE))
     """Steps over which the learning rate rises from near zero to its full value."""
-    evaluate: Literal["never", "epoch", "end"] = "epoch"
+    evaluate: Literal["never", "epoch", "end"] = field(
+        default="epoch", metadata=rules(not_resumed=ONLY_OBSERVES)
+    )
     """When accuracy on the validation images is measured: after each full epoch, or once at the end."""
-    checkpoint_every: int = 0
+    checkpoint_every: int = field(default=0, metadata=rules(label="every", not_resumed=ONLY_OBSERVES))
     """Save a checkpoint every so many steps, and one at the end; 0: none."""
-    loader_workers: int | None = None
+    loader_workers: int | None = field(default=None, metadata=rules(label="loaders", not_resumed=SAME_VALUES))
     """Processes a worker that decode images; by default 2 for image folders, 0 for sets held in memory."""
-    metered: bool = True
+    metered: bool = field(default=True, metadata=rules(not_resumed=ONLY_OBSERVES))
     """Whether bytes are counted; --no-metered takes step times only, which shows what measuring costs."""
 
     def __post_init__(self) -> None:
