@@ -41,7 +41,7 @@ def test_rates_as_people_write_them(text: str, bits_per_s: int) -> None:
 )
 def test_what_is_no_rate_is_refused_by_its_option(text: str) -> None:
     with pytest.raises(RequestError, match=r"^rate .*such as 1gbit; 1mbit at least, 30gbit at most$"):
-        parse_rate(text, "rate")
+        parse_rate(text)
 
 
 @given(st.text(max_size=8) | st.from_regex(r"\d{1,400}(\.\d+)?(kbit|mbit|gbit|mib|gib)", fullmatch=True))

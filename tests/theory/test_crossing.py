@@ -107,7 +107,7 @@ def unconnected() -> Iterator[None]:
     with (
         patch("distsqz.sync.data_parallel.adopt_rank_0", lambda _: None),
         patch("distsqz.sync.data_parallel.replicate", lambda module, *_: module),
-        patch(f"{parts}.Pair.connect", lambda *_: SimpleNamespace(connections=[])),
+        patch(f"{parts}.DuplexChannel.connect", lambda *_: SimpleNamespace(connections=[])),
         patch(f"{parts}.ServerClient", MagicMock()),
     ):
         yield
