@@ -365,10 +365,10 @@ def test_a_reader_whose_parts_are_merged_meanwhile_reads_each_row_once(
     writer = flushed_run(tmp_path, 30)
     run, open_file = Run(writer.path), Path.open
 
-    def merged_before(file: Path, mode: str) -> Any:
+    def merged_before(file: Path, *arguments: Any, **options: Any) -> Any:
         if file.name == "part-00010.parquet" and file.exists():
             writer.finish(COMPLETE)
-        return open_file(file, mode)
+        return open_file(file, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", merged_before)
     assert run.table("evaluations")["step"].to_pylist() == list(range(30))

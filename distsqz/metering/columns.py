@@ -7,7 +7,6 @@ shows of instruments follow from these declarations.
 
 from __future__ import annotations
 
-import functools
 import typing
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -45,9 +44,18 @@ def column(
     return field(metadata={"meaning": meaning, "unit": unit, "combine": combine, "heading": heading})
 
 
-@functools.cache
 def columns_of(record: type[Any]) -> tuple[Column, ...]:
     """The columns that a record declares, in their order."""
+    if record not in _columns:
+        _columns[record] = _declared(record)
+    return _columns[record]
+
+
+_columns: dict[type[Any], tuple[Column, ...]] = {}
+"""What `columns_of` has given before; every step asks again."""
+
+
+def _declared(record: type[Any]) -> tuple[Column, ...]:
     hints = typing.get_type_hints(record)
     columns = []
     for each in fields(record):
@@ -65,12 +73,6 @@ def columns_of(record: type[Any]) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-@functools.cache
-def column_names(record: type[Any]) -> tuple[str, ...]:
-    """The names of the columns that a record declares."""
-    return tuple(each.name for each in columns_of(record))
-
-
 def values_of(record: Any) -> dict[str, Value]:
     """A record's values by column."""
-    return {name: getattr(record, name) for name in column_names(type(record))}
+    return {each.name: getattr(record, each.name) for each in columns_of(type(record))}

@@ -73,9 +73,11 @@ class StepRecord:
         return {**values_of(self), **self.readings}
 
 
+_READ: tuple[type[Any], ...] = (Traffic, TcpColumns, *(instrument.columns for instrument in INSTRUMENTS))
+
 READINGS: Mapping[str, Column] = {
     each.name: replace(each, nullable=True)  # an instrument may be missing
-    for record in (Traffic, TcpColumns, *(instrument.columns for instrument in INSTRUMENTS))
+    for record in _READ
     for each in columns_of(record)
 }
 """The columns of `steps` that instruments fill, by name."""

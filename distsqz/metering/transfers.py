@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distsqz.metering.clock import Clock
-from distsqz.metering.columns import column, column_names
+from distsqz.metering.columns import column, columns_of
 
 EPOCH_OFFSET_NS = time.time_ns() - time.perf_counter_ns()
 """Added to this process's monotonic clock it gives the time since the Unix epoch."""
@@ -74,7 +74,8 @@ class Traffic:
     def total(cls, transfers: Iterable[Traffic]) -> Traffic:
         """The sums over transfers."""
         every = list(transfers)
-        return cls(**{name: sum(getattr(each, name) for each in every) for name in column_names(cls)})
+        names = [declared.name for declared in columns_of(cls)]
+        return cls(**{name: sum(getattr(each, name) for each in every) for name in names})
 
 
 Account = Callable[[Transfer], Traffic]
