@@ -57,7 +57,8 @@ def _transposed(text: pd.DataFrame, width: int) -> str:
     turned = pd.DataFrame(
         [[name, *text[name]] for name in others], columns=pd.Index([heading, *text[heading]]), dtype=str
     )
-    alignments: list[Alignment] = ["left", *(["right"] * len(text))]
+    alignments: list[Alignment] = ["right" for _ in turned.columns]
+    alignments[0] = "left"
     return "\n\n".join(
         _print(turned.iloc[:, part], [alignments[index] for index in part], width)
         for part in _parts(_folded(_widths(turned)), 1, width)

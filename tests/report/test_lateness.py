@@ -202,7 +202,7 @@ def test_the_report_names_the_late_rank_beside_what_communication_takes(
     on_time = write_run(tmp_path, [of], all_reduced(of, planned))
     planned["forward"][:, 1] += 0.1
     late = write_run(tmp_path, [of], all_reduced(of, planned))
-    report.main(report.Options(run=(str(late),)))
+    report.main(report.Options(run=(str(late),), format="markdown"))
     assert (
         "Rank 1 (host b) is late in squeezenet-ddp-w2: its own work takes 100 ms a step longer than the "
         "other ranks' (forward pass: 100 ms). The other ranks wait 100 ms a step for it; exposed "

@@ -19,7 +19,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         for run in runs
         for link in run.links
     )
-    shown = []
+    shown: list[int] = []
     for run in runs:
         of_run = [index for index, row in enumerate(rows) if row["run_id"] == run.run_id]
         if len(of_run) > MOST_LINKS:

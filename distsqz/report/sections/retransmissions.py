@@ -50,7 +50,8 @@ def _links_of(measured: MeasuredRun, cell: dict[str, Any]) -> list[Row]:
     """The links that a cell's ranks used; none where the run does not tell on which hosts they were."""
     peers = measured.peers[measured.peers["cell"] == cell["cell"]]
     hosts, servers = cell.get("hosts") or [], cell.get("server_hosts") or []
-    host_of = {**dict(enumerate(hosts)), **{f"shard {shard}": host for shard, host in enumerate(servers)}}
+    host_of: dict[int | str, str] = dict(enumerate(hosts))
+    host_of.update((f"shard {shard}", host) for shard, host in enumerate(servers))
     # A shard has no rank; it is known by its name, such as `shard 0`.
     peer = peers["peer_rank"].astype(object).where(peers["peer_rank"].notna(), peers["peer"])
     ends = peers.assign(host=peers["rank"].map(host_of), peer_host=peer.map(host_of))
