@@ -52,10 +52,16 @@ class RunningMeans:
 
 
 class SessionProgress:
-    """Shows how far each cell is, once training begins; call it with every delivery."""
+    """Shows the progress of each cell from the first step on; called with every delivery of records."""
 
     def __init__(self, cells: Sequence[Cell], start_step: int = 0, heading: str | None = None) -> None:
-        """Prepares a bar a cell, below a line that says what they belong to."""
+        """Prepares a bar for each cell.
+
+        Args:
+            cells: the cells of the session.
+            start_step: the step from which training goes on; above 0 after a resume.
+            heading: a line above the bars.
+        """
         self._heading = heading
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),

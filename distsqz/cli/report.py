@@ -19,7 +19,7 @@ from distsqz.report.report import print_report
 from distsqz.report.shipments import is_deployment
 from distsqz.runs import Run, newest_run, runs_under
 
-DESCRIPTION = "Report what runs measured: every byte, every millisecond, what a smaller model saves."
+DESCRIPTION = "Report what runs measured: bytes and times of each cell, and what a smaller model saves."
 FIGURE_SUFFIXES = (".svg", ".png")
 
 
@@ -30,11 +30,11 @@ class Options:
     run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run directories, or ids of runs under --runs; the newest by default."""
     runs: Path = Path("runs")
-    """Directory that holds the runs."""
+    """Directory in which runs are looked for by id."""
     format: Format = "table"
-    """json has everything, csv the cells only."""
+    """Format of the report on stdout. json has everything; csv has the cells only, or the shipments."""
     figure: Path | None = None
-    """Also draw bytes and step times of runs that trained into this .svg or .png file."""
+    """Also draw the bytes and step times of training runs into this .svg or .png file."""
     html: Path | None = None
     """Also write the report as one HTML page into this file; it needs no other file and no network."""
     debug: bool = False

@@ -1,4 +1,4 @@
-"""A progress bar a shipment, on stderr: bytes sent of all that clients are to get, clients that are done."""
+"""A progress bar for each shipment, on stderr: bytes sent to all clients, and clients that are done."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.progress import (
 
 
 class ShippingProgress:
-    """Shows how far each shipment is, once the first has begun; call it as `Watch` is called."""
+    """Shows the progress of each shipment from the start of the first one; called with every change."""
 
     def __init__(self, sizes: Mapping[str, int], clients: int, heading: str) -> None:
-        """Prepares a bar a shipment.
+        """Prepares a bar for each shipment.
 
         Args:
-            sizes: of each file in bytes, by the shipment's name.
-            clients: that each get a copy.
+            sizes: size of each file in bytes, by the shipment's name.
+            clients: number of clients that receive a copy.
             heading: a line above the bars.
         """
         self._heading = heading

@@ -68,7 +68,7 @@ class Breach:
     """None where the rule is about a host or the whole cell."""
     host: str | None = None
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """One line for people."""
         where = f"rank {self.rank}" if self.rank is not None else self.host
         one, other = (f"{value:,.0f}" if value >= 100 else f"{value:.4g}" for value in self.values)

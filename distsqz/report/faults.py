@@ -24,4 +24,4 @@ def missing_rows(measured: MeasuredRun) -> list[str]:
 
 def breach_warnings(cells: Sequence[CellTable]) -> list[str]:
     """A sentence for each pair of views that contradict each other."""
-    return [f"Warning: {breach.told()}" for cell in cells for breach in cell.breaches]
+    return [f"Warning: {breach.sentence()}" for cell in cells for breach in cell.breaches]

@@ -22,7 +22,7 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 UNKNOWN = "–"  # noqa: RUF001  # an en dash stands for "no figure"
 
-HEADINGS = {"world_size": "workers", "nic_tx_bytes": "interface_tx_bytes"}
+HEADINGS = {"world_size": "workers"}
 """Names that people read in place of a column's own."""
 
 

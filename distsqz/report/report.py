@@ -71,7 +71,7 @@ def document(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> dict[s
                 of_run = {name: value for name, value in row.items() if name != "run_id"}
                 entries[row["run_id"]][section.rows_key].append(of_run)
         elif section.columns:
-            content[section.rows_key] = list(section.rows)
+            content.setdefault(section.rows_key, list(section.rows))
     content["notes"] = {section.key: list(section.notes) for section in sections if section.notes}
     return content
 
@@ -95,7 +95,7 @@ def _render_section(section: Section, fmt: Format) -> str:
     rows = [section.rows[index] for index in section.visible()]
     if not rows or (fmt == "table" and not section.noteworthy):
         return ""
-    frame = _frame(rows).reindex(columns=list(section.columns))
+    frame = _frame(rows).reindex(columns=list(section.columns)).rename(columns=section.headings)
     table = render(frame, fmt, section.title, section.identifying)
     return "\n\n".join([table, prose(list(section.notes), fmt)] if section.notes else [table])
 

@@ -6,8 +6,8 @@ registry. Terminal, markdown, csv, json, latex and HTML are made from what the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Section:
     columns: tuple[str, ...] = ()
     """Columns that people see, in order; JSON has every key of a row. Empty for a section of sentences only.
     A name carries its unit (`step_s`, `tcp_tx_bytes`), which decides how its numbers are shown."""
+    headings: Mapping[str, str] = field(default_factory=dict)
+    """By column: a name that people read in place of the column's own, with the unit at its end."""
     identifying: int = 1
     """How many of the first columns say what a row is about; they are repeated where a table is split."""
     rows: tuple[Row, ...] = ()
@@ -44,7 +46,7 @@ class Section:
     in_csv: bool = False
     """Whether csv, which has a single table, holds the rows of this section."""
     json_key: str | None = None
-    """Key of the rows in JSON where it is not `key`: several sections may show columns of the same rows."""
+    """Key of the rows in JSON where it is not `key`: that of an earlier section with the same rows."""
     in_run: bool = False
     """Whether JSON keeps each row in the entry of its run (`run_id` of the row) rather than at the top."""
 

@@ -51,7 +51,9 @@ def test_peers_are_the_shards(alexnet: Finished) -> None:
     assert by_shard.max() / by_shard.min() < 1.01
 
 
-def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished) -> None:
+def test_the_report_has_each_shard_and_the_staleness_and_names_no_shard_of_equal_load(
+    alexnet: Finished,
+) -> None:
     said = report(alexnet.run.path)
     (cell,) = said["cells"]
     assert (cell["strategy"], cell["servers"], cell["consistency"]) == ("ps", 2, "sync")
@@ -62,7 +64,7 @@ def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished)
     assert received == sorted(received, reverse=True)
     assert received[0] / received[1] < 1.001
     assert [(row["staleness"], row["share"]) for row in run["staleness"]] == [(0, 1.0)]
-    assert "The hottest shard of alexnet-ps-w2 is" in alexnet.stdout
+    assert "hottest" not in alexnet.stdout
 
 
 @pytest.mark.parametrize("consistency", [pytest.param("async", marks=pytest.mark.slow), "ssp"])
@@ -94,9 +96,8 @@ def test_alexnet_s_bytes_are_as_predicted_for_any_servers(
     assert abs(cell["tcp_vs_predicted"]) < 0.005
     (run,) = said["runs"]
     assert sum(shard["received_bytes"] for shard in run["shards"]) == 2 * 4 * ALEXNET_BYTES
-    if servers > 1:
-        hottest = max(run["shards"], key=lambda shard: shard["received_bytes"])
-        assert f"The hottest shard of alexnet-ps-w2 is {hottest['shard']} on" in done.stdout
+    assert len(run["shards"]) == servers
+    assert "hottest" not in done.stdout
 
 
 @pytest.mark.slow

@@ -62,5 +62,5 @@ def test_a_clean_run_raises_no_warning(tmp_path: Path, seed: int) -> None:
     world_size, options, strategies = random_session(seed)
     plan, entries = plan_session(["small_models:small_net"], world_size, options, strategies)
     run = write_run(tmp_path / "runs", entries, run_group(plan, world_size, tmp_path))
-    breaches = [breach.told() for cell in read_cells(run) for breach in cell.breaches]
+    breaches = [breach.sentence() for cell in read_cells(run) for breach in cell.breaches]
     assert breaches == []

@@ -1,33 +1,33 @@
-"""The sections of the report in the order of printing. A new section is a module and a line here."""
+"""The sections of the report in the order of printing. A new section is a module here and a line below."""
 
 from __future__ import annotations
 
-from distsqz.report.section import SectionBuilder
-from distsqz.report.sections import (
-    cells,
-    ending,
-    links,
-    models,
-    remarks,
-    shards,
-    shipments,
-    staleness,
-    strategies,
-    views,
-)
+from importlib import import_module
 
-TRAINING: tuple[SectionBuilder, ...] = (
-    ending.section,
-    models.section,
-    strategies.section,
-    cells.section,
-    views.section,
-    links.section,
-    shards.section,
-    staleness.section,
-    remarks.section,
+from distsqz.report.section import SectionBuilder
+
+
+def _builder(module: str) -> SectionBuilder:
+    builder: SectionBuilder = import_module(f"{__name__}.{module}").section
+    return builder
+
+
+TRAINING = tuple(
+    _builder(module)
+    for module in (
+        "ending",
+        "models",
+        "strategies",
+        "cells",
+        "views",
+        "links",
+        "shards",
+        "staleness",
+        "retransmissions",
+        "remarks",
+    )
 )
 """Sections of runs that trained."""
 
-SHIPPING: tuple[SectionBuilder, ...] = (shipments.section,)
+SHIPPING = (_builder("shipments"),)
 """Sections of runs that sent models to clients."""

@@ -32,6 +32,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         key="views",
         title=f"{NUMBERS[len(views)]} views of the bytes that a rank sends a step",
         columns=(*several, "cell", *views, *local, *(("wire_vs_tcp",) if on_the_wire else ())),
+        headings={"nic_tx_bytes": "interface_tx_bytes"},
         identifying=len(several) + 1,
         rows=rows,
         notes=(" ".join(notes),) if rows else (),
