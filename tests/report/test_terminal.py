@@ -74,7 +74,7 @@ def test_a_table_that_fits_is_neither_split_nor_folded(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "120")
     frame = numbered(3, 4)
     frame.iloc[0, 0] = "x" * 90
-    assert len(fitted(frame).splitlines()) == 2 + 1 + 4 - 1
+    assert len(fitted(frame).splitlines()) == 2 + 1 + 4  # heading, rule, rows
     assert "x" * 90 in fitted(frame)
 
 
