@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from distsqz.report.measured import makes_steps_together, measured_steps
 from distsqz.report.page.dots import MARGIN, TOP, Tick, ticks_of
-from distsqz.report.page.rows import LINE
+from distsqz.report.page.rows import CHARACTER, LINE, elided
 from distsqz.report.page.scales import Scale, linear_scale
 from distsqz.runs import Run
 
@@ -120,7 +120,8 @@ def timeline_figure(timeline: Timeline, width: int) -> TimelineFigure:
             for name in dict.fromkeys(name for name, _, _ in lane.phases)
         }
         transfers = _path(lane.transfers, scale, TRANSFERS)
-        lanes.append(DrawnLane(f"rank {lane.rank}, {lane.host}"[:40], 0, label_y, y, phases, transfers))
+        label = elided(f"rank {lane.rank}, {lane.host}", int((LABEL_WIDTH if beside else width) / CHARACTER))
+        lanes.append(DrawnLane(label, 0, label_y, y, phases, transfers))
         y += LANE + 2 + TRANSFERS + GAP
     return TimelineFigure(width, y, ticks_of(scale, "s"), lanes)
 
