@@ -13,8 +13,8 @@ WIDTHS = {"wide": 760, "narrow": 340}
 LINE = 17
 """Height of a line of text, in pixels."""
 
-CHARACTER = 6.9
-"""Width that a character of text is taken to have, in pixels: above the mean of common fonts at 12 pixels."""
+CHARACTER = 7.8
+"""Width that a character of text is taken to have, in pixels: the mean of a bold font at 12 pixels."""
 
 _BETWEEN = " · "
 
