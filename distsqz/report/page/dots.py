@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from distsqz.report.page.numbers import NO_BREAK_SPACE, scaled
-from distsqz.report.page.rows import RowText, row_text
+from distsqz.report.page.rows import CHARACTER, RowText, row_text
 from distsqz.report.page.scales import Scale, linear_scale, log_scale
 
 MARGIN = 8
@@ -84,13 +84,23 @@ def dot_figure(dots: Sequence[Dot], unit: str, width: int, log: bool) -> DotFigu
 
 
 def ticks_of(scale: Scale, unit: str) -> list[Tick]:
-    """The ticks of a scale; labels at its ends stay within it."""
+    """The ticks of a scale; labels stay within it, and one that would touch another is left out."""
     ticks = []
+    free_from = 0.0
     for value in scale.ticks():
-        x = scale(value)
-        near_left, near_right = x - scale.left < 20, scale.right - x < 20
-        anchor = "start" if near_left else "end" if near_right else "middle"
-        ticks.append(Tick(x, _tick_label(value, unit), anchor))
+        x, label = scale(value), _tick_label(value, unit)
+        label_width = len(label) * CHARACTER
+        if x - label_width / 2 < scale.left:
+            anchor, start = "start", x
+        elif x + label_width / 2 > scale.right:
+            anchor, start = "end", x - label_width
+        else:
+            anchor, start = "middle", x - label_width / 2
+        if start < free_from:
+            label = ""
+        else:
+            free_from = start + label_width + CHARACTER
+        ticks.append(Tick(x, label, anchor))
     return ticks
 
 

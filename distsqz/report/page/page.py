@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -152,7 +152,7 @@ def _figures(runs: Sequence[MeasuredRun], cells: Sequence[CellTable], numbers: N
         "timelines": [
             (
                 timeline,
-                _both(lambda width, each=timeline: timeline_figure(each, width)),
+                _both(partial(timeline_figure, timeline)),
                 _data_uri(_timeline_rows(timeline)),
             )
             for timeline in timelines

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from distsqz.report.measured import makes_steps_together, measured_steps
 from distsqz.report.page.dots import MARGIN, TOP, Tick, ticks_of
-from distsqz.report.page.rows import LINE
+from distsqz.report.page.rows import CHARACTER, LINE, elided
 from distsqz.report.page.scales import Scale, linear_scale
 from distsqz.runs import Run
 
@@ -25,7 +25,7 @@ RING = ("data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimi
 
 LANE, TRANSFERS, GAP = 13, 6, 9
 """Heights of a rank's phases, of its transfers, and of the space below them, in pixels."""
-LABEL_WIDTH = 112
+LABEL_WIDTH = 126
 """Width of the ranks' names where they stand beside the lanes, in pixels."""
 
 Interval = tuple[str, float, float]
@@ -120,7 +120,8 @@ def timeline_figure(timeline: Timeline, width: int) -> TimelineFigure:
             for name in dict.fromkeys(name for name, _, _ in lane.phases)
         }
         transfers = _path(lane.transfers, scale, TRANSFERS)
-        lanes.append(DrawnLane(f"rank {lane.rank}, {lane.host}"[:40], 0, label_y, y, phases, transfers))
+        label = elided(f"rank {lane.rank}, {lane.host}", int((LABEL_WIDTH if beside else width) / CHARACTER))
+        lanes.append(DrawnLane(label, 0, label_y, y, phases, transfers))
         y += LANE + 2 + TRANSFERS + GAP
     return TimelineFigure(width, y, ticks_of(scale, "s"), lanes)
 
@@ -133,11 +134,11 @@ def _typical_steps(steps: pd.DataFrame, cell: dict[str, Any]) -> list[int]:
     first, block_steps = int(wall_s.index.min()), cell.get("block_steps") or 1
     pairs = [
         (step, step + 1)
-        for step in map(int, wall_s.index)
+        for step in sorted(map(int, steps["step"].unique()))
         if step + 1 in wall_s.index and ((step + 1 - first) % block_steps or block_steps == 1)
     ]
     if not pairs:
-        return [int((wall_s - wall_s.median()).abs().idxmin())]
+        return [int(str((wall_s - wall_s.median()).abs().idxmin()))]
     typical = min(pairs, key=lambda pair: abs(sum(wall_s[step] for step in pair) - 2 * wall_s.median()))
     return list(typical)
 

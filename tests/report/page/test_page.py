@@ -150,6 +150,18 @@ def test_every_cell_is_drawn_and_listed(page: Page) -> None:
         assert len(table.all("tr")) == 1 + len(page.document["cells"])
 
 
+def test_labels_of_ticks_have_room(page: Page) -> None:
+    for svg in page.root.all("svg"):
+        ends = [0.0]
+        for tick in svg.all("text", **{"class": "tick"}):
+            width = 6.5 * len(tick.text())
+            left_of_x = {"start": 0.0, "middle": 0.5, "end": 1.0}[str(tick.attributes["text-anchor"])]
+            start = float(str(tick.attributes["x"])) - left_of_x * width
+            assert start >= ends[-1], tick.text()
+            ends.append(start + width)
+        assert ends[-1] <= float(str(svg.attributes["viewbox"]).split()[2])
+
+
 def test_the_page_is_small(page: Page) -> None:
     assert len(page.html.encode()) < 3_000_000
 
