@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "open_run"]
 
+__version__: str
+"""Version of the installed distsqz, such as 0.1.0."""
+
 # A thread that still asks Ray for something while Ray is being stopped would start another one.
 # Read when Ray is imported.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

@@ -1,0 +1,19 @@
+"""`examples/own_model.py`, the model of a user's own, makes a training step as each strategy will."""
+
+from __future__ import annotations
+
+from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.try_out import try_out
+
+
+def test_the_example_model_can_be_trained_under_both_strategies_and_has_ten_classes() -> None:
+    tried = try_out(
+        "examples.own_model:ResidualNet",
+        TrainingOptions(image_size=32),
+        [None, ServerOptions()],
+        "synthetic images",
+        evaluates=False,
+        gpus=False,
+    )
+    assert tried.result.outputs == 10
+    assert not tried.notices
