@@ -81,7 +81,7 @@ def test_a_missing_extra_is_one_line_that_names_it(
 
 def test_the_extras_are_those_of_pyproject() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(EXTRAS) | {"all", "test"} == set(extras)
+    assert set(EXTRAS) | {"all", "docs", "test"} == set(extras)
 
 
 def test_a_failed_import_of_anything_else_is_no_missing_extra() -> None:

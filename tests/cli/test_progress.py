@@ -11,7 +11,8 @@ from distsqz.metering.schema import StepRecord
 
 def step(wall_s: float, tcp_tx_bytes: int | None = 1_000_000, **columns: Any) -> StepRecord:
     zeros: dict[str, Any] = {field.name: 0 for field in fields(StepRecord)}
-    return StepRecord(**zeros | {"wall_s": wall_s, "tcp_tx_bytes": tcp_tx_bytes, "loss": 6.9} | columns)
+    readings = {"tcp_tx_bytes": tcp_tx_bytes}
+    return StepRecord(**zeros | {"wall_s": wall_s, "loss": 6.9, "readings": readings} | columns)
 
 
 def line(*steps: StepRecord) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -97,7 +97,7 @@ def clean_views(of: dict[str, Any], bucket_bytes: int = 25 << 20, wall_s: float 
     number = range(of["steps"])
     by_rank = [_columns(of, transfers, sent, rank) for rank in range(of["world_size"])]
     steps = [
-        asdict(step(of, rank, index, wall_s, **columns))
+        step(of, rank, index, wall_s, **columns).values()
         for index in number
         for rank, columns in enumerate(by_rank)
     ]

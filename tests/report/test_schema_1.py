@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distsqz.metering.schema import TABLES
-from distsqz.report.report import report
-from distsqz.report.tables import read_cells
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.report import read_sections, render_report
 from distsqz.runs import Run, arrow_schema
 
 DEFINED_OTHERWISE_SINCE = {
@@ -29,7 +29,8 @@ def run() -> Run:
 
 def test_a_run_of_schema_1_is_reported_with_the_figures_that_its_own_version_printed(run: Run) -> None:
     printed = json.loads((FOLDER / "report.json").read_text())
-    now = json.loads(report([run], [read_cells(run)], "json"))
+    measured = [MeasuredRun(run)]
+    now = json.loads(render_report(measured, read_sections(measured), "json"))
     assert len(printed["cells"]) == 4
     for part in ("cells", "comparisons", "strategy_comparisons"):
         for then, later in zip(printed[part], now[part], strict=True):
