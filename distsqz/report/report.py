@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from distsqz.lab.rate import format_rate
-from distsqz.report.comparisons import compare_all, compare_strategies
+from distsqz.report.comparisons import compare_all, compare_options, compare_strategies
 from distsqz.report.formats import Format, prose, ratio, render, to_json
 from distsqz.report.lateness import lateness_remarks
 from distsqz.report.tables import (
@@ -83,6 +83,16 @@ COMPARISON_COLUMNS = [
     "paired",
     "pairs",
 ]
+OPTION_COLUMNS = [
+    "option",
+    "small",
+    "large",
+    "small_cell",
+    "bytes_ratio",
+    "step_ratio",
+    "step_ratio_ci95",
+    "pairs",
+]
 LINK_COLUMNS = ["host", "peer_host", "goodput_bytes_per_s", "goodput_bits_per_s", "rtt_us"]
 MOST_LINKS = 16
 """That the table for people shows of each run."""
@@ -108,6 +118,7 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
         return render(_frame(rows), fmt)
     comparisons = compare_all(cells)
     strategies = list(chain(*(compare_strategies(of_run) for of_run in cells)))
+    of_options = list(chain(*(compare_options(of_run) for of_run in cells)))
     links = {run.run_id: read_links(run) for run in runs}
     shards = {run.run_id: read_shards(run) for run in runs}
     stale = {run.run_id: staleness_histogram(run) for run in runs}
@@ -125,7 +136,13 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
             for run, of_run in zip(runs, cells, strict=True)
         ]
         return to_json(
-            {"runs": entries, "cells": rows, "comparisons": comparisons, "strategy_comparisons": strategies}
+            {
+                "runs": entries,
+                "cells": rows,
+                "comparisons": comparisons,
+                "strategy_comparisons": strategies,
+                "option_comparisons": of_options,
+            }
         )
     said = prose(
         [
@@ -136,7 +153,11 @@ def report(runs: Sequence[Run], cells: Sequence[list[CellTable]], fmt: Format) -
         ],
         fmt,
     )
-    told = [*tables(rows, comparisons, links, fmt), *server_tables(strategies, shards, stale, fmt)]
+    told = [
+        *tables(rows, comparisons, links, fmt),
+        *option_tables(of_options, fmt),
+        *server_tables(strategies, shards, stale, fmt),
+    ]
     return "\n\n".join(part for part in (*told, said) if part)
 
 
@@ -179,6 +200,14 @@ def tables(
         for title, content, columns in wanted
         if content
     ]
+
+
+def option_tables(of_options: list[dict[str, Any]], fmt: Format) -> list[str]:
+    """The table of cells that differ in one option, if there are any."""
+    title = f"Cells that differ in one option: to over from ({_how_times_are_compared(of_options)})"
+    columns = {"small": "from", "large": "to", "small_cell": "from_cell"}
+    frame = _frame(of_options).reindex(columns=OPTION_COLUMNS).rename(columns=columns)
+    return [render(frame, fmt, title)] if of_options else []
 
 
 def _views_title(views: Sequence[str]) -> str:
