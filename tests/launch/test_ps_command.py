@@ -62,7 +62,7 @@ def test_the_report_names_the_hottest_shard_and_the_staleness(alexnet: Finished)
     assert received == sorted(received, reverse=True)
     assert received[0] / received[1] < 1.001
     assert [(row["staleness"], row["share"]) for row in run["staleness"]] == [(0, 1.0)]
-    assert "The hottest shard of alexnet-ps-w2 is" in alexnet.stdout
+    assert f"The hottest shard of {cell['id']} is" in alexnet.stdout
 
 
 @pytest.mark.parametrize("consistency", [pytest.param("async", marks=pytest.mark.slow), "ssp"])
@@ -96,7 +96,7 @@ def test_alexnet_s_bytes_are_as_predicted_for_any_servers(
     assert sum(shard["received_bytes"] for shard in run["shards"]) == 2 * 4 * ALEXNET_BYTES
     if servers > 1:
         hottest = max(run["shards"], key=lambda shard: shard["received_bytes"])
-        assert f"The hottest shard of alexnet-ps-w2 is {hottest['shard']} on" in done.stdout
+        assert f"The hottest shard of {cell['id']} is {hottest['shard']} on" in done.stdout
 
 
 @pytest.mark.slow
