@@ -196,7 +196,8 @@ def _plain(value: Any) -> Any:
 
 
 def _rules(option: Field[Any]) -> OptionRules:
-    return option.metadata.get(_METADATA_KEY, OptionRules())
+    of: OptionRules = option.metadata.get(_METADATA_KEY, OptionRules())
+    return of
 
 
 def _default(option: Field[Any]) -> Any:

@@ -260,7 +260,8 @@ def _own_options(model: str, models: Sequence[str], options: TrainingOptions) ->
     """The options without SqueezeNet's ratios where they are meant for another model beside it."""
     if takes_metaparameters(model) or not any(map(takes_metaparameters, models)):
         return options
-    return replace(options, **dict.fromkeys(METAPARAMETERS))
+    by_default: dict[str, Any] = dict.fromkeys(METAPARAMETERS)
+    return replace(options, **by_default)
 
 
 def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
