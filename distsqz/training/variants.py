@@ -50,7 +50,7 @@ Options = TypeVar("Options", TrainingOptions, ServerOptions)
 
 def effective(options: Options, strategy: str) -> Options:
     """The options, those by default that have no effect under a strategy."""
-    defaults = {each.name: each.default for each in fields(options)}
+    defaults: dict[str, Any] = {each.name: each.default for each in fields(options)}
     idle = [name for name, of in rules_by_option(options).items() if not has_effect(of.strategies, strategy)]
     return replace(options, **{name: defaults[name] for name in idle})
 
