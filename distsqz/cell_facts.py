@@ -22,8 +22,8 @@ class WorkerFacts(CellFacts):
 
     hosts: list[str]
     """The host of each rank."""
-    spans_hosts: bool
-    """Whether ranks or servers are on more than one host."""
+    spans_hosts: bool | None
+    """Whether ranks or servers are on more than one host; None where that is unknown."""
     cores_by_host: Mapping[str, int]
     """Whole cores that a host's workers may keep busy together."""
     threads_per_worker: int

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch._C._distributed_c10d import FileStore
 from torch.nn import functional as F
 
 from benchmarks.agreement.local_servers import LocalServers, nothing, running_servers, start_processes
+from distsqz.cell_facts import CellFacts
 from distsqz.data import train_batches
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
@@ -148,7 +148,7 @@ class _NoOutbox:
     def send(self) -> None:
         """Has nothing to send."""
 
-    def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
+    def describe(self, cell: str, facts: CellFacts) -> None:
         """Drops facts."""
 
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:

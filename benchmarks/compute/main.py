@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.variants import by_variant, run_variants, step_ratio, told
+import numpy as np
+
+from benchmarks.ratios import shown
 from distsqz.cli.command import run_command
+from distsqz.cli.measure import record
+from distsqz.cluster.session import SessionOptions
+from distsqz.report.bootstrap import paired_ratio
+from distsqz.report.tables import CellTable, read_cells
 from distsqz.runs import Run
 from distsqz.training.options import TrainingOptions
+from distsqz.training.plan import plan_session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +31,7 @@ class Options:
     batch_size: int = 16
     """Images a step."""
     steps: int = 60
-    """Measured steps of each variant."""
+    """Measured steps of each combination."""
     checkpoint: Path | None = None
     """Parameters to begin with, by default those of the seed."""
     threads: int = 1
@@ -34,8 +41,8 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Runs both variants in turn and prints the speed-up and the losses."""
-    fast = TrainingOptions(
+    """Runs all combinations in turn; prints what each saves over eager fp32, and the losses."""
+    training = TrainingOptions(
         data=options.data,
         image_size=options.image_size,
         batch_size=options.batch_size,
@@ -43,26 +50,33 @@ def main(options: Options) -> None:
         warmup_steps=3,
         block_steps=2,
         threads=options.threads,
-        precision="bf16",
-        channels_last="on",
     )
-    eager = replace(fast, precision="fp32", channels_last="off")
-    variants = {"eager": eager, "fast": fast}
-    run = run_variants("compute", options.model, variants, workers=1, checkpoint=options.checkpoint)
-    cells = by_variant(run)
-    speed_up = told(step_ratio(cells["eager"], cells["fast"]))
-    print(f"{options.model}: eager fp32 over channels_last bf16 step time {speed_up}")
-    eager_loss, fast_loss = (_late_loss(run, variant) for variant in ("eager", "fast"))
-    print(
-        f"{options.model}: mean loss of the last quarter, fast over eager "
-        f"{fast_loss / eager_loss:.4f} ({fast_loss:.4f} / {eager_loss:.4f})"
-    )
+    vary = {"precision": ("fp32", "bf16"), "channels_last": ("off", "on")}
+    plan, entries = plan_session([options.model], 1, training, checkpoint=options.checkpoint, vary=vary)
+    run = record("benchmark-compute", plan, entries, SessionOptions(workers=1), Path("runs"), {})
+    eager, *others = read_cells(run)
+    assert (eager.entry["precision"], eager.entry["channels_last"]) == ("fp32", "off")
+    eager_loss = _late_loss(run, eager)
+    for cell in others:
+        variant = f"{cell.entry['precision']} with channels_last {cell.entry['channels_last']}"
+        print(f"{options.model}: eager fp32 over {variant} step time {shown(_step_ratio(eager, cell))}")
+        loss = _late_loss(run, cell)
+        print(
+            f"{options.model}: mean loss of the last quarter, {variant} over eager fp32 "
+            f"{loss / eager_loss:.4f} ({loss:.4f} / {eager_loss:.4f})"
+        )
 
 
-def _late_loss(run: Run, variant: str) -> float:
-    """Mean loss over the last quarter of a variant's steps."""
+def _step_ratio(numerator: CellTable, denominator: CellTable) -> tuple[float, tuple[float, float] | None]:
+    """Step time of one cell over another's, paired block by block, with its 95% bootstrap interval."""
+    above, below = (np.asarray(cell.block_means_s(), dtype=np.float64) for cell in (numerator, denominator))
+    return paired_ratio(above, below)
+
+
+def _late_loss(run: Run, cell: CellTable) -> float:
+    """Mean loss over the last quarter of a cell's steps."""
     steps = run.table("steps").to_pandas()
-    losses = steps[steps["cell"] == variant].sort_values("step")["loss"]
+    losses = steps[steps["cell"] == cell.entry["cell"]].sort_values("step")["loss"]
     return float(losses.tail(max(1, len(losses) // 4)).mean())
 
 

@@ -15,11 +15,15 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.overhead.trainings import RayTraining, TorchrunTraining, Training
-from benchmarks.variants import period_s, run_variants, told
+from benchmarks.ratios import shown
 from distsqz.cli.command import run_command
+from distsqz.cli.measure import record
+from distsqz.cluster.session import SessionOptions
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY
 from distsqz.report.bootstrap import paired_ratio
+from distsqz.runs import Run
 from distsqz.training.options import TrainingOptions
+from distsqz.training.plan import plan_session
 
 Turn = tuple[int, int]
 """Begin and end, in ns since the epoch."""
@@ -34,9 +38,9 @@ class Options:
     model: str = "squeezenet"
     """A name of the registry."""
     steps: int = 200
-    """metering: measured steps of each variant."""
+    """metering: measured steps of each."""
     block_steps: int = 10
-    """metering: steps that a variant takes before the other takes its turn."""
+    """metering: steps that one takes before the other takes its turn."""
     turns: int = 20
     """launching: turns of each."""
     turn_s: float = 4.0
@@ -52,7 +56,7 @@ class Options:
 
     @property
     def training(self) -> TrainingOptions:
-        """What all variants have in common."""
+        """What all experiments have in common."""
         return TrainingOptions(image_size=self.image_size, steps=self.steps, warmup_steps=10)
 
 
@@ -66,11 +70,23 @@ def main(options: Options) -> None:
 
 def metering(options: Options) -> None:
     """Metered and unmetered steps take turns in one session; times are from step start to step start."""
-    metered = replace(options.training, block_steps=options.block_steps)
-    variants = {"metered": metered, "unmetered": replace(metered, metered=False)}
-    run = run_variants("metering", options.model, variants, options.workers)
-    above, below = (period_s(run, variant, options.block_steps) for variant in variants)
-    print(f"{options.model}: metered over unmetered time a step {told(paired_ratio(above, below))}")
+    training = replace(options.training, block_steps=options.block_steps)
+    vary = {"metered": (True, False)}
+    plan, entries = plan_session([options.model], options.workers, training, vary=vary)
+    session = SessionOptions(workers=options.workers)
+    run = record("benchmark-metering", plan, entries, session, Path("runs"), {})
+    cells = {entry["metered"]: entry["cell"] for entry in run.cells}
+    above, below = (_period_s(run, cells[metered], options.block_steps) for metered in (True, False))
+    print(f"{options.model}: metered over unmetered time a step {shown(paired_ratio(above, below))}")
+
+
+def _period_s(run: Run, cell: str, block_steps: int) -> NDArray[np.float64]:
+    """By block, the mean time from one step's start to the next one's: with what is done between steps."""
+    steps = run.table("steps").to_pandas()
+    steps = steps[(steps["cell"] == cell) & (steps["rank"] == 0) & ~steps["warmup"]].sort_values("step")
+    starts = steps["t_start_ns"].to_numpy()[: len(steps) // block_steps * block_steps]
+    blocks = starts.reshape(-1, block_steps)
+    return np.asarray((blocks[:, -1] - blocks[:, 0]) / (block_steps - 1) / 1e9, dtype=np.float64)
 
 
 def launching(options: Options) -> None:
@@ -94,7 +110,7 @@ def launching(options: Options) -> None:
     ray, torchrun = (np.asarray(each) for each in medians)
     print(
         f"{options.model}: Ray-launched over torchrun-launched step time ({options.plain_memory} memory) "
-        f"{told(paired_ratio(ray, torchrun))}"
+        f"{shown(paired_ratio(ray, torchrun))}"
     )
 
 

@@ -7,10 +7,11 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, UseAppendAction
 
 from distsqz.cli.measure import MeasureOptions, measure, plan
 from distsqz.cli.network import NetworkOptions, lab_for, run_in_lab
+from distsqz.cli.vary import parse_vary
 from distsqz.errors import RequestError
 from distsqz.training.options import ServerOptions
 
@@ -23,20 +24,24 @@ class Options(MeasureOptions):
     """Models to take turns on the same workers: names of the registry, or package.module:factory."""
     strategies: tuple[Literal["ddp", "ps"], ...] = ("ddp", "ps")
     """How replicas agree: all-reduce, a parameter server; each model takes turns under each."""
+    vary: UseAppendAction[tuple[str, ...]] = ()
+    """Values of an option to measure side by side, for example bucket_mb=1,25. The option is any of those of
+    a model, of training or of the parameter server. Given several times, all combinations are measured."""
     server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
+    asked = strategies(options)
+    vary = parse_vary(options.vary, options.strategies)
     lab = lab_for(options.network, options.session)
     if lab is None:
-        measure("compare", options.models, options, strategies=strategies(options))
+        measure("compare", options.models, options, asked, vary=vary)
         return
-    with redirect_stdout(sys.stderr):  # an own model may print
-        plan(
-            options.models, options, strategies=strategies(options)
-        )  # what is wrong with the request shows before hosts are made for it
+    with redirect_stdout(sys.stderr):  # a model of the user's may print
+        # What is wrong with the request shows before hosts are made for it.
+        plan(options.models, options, asked, vary=vary)
     sys.exit(run_in_lab(lab))
 
 

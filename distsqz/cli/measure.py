@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tyro.conf import OmitArgPrefixes
 
 from distsqz.cli.progress import SessionProgress
+from distsqz.cluster.ray_cluster import named_cluster
 from distsqz.cluster.session import SessionOptions, run_session
 from distsqz.errors import RequestError, RunError
+from distsqz.metering.wire import emulated_hosts
 from distsqz.report.faults import breach_warnings
 from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
 from distsqz.report.tables import read_cells
 from distsqz.runs import Run, RunWriter
+from distsqz.training.memory_needs import session_bytes
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
+from distsqz.training.variants import Vary
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,7 @@ def measure(
     strategies: Sequence[ServerOptions | None] = (None,),
     checkpoint: Path | None = None,
     resume: Path | None = None,
+    vary: Vary | None = None,
 ) -> None:
     """Trains models on the same workers, in a session named `name`, and prints what it found.
 
@@ -68,7 +77,7 @@ def measure(
         RunError: training failed; the run directory keeps what was measured until then.
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
-        session, entries = plan(models, options, strategies, checkpoint, resume)
+        session, entries = plan(models, options, strategies, checkpoint, resume, vary)
         for notice in session.notices:
             print(notice, file=sys.stderr)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
@@ -81,6 +90,7 @@ def plan(
     strategies: Sequence[ServerOptions | None] = (None,),
     checkpoint: Path | None = None,
     resume: Path | None = None,
+    vary: Vary | None = None,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
     """The session that `options` ask for, and its cells' entries for run.json.
 
@@ -94,14 +104,37 @@ def plan(
             f"--bucket-mb {options.training.bucket_mb:g}: is for all-reduce (ddp); a parameter server's "
             "chunks follow from the model and --workers; leave it out"
         )
-    return plan_session(
+    session, entries = plan_session(
         models,
         options.session.workers,
         options.training,
         strategies=strategies,
         checkpoint=checkpoint,
         resume=resume,
+        vary=vary,
         gpus=options.session.gpus,
+    )
+    # Hosts of a cluster have memory of their own, of which nothing is known before Ray is joined.
+    if emulated_hosts() is not None or not named_cluster(options.session.address):
+        require_memory(session, psutil.virtual_memory().available)
+    return session, entries
+
+
+def require_memory(session: SessionPlan, available_bytes: int) -> None:
+    """Refuses a session whose workers and servers do not fit in the memory that they share.
+
+    Raises:
+        RequestError: gives what the cells need together, and what is available.
+    """
+    needed = session_bytes(session.memory_needs)
+    if needed <= available_bytes:
+        return
+    cells = Counter(cell.model for cell in session.cells)
+    numbers = " and ".join(f"{number} of {model}" for model, number in cells.items())
+    workers = max(cell.world_size for cell in session.cells)
+    raise RequestError(
+        f"{numbers} on {workers} workers need at least {needed / GIB:.1f} GiB of memory together, and "
+        f"{available_bytes / GIB:.1f} GiB are available; measure fewer cells at once, or smaller ones"
     )
 
 

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch.distributed.distributed_c10d import PrefixStore
 
+from distsqz.cell_facts import Restarts, ServerMemory
 from distsqz.cluster.collector import CollectorOutbox
 from distsqz.cluster.failures import REPORTING_S, Failure, Heartbeats, explain, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
@@ -235,9 +236,8 @@ class Supervisor:
                 if self._stop.is_set():
                     return
                 peaks = ray.get([server.close.remote() for server in group.servers])
-                for cell in self._plan.cells:
-                    described = self._collector.describe.remote(cell.name, {"server_peak_rss_bytes": peaks})
-                ray.get(described)
+                facts = ServerMemory(server_peak_rss_bytes=peaks)
+                ray.get([self._collector.describe.remote(cell.name, facts) for cell in self._plan.cells])
                 return
             finally:
                 group.end()
@@ -378,7 +378,7 @@ class Supervisor:
         print(text, file=sys.stderr)
         self._restarted.append({"attempt": self._attempt, "rank": rank, "text": text})
         for cell in self._plan.cells:
-            self._collector.describe.remote(cell.name, {"restarted": self._restarted})
+            self._collector.describe.remote(cell.name, Restarts(restarted=self._restarted))
 
 
 class _StartAgainError(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from distsqz.cell_facts import CellFacts
 from distsqz.cluster.failures import Failure
 from distsqz.metering.schema import Record
 
@@ -24,6 +25,7 @@ class Delivery:
 
     records: dict[str, list[Record]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By cell: what `CellFacts` add to its entry in run.json."""
     checkpoints: list[tuple[str, int, bytes]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     pids: list[int] = field(default_factory=list)
@@ -43,9 +45,9 @@ class Collector:
         for table, rows in records.items():
             self._delivery.records.setdefault(table, []).extend(rows)
 
-    def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
+    def describe(self, cell: str, facts: CellFacts) -> None:
         """Takes facts of a cell."""
-        self._delivery.facts.setdefault(cell, {}).update(facts)
+        self._delivery.facts.setdefault(cell, {}).update(facts.as_entry())
 
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:
         """Takes a checkpoint's bytes."""
@@ -88,9 +90,9 @@ class CollectorOutbox:
         if self._put_at + (self._put_at - before) >= self._send_at:
             self.send()
 
-    def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
+    def describe(self, cell: str, facts: CellFacts) -> None:
         """Sends facts of a cell."""
-        self._collector.describe.remote(cell, dict(facts))
+        self._collector.describe.remote(cell, facts)
 
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:
         """Sends a checkpoint, after the records of the steps that led to it."""

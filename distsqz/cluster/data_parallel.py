@@ -17,6 +17,7 @@ from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+from distsqz.cell_facts import ServerMemory
 from distsqz.cluster.collector import CollectorOutbox
 from distsqz.cluster.failures import REPORTING_S, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
@@ -134,7 +135,7 @@ def _worker(config: dict[str, Any]) -> None:
                 peaks = servers.close()
                 for cell in plan.cells:
                     if cell.server:
-                        outbox.describe(cell.name, {"server_peak_rss_bytes": peaks})
+                        outbox.describe(cell.name, ServerMemory(server_peak_rss_bytes=peaks))
     except Exception as error:
         outbox.close(failure_of(error, ray.train.get_context().get_world_rank(), this_host()))
         raise

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from distsqz.cell_facts import ShipmentFacts, ShipmentTraffic
 from distsqz.cluster.clients import Client, start_clients
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import LOOPBACK, interface_of
@@ -137,15 +138,15 @@ class _Shipment:
         """Returns when every client has the file, or when `interrupted` is set."""
         cell = self._shipped.name
         rates = emulated_rates_by_host()
-        facts = {
-            "head_host": this_host(),
-            "hosts": [client.host for client in self._clients],
-            "emulated": rates is not None,
-            "machine_cores": cores_of_this_machine(),  # emulated hosts share them
-            "emulated_rate_bits_per_s": rates,
-            "congestion_control": self._sender.congestion_control,
-        }
-        recorder.describe_cell(cell, facts)
+        facts = ShipmentFacts(
+            head_host=this_host(),
+            hosts=[client.host for client in self._clients],
+            emulated=rates is not None,
+            machine_cores=cores_of_this_machine(),
+            emulated_rate_bits_per_s=rates,
+            congestion_control=self._sender.congestion_control,
+        )
+        recorder.describe_cell(cell, facts.as_entry())
         interface = self._interface()
         queue = QueueMeter(interface) if interface else None
         wire = WireMeter.of_this_host()
@@ -167,7 +168,8 @@ class _Shipment:
         if queue:
             queue.close()
         if wire and wire_before:
-            recorder.describe_cell(cell, {"head_wire_tx_bytes": wire.read().since(wire_before).tx_bytes})
+            traffic = ShipmentTraffic(head_wire_tx_bytes=wire.read().since(wire_before).tx_bytes)
+            recorder.describe_cell(cell, traffic.as_entry())
             wire.close()
 
     def _interface(self) -> str | None:

@@ -84,6 +84,20 @@ def memory_steps(model: nn.Module, image_size: int) -> list[Step]:
     ]
 
 
+def activation_values(model: nn.Module, image_size: int) -> int:
+    """Values of all tensors of the forward pass of one image, parts that are joined and the image included.
+
+    A training step keeps most of them for its backward pass, and besides what single operations remember,
+    such as the indices of a max pool. The model is run as in `memory_steps`.
+
+    Raises:
+        RequestError: torch.fx cannot trace the model.
+    """
+    made = (tensor for tensors in _run(model, image_size).touched.values() for tensor in tensors)
+    values = {storage_of(each): each.untyped_storage().nbytes() // each.element_size() for each in made}
+    return sum(values.values())
+
+
 def stored_tensors(model: nn.Module, image_size: int) -> list[Tensor]:
     """Tensors of a model that must be stored: parameters, and all other tensors that a forward pass reads.
 

@@ -37,6 +37,9 @@ MODELS = (*_SQUEEZENETS, *_ALEXNETS)
 DEFAULT_CLASSES = 1000
 """Classes of ImageNet, for which the registered models were made."""
 
+METAPARAMETERS = ("squeeze_ratio", "pct_3x3")
+"""The fields of `ModelOptions` that have an effect on SqueezeNets alone."""
+
 _SMALLEST_IMAGE = dict.fromkeys(_SQUEEZENETS, 21) | {
     "squeezenet1_1": 17,
     "alexnet": 63,

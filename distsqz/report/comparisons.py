@@ -1,8 +1,9 @@
-"""Cells against each other: a larger model against a smaller one, a parameter server against all-reduce.
+"""Cells against each other: two models, a parameter server and all-reduce, two values of an option.
 
 Two step times are compared where everything that could make a difference is alike but for what is compared.
 That is every key of a cell's entry in run.json and, across runs, of the run's environment, except those that
-are named here with the reason: an option that is added to distsqz counts without being added here.
+are named here with the reason, and options whose field says why they do not count: an option that is added to
+distsqz counts without being added here.
 """
 
 from __future__ import annotations
@@ -17,22 +18,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from distsqz.cell_spec import rules_by_option
 from distsqz.report.bootstrap import Floats, paired_ratio, unpaired_ratio
 from distsqz.report.tables import CellTable
 from distsqz.runs import Environment
-from distsqz.training.options import ServerOptions
+from distsqz.training.options import ServerOptions, TrainingOptions
+
+OPTION_RULES = rules_by_option(TrainingOptions) | rules_by_option(ServerOptions)
 
 NOT_SETTINGS = frozenset(
     {
         "cell",  # a name
+        "id",  # likewise
+        "options",  # groups of keys that stand beside it, too
         "params",  # these three follow from the model
         "tensors",
         "payload_bytes",
-        "steps",  # how many steps were measured makes a median surer, not larger
-        "epochs",  # likewise
-        "threads",  # what was asked for; `threads_per_worker` is what it came to
         "restarted",  # these two were measured
         "server_peak_rss_bytes",
+        *(name for name, of in OPTION_RULES.items() if of.not_alike),  # which give their reasons
     }
 )
 """Keys of a cell's entry in run.json that say nothing about how it was run."""
@@ -44,6 +48,12 @@ MODEL = frozenset({"model", "squeeze_ratio", "pct_3x3"})
 """Keys of a cell's entry that say which model it is."""
 
 STRATEGY_OPTIONS = frozenset(field.name for field in fields(ServerOptions))
+
+OF_ONE_STRATEGY = frozenset(name for name, of in OPTION_RULES.items() if of.strategies)
+"""Options that have no effect under other strategies."""
+
+THREADS = "threads_per_worker"
+"""What the option `threads` came to."""
 
 OF_BYTES = MODEL | STRATEGY_OPTIONS | {"strategy", "world_size", "num_classes"}
 """Keys of a cell's entry that change what a rank sends."""
@@ -126,7 +136,13 @@ def compare_models(cells: Iterable[CellTable], across_runs: bool = False) -> lis
     for group in groups.values():
         ordered = sorted(group, key=lambda cell: int(cell.row["payload_bytes"]))
         for large in ordered:
-            smaller = [cell for cell in ordered if cell.row["payload_bytes"] < large.row["payload_bytes"]]
+            smaller = [
+                cell
+                for cell in ordered
+                if cell.row["payload_bytes"] < large.row["payload_bytes"]
+                # Within a run, shapes of the same model are values of an option: `compare_options`.
+                and (across_runs or cell.row["model"] != large.row["model"])
+            ]
             pairs = [_pair(small, large, MODEL, across_runs) for small in smaller]
             rows += [_comparison(_closest(pairs))] if pairs else []
     return rows
@@ -152,6 +168,62 @@ def compare_strategies(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
     return rows
 
 
+def compare_options(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
+    """Cells of one run that are alike but for one option: each against the first with another value of it.
+
+    A row has the name of the `option`, its value in the cell that is the base (`small`) and in the other one
+    (`large`), numbers in this order of size, and `bytes_ratio` and `step_ratio` of the second over the
+    first, as in `compare_models`.
+    """
+    rows = []
+    compared: list[CellTable] = []
+    for other in cells:
+        bases = set()
+        for base in compared:
+            option = _only_option(_pair(base, other, (), across_runs=False))
+            if option and option not in bases:
+                bases.add(option)
+                rows.append(_comparison_of_option(option, base, other))
+        compared.append(other)
+    return rows
+
+
+def _only_option(pair: _Pair) -> str | None:
+    """The name of the only setting in which two cells differ, if it is an option."""
+    if len(pair.differences) != 1 or pair.not_recorded:
+        return None
+    (name,) = pair.differences
+    return name if name in OPTION_RULES or name == THREADS else None
+
+
+def _comparison_of_option(option: str, base: CellTable, other: CellTable) -> dict[str, Any]:
+    values = [cell.entry[option] for cell in (base, other)]
+    if all(isinstance(value, int | float) for value in values) and values[0] > values[1]:
+        base, other = other, base
+    compared = _comparison(_pair(base, other, {option}, across_runs=False))
+    return {
+        "option": "threads" if option == THREADS else option,
+        "model": base.row["model"],
+        "strategy": base.row["strategy"],
+        "world_size": base.row["world_size"],
+        "small": base.entry[option],
+        "large": other.entry[option],
+        **{
+            key: compared[key]
+            for key in (
+                "small_cell",
+                "large_cell",
+                "bytes_ratio",
+                "bytes_source",
+                "step_ratio",
+                "step_ratio_ci95",
+                "paired",
+                "pairs",
+            )
+        },
+    }
+
+
 def _closest(pairs: Sequence[_Pair]) -> _Pair:
     """The first of the pairs with the fewest differences."""
     return min(pairs, key=lambda pair: len(pair.differences))
@@ -160,7 +232,7 @@ def _closest(pairs: Sequence[_Pair]) -> _Pair:
 def _pair_of_strategies(base: CellTable, other: CellTable) -> _Pair:
     """Settings that only one of two cells of a run has are its strategy's own."""
     own = base.entry.keys() ^ other.entry.keys()
-    return _pair(base, other, {"strategy", *own}, across_runs=False)
+    return _pair(base, other, {"strategy", *OF_ONE_STRATEGY, *own}, across_runs=False)
 
 
 def _pair(base: CellTable, other: CellTable, compared: Collection[str], across_runs: bool) -> _Pair:

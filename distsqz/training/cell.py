@@ -1,4 +1,4 @@
-"""A cell: one model under one strategy at one world size with one set of options."""
+"""A cell as its workers need it: what was asked for, with all that follows from models and data settled."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distsqz.cell_spec import CellSpec
 from distsqz.data import ImageData, open_data, steps_per_epoch
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
@@ -28,20 +29,38 @@ DDP, PS = "ddp", "ps"
 class Cell:
     """What a session measures; plain values, so that it can be sent to workers."""
 
-    name: str
-    model: str
-    strategy: str
-    world_size: int
+    spec: CellSpec
     image_size: int
     num_classes: int
     """Outputs of the model. `options.num_classes` is what it is asked for; None keeps its own number."""
     total_steps: int
     """Updates from the start of training to its end, warm-up included."""
     options: TrainingOptions
+    """As asked for, with the size of an image and the order of memory settled."""
     server: ServerOptions | None = None
     """Its parameter server; None where replicas agree among themselves."""
     preprocessing: Preprocessing | None = None
     """How its initial weights expect the images of a folder; None where nothing tells."""
+
+    @property
+    def name(self) -> str:
+        """Its id, by which records, files and run.json name it."""
+        return self.spec.id
+
+    @property
+    def model(self) -> str:
+        """A name of the registry, or package.module:factory."""
+        return self.spec.model
+
+    @property
+    def strategy(self) -> str:
+        """How replicas agree: `DDP` or `PS`."""
+        return self.spec.strategy
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers."""
+        return self.spec.world_size
 
     @property
     def together(self) -> bool:
@@ -127,38 +146,38 @@ def model_options(model: str, options: TrainingOptions) -> ModelOptions:
 
 
 def plan_cell(
-    model: str,
-    world_size: int,
+    spec: CellSpec,
     options: TrainingOptions,
     data: ImageData,
     num_classes: int,
     server: ServerOptions | None = None,
 ) -> Cell:
-    """The cell of a model, as long as its data and options make sense together.
+    """The cell of a spec, as long as its data and options make sense together.
 
     Args:
-        model: a name of the registry, or package.module:factory.
-        world_size: workers.
+        spec: what was asked for.
         options: how it is trained, the size of an image included.
         data: what it is trained on.
         num_classes: outputs of the model.
-        server: its parameter server, if any.
+        server: its parameter server, if any, with the number of servers.
 
     Raises:
         RequestError: there is too little data.
     """
     assert options.image_size is not None
-    strategy = DDP if server is None else PS
     if options.evaluate == "end" and data.validation is None:
         raise RequestError(f"--evaluate end: --data {options.data} has no validation images; leave it out")
+    settled = {
+        "image_size": options.image_size,
+        "num_classes": num_classes,
+        "channels_last": options.channels_last,
+        **({"servers": server.servers} if server else {}),
+    }
     return Cell(
-        name=f"{model.replace(':', '.')}-{strategy}-w{world_size}",
-        model=model,
-        strategy=strategy,
-        world_size=world_size,
+        spec=replace(spec, settled=settled),
         image_size=options.image_size,
         num_classes=num_classes,
-        total_steps=_total_steps(data, world_size, options),
+        total_steps=_total_steps(data, spec.world_size, options),
         options=options,
         server=server,
     )
@@ -169,6 +188,8 @@ def describe_cell(cell: Cell, module: nn.Module) -> dict[str, Any]:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return {
         "cell": cell.name,
+        "id": cell.spec.id,
+        "options": cell.spec.options(),
         "model": cell.model,
         "strategy": cell.strategy,
         "world_size": cell.world_size,

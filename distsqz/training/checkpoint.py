@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ class Checkpoint:
     optimizer: dict[str, Any]
     preprocessing: dict[str, Any] | None = None
     """Fields of the `Preprocessing` of image folders, where the initial weights came with one."""
+    options: dict[str, Any] | None = None
+    """`CellSpec.resume_key` of the cell; None in a checkpoint of an older distsqz."""
+
+    @property
+    def resume_key(self) -> dict[str, Any]:
+        """What is known of the cell that was saved, to be matched by one that goes on from here."""
+        return {
+            "model": self.model_name,
+            "num_classes": self.num_classes,
+            "world_size": self.world_size,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            **(self.options or {}),
+        }
+
+    def differences(self, key: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """By name, what was saved and what `key` has instead; what a checkpoint does not tell is left out."""
+        return {
+            name: (saved, key[name])
+            for name, saved in self.resume_key.items()
+            if name in key and key[name] != saved
+        }
 
     def to_bytes(self) -> bytes:
         """The file's content: torch's own format, tensors and plain values only."""
@@ -40,27 +63,44 @@ class Checkpoint:
         return buffer.getvalue()
 
 
-def load_checkpoint(path: Path, cell: str) -> Checkpoint:
-    """Reads a checkpoint file, or the newest one of a run directory; of the cell named so if it has any.
+def load_checkpoint(path: Path, cell: str, key: Mapping[str, Any]) -> Checkpoint:
+    """Reads a checkpoint file, or the newest one of a run directory that a cell can go on from.
+
+    Args:
+        path: a file, or a run directory: those of the same cell go before those of others that match, such
+            as the same cell with fewer steps.
+        cell: the id of the cell.
+        key: its `CellSpec.resume_key`.
 
     Raises:
         RequestError: there is none, or it is not one of ours.
     """
     if path.is_dir():
-        kept = path / "checkpoints"
-        found = sorted(
-            [*kept.glob(checkpoint_pattern(cell))] or kept.glob("*.pt"),
-            key=lambda file: file.stat().st_mtime_ns,
-        )
-        if not found:
-            raise RequestError(
-                f"--resume {path}: no checkpoint there; runs keep them with --checkpoint-every"
-            )
-        path = found[-1]
+        path = _newest(path, cell, key)
     if not path.exists():
         raise RequestError(f"--resume {path}: no such file or run directory")
+    return _read(path)
+
+
+def _newest(run: Path, cell: str, key: Mapping[str, Any]) -> Path:
+    """The newest checkpoint of the cell, else the newest that matches, else the newest of all."""
+    own = _by_age(run, checkpoint_pattern(cell))
+    every = _by_age(run, "*.pt")
+    if not every:
+        raise RequestError(f"--resume {run}: no checkpoint there; runs keep them with --checkpoint-every")
+    # Files are only mapped: what is compared takes up a few bytes of them.
+    matching = (file for file in every if not _read(file, mapped=True).differences(key))
+    return own[0] if own else next(matching, every[0])
+
+
+def _by_age(run: Path, pattern: str) -> list[Path]:
+    """Checkpoint files of a run directory, the newest first."""
+    return sorted((run / "checkpoints").glob(pattern), key=lambda file: -file.stat().st_mtime_ns)
+
+
+def _read(path: Path, *, mapped: bool = False) -> Checkpoint:
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except Exception as error:  # torch.load lets any parsing error through
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise RequestError(f"--resume {path}: not a checkpoint of this program ({reason})") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+from distsqz.cell_facts import CellFacts
 from distsqz.metering.schema import Record
 
 
@@ -14,10 +15,10 @@ class Outbox(Protocol):
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
         """Records by table."""
 
-    def send(self) -> Any:
+    def send(self) -> object:
         """Passes on what it keeps; called where the next records may take long to come."""
 
-    def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
+    def describe(self, cell: str, facts: CellFacts) -> None:
         """What only the workers know of a cell, for its entry in run.json."""
 
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:

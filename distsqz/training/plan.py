@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from distsqz.cell_spec import CellSpec
 from distsqz.data import ImageData, absolute_spec, open_data
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
-from distsqz.models.registry import default_image_size, takes_metaparameters
+from distsqz.models.registry import METAPARAMETERS, default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state, require_finite
 from distsqz.sync.flat import layout_of
-from distsqz.training.cell import Cell, describe_cell, model_options, plan_cell
+from distsqz.training.cell import DDP, PS, Cell, describe_cell, model_options, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
-from distsqz.training.classes import settle_classes
+from distsqz.training.classes import Classes, settle_classes
+from distsqz.training.memory_needs import MemoryNeeds, memory_needs
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.seeding import seeded
 from distsqz.training.session import SessionPlan
-from distsqz.training.try_out import try_out
+from distsqz.training.try_out import TriedModel, try_out
+from distsqz.training.variants import Variant, Vary, effective, not_multiplied, variants
 from distsqz.weights.readers import read_state
 
 
@@ -33,9 +36,10 @@ def plan_session(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     *,
+    vary: Vary | None = None,
     gpus: bool = False,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
-    """Plans a session of one cell a model and strategy; gives it with the cells' entries for run.json.
+    """Plans a session of one cell a model, strategy and variant; gives it with the entries for run.json.
 
     Every model makes a training step here: one that cannot be trained is refused before anything starts.
 
@@ -46,6 +50,8 @@ def plan_session(
         strategies: how replicas agree: through a parameter server, or None for all-reduce.
         checkpoint: a file of initial parameters, for a single model.
         resume: a checkpoint file or a run directory to go on from, for a single cell.
+        vary: values of options of training or of the parameter server; all combinations are measured. Where
+            an option has no effect on a model or a strategy, cells that would be alike are planned once.
         gpus: whether workers train on GPUs.
 
     Raises:
@@ -55,52 +61,188 @@ def plan_session(
         raise RequestError("--models: none given; name at least one, such as squeezenet alexnet")
     if len(set(models)) < len(models):
         raise RequestError(f"--models {' '.join(models)}: name each model once")
-    if options.image_size is None:
-        # One size for all: cells are compared where the model alone makes the difference.
-        options = replace(options, image_size=max(map(default_image_size, models)))
-    options = replace(options, data=absolute_spec(options.data))  # workers may stand elsewhere
     if checkpoint and resume:
         raise RequestError(
             f"--checkpoint {checkpoint}: --resume {resume} brings parameters of its own; give one of them"
         )
-    state_dict, preprocessing = read_state(checkpoint) if checkpoint else ({}, None)
-    data = _open_data(options)
-    own_options = {model: _own_options(model, models, options) for model in models}
-    with seeded(options.seed):
-        classes = settle_classes(
-            [model_options(model, own_options[model]) for model in models], options.num_classes, data
+    if resume and (len(models) > 1 or len(strategies) > 1 or vary):
+        raise RequestError(f"--resume {resume}: goes on with a single cell, and several are asked for")
+    planner = _Planner(models, world_size, _Start.from_files(checkpoint, resume), gpus)
+    planner.notices += not_multiplied(vary or {}, models, [PS if server else DDP for server in strategies])
+    for variant in variants(options, strategies, vary or {}):
+        planner.add(variant)
+    planned = sorted(planner.planned.values(), key=lambda each: models.index(each.cell.model))
+    session = SessionPlan(
+        cells=[each.cell for each in planned],
+        weights={each.cell.name: each.weights for each in planned if each.weights},
+        resume=planned[0].resume,
+        notices=list(dict.fromkeys(planner.notices)),
+        memory_needs=[each.memory for each in planned],
+    )
+    return session, [each.entry for each in planned]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """The files that training begins with, if any."""
+
+    checkpoint: Path | None = None
+    state_dict: Mapping[str, Any] = field(default_factory=dict)
+    """Content of `checkpoint`."""
+    preprocessing: Preprocessing | None = None
+    """How the parameters in `checkpoint` expect images, where it says so."""
+    resume: Path | None = None
+
+    @classmethod
+    def from_files(cls, checkpoint: Path | None, resume: Path | None) -> _Start:
+        if checkpoint is None:
+            return cls(resume=resume)
+        state_dict, preprocessing = read_state(checkpoint)
+        return cls(checkpoint=checkpoint, state_dict=state_dict, preprocessing=preprocessing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """A cell, and what belongs to it."""
+
+    cell: Cell
+    entry: dict[str, Any]
+    memory: MemoryNeeds
+    weights: dict[str, Any] | None = None
+    """Initial parameters, where they are not the seed's."""
+    resume: Checkpoint | None = None
+
+
+class _Planner:
+    """Plans variant by variant; what two of them have in common is done once."""
+
+    def __init__(self, models: Sequence[str], world_size: int, start: _Start, gpus: bool) -> None:
+        self.planned: dict[str, _Planned] = {}
+        """By the cell's id."""
+        self.notices: list[str] = []
+        self._models = models
+        self._world_size = world_size
+        self._start = start
+        self._gpus = gpus
+        self._tried: dict[object, TriedModel] = {}
+        self._drawn: dict[object, dict[str, Any] | None] = {}
+        """Initial parameters of models that ignore the seed, for all cells; None for the others."""
+
+    def add(self, variant: Variant) -> None:
+        """Plans the cells of a variant that are not planned yet.
+
+        Raises:
+            RequestError: one of them does not make sense.
+        """
+        requested = replace(variant.training, data=absolute_spec(variant.training.data))
+        # Workers may stand elsewhere, hence the absolute path. One image size for all: cells are compared
+        # where the model alone makes the difference.
+        image_size = requested.image_size or max(map(default_image_size, self._models))
+        options = replace(requested, image_size=image_size)
+        data = _open_data(options)
+        servers = [server and _resolved(server, self._world_size) for server in variant.servers]
+        with seeded(options.seed):
+            of_models = [
+                model_options(model, _own_options(model, self._models, options)) for model in self._models
+            ]
+            classes = settle_classes(of_models, options.num_classes, data)
+        self.notices += [*classes.notices, *([data.left_out] if data.left_out else [])]
+        for model in self._models:
+            of_model = _own_options(model, self._models, requested)
+            specs = {
+                self._spec(model, of_model, server): settled
+                for server, settled in zip(variant.servers, servers, strict=True)
+            }
+            new = {spec: server for spec, server in specs.items() if spec.id not in self.planned}
+            if new:
+                settled_options = replace(of_model, image_size=image_size, num_classes=classes.asked[model])
+                self._add_model(model, settled_options, new, classes, data)
+
+    def _spec(self, model: str, options: TrainingOptions, server: ServerOptions | None) -> CellSpec:
+        strategy = PS if server else DDP
+        return CellSpec(
+            model=model,
+            strategy=strategy,
+            world_size=self._world_size,
+            training=effective(options, strategy),
+            strategy_options=server,
         )
-    servers = [strategy and _resolved(strategy, world_size) for strategy in strategies]
-    cells, entries, notices = [], [], [*classes.notices, *([data.left_out] if data.left_out else [])]
-    weights, state = {}, None
-    drawn: dict[str, Any] = {}  # initial parameters of models that ignore the seed, for all cells; else None
-    for model in models:
-        asked = replace(own_options[model], num_classes=classes.asked[model])
-        tried = try_out(model, asked, servers, classes.reason, evaluates=_evaluates(asked, data), gpus=gpus)
-        notices += tried.notices
-        if checkpoint:
-            load_state(tried.module, state_dict, checkpoint)
-        elif not resume:
+
+    def _add_model(
+        self,
+        model: str,
+        options: TrainingOptions,
+        specs: Mapping[CellSpec, ServerOptions | None],
+        classes: Classes,
+        data: ImageData,
+    ) -> None:
+        tried = self._try(model, options, list(specs.values()), classes.reason, data)
+        start = self._start
+        if start.checkpoint:
+            load_state(tried.module, start.state_dict, start.checkpoint)
+        elif not start.resume:
             require_finite(tried.module, "model", model)
-        for server in servers:
-            cell = plan_cell(model, world_size, tried.options, data, tried.result.outputs, server)
+        for spec, server in specs.items():
+            of_cell = effective(tried.options, spec.strategy)
+            cell = plan_cell(spec, of_cell, data, tried.result.outputs, server)
             if server:
-                layout_of(tried.module, server.shards, world_size)  # says what cannot be split over so many
-            if checkpoint:
-                cell = replace(cell, preprocessing=preprocessing)  # the weights' own
-                weights[cell.name] = tried.module.state_dict()
-            elif not resume and model not in drawn:
-                drawn[model] = None if cell.is_reproducible() else cell.build().state_dict()
-            if not checkpoint and drawn.get(model):
-                weights[cell.name] = drawn[model]
-            cells.append(cell)
-            entries.append(describe_cell(cell, tried.module))
-        if resume:
-            state = _resumed(resume, cells[0], tried.module)
-            entries[0]["steps"] -= state.step
+                # Raises where the model cannot be split over so many.
+                layout_of(tried.module, server.shards, self._world_size)
+            self.planned[cell.name] = self._start_of(cell, tried.module, data)
+
+    def _start_of(self, cell: Cell, module: nn.Module, data: ImageData) -> _Planned:
+        """The cell with the parameters that it begins with."""
+        weights, state = None, None
+        if self._start.checkpoint:
+            cell = replace(cell, preprocessing=self._start.preprocessing)
+            weights = module.state_dict()
+        elif self._start.resume:
+            state = _resumed(self._start.resume, cell, module)
             if state.preprocessing:
-                cells[0] = replace(cells[0], preprocessing=Preprocessing(**state.preprocessing))
-    return SessionPlan(cells=cells, weights=weights, resume=state, notices=notices), entries
+                cell = replace(cell, preprocessing=Preprocessing(**state.preprocessing))
+        else:
+            weights = self._draw(cell)
+        entry = describe_cell(cell, module)
+        if state:
+            entry["steps"] -= state.step
+        memory = memory_needs(cell, module, data)
+        return _Planned(cell=cell, entry=entry, weights=weights, resume=state, memory=memory)
+
+    def _draw(self, cell: Cell) -> dict[str, Any] | None:
+        """One draw of the parameters for all cells that build the same model, if the seed does not fix it."""
+        options = cell.options
+        same = (model_options(cell.model, options), options.num_classes, options.seed)
+        if same not in self._drawn:
+            self._drawn[same] = None if cell.is_reproducible() else cell.build().state_dict()
+        return self._drawn[same]
+
+    def _try(
+        self,
+        model: str,
+        options: TrainingOptions,
+        servers: Sequence[ServerOptions | None],
+        reason: str,
+        data: ImageData,
+    ) -> TriedModel:
+        """The model after a training step, which is made once for options that train it alike."""
+        evaluates = _evaluates(options, data)
+        trial = (
+            model_options(model, options),
+            options.num_classes,
+            options.seed,
+            options.precision,
+            options.channels_last,
+            options.find_unused_parameters,
+            min(2, options.batch_size),
+            evaluates,
+            tuple(server is None for server in servers),
+        )
+        if trial not in self._tried:
+            tried = try_out(model, options, servers, reason, evaluates=evaluates, gpus=self._gpus)
+            self.notices += tried.notices
+            self._tried[trial] = tried
+        tried = self._tried[trial]
+        return replace(tried, options=replace(options, channels_last=tried.options.channels_last))
 
 
 def _open_data(options: TrainingOptions) -> ImageData:
@@ -118,7 +260,8 @@ def _own_options(model: str, models: Sequence[str], options: TrainingOptions) ->
     """The options without SqueezeNet's ratios where they are meant for another model beside it."""
     if takes_metaparameters(model) or not any(map(takes_metaparameters, models)):
         return options
-    return replace(options, squeeze_ratio=None, pct_3x3=None)
+    by_default: dict[str, Any] = dict.fromkeys(METAPARAMETERS)
+    return replace(options, **by_default)
 
 
 def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
@@ -127,16 +270,19 @@ def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
     return replace(server, servers=server.servers or (workers if server.placement == "colocated" else 1))
 
 
+_OPTION_NAMES = {"world_size": "workers"}
+"""How a key of a cell is called on the command line, where that is not its own name."""
+
+
 def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
-    state = load_checkpoint(path, cell.name)
-    asked = (cell.model, cell.num_classes, cell.world_size, cell.options.batch_size, cell.options.seed)
-    saved = (state.model_name, state.num_classes, state.world_size, state.batch_size, state.seed)
-    names = ("model", "num-classes", "workers", "batch-size", "seed")
-    for name, wanted, found in zip(names, asked, saved, strict=True):
-        if wanted != found:
-            raise RequestError(
-                f"--resume {path}: saved with --{name} {found}, not {wanted}; give --{name} {found}"
-            )
+    key = cell.spec.resume_key()
+    state = load_checkpoint(path, cell.name, key)
+    for name, (saved, wanted) in state.differences(key).items():
+        if name == "strategy":
+            raise RequestError(f"--resume {path}: trained under {saved}, not {wanted}; go on under {saved}")
+        option = _OPTION_NAMES.get(name, name).replace("_", "-")
+        advice = f"leave --{option} out" if saved is None else f"give --{option} {saved}"
+        raise RequestError(f"--resume {path}: saved with --{option} {saved}, not {wanted}; {advice}")
     try:
         module.load_state_dict(state.model)
     except RuntimeError as error:

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distsqz.cell_facts import ServerPlaces, WorkerFacts
+from distsqz.cell_spec import rules_by_option
+from distsqz.errors import RequestError
 from distsqz.metering.clock import Clock, HostClock
 from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.instrument import Place
@@ -24,6 +27,7 @@ from distsqz.sync.parameter_server import Servers
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.directory import working_directory
+from distsqz.training.memory_needs import MemoryNeeds
 from distsqz.training.options import ServerOptions
 from distsqz.training.outbox import Outbox
 from distsqz.training.replica import Replica
@@ -46,9 +50,22 @@ class SessionPlan:
     directory: str | None = field(default_factory=working_directory)
     """Where the command runs. Workers go there, so that a model may read files by relative paths."""
 
+    memory_needs: Sequence[MemoryNeeds] = ()
+    """Of each cell, where they were estimated."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError where cells differ in what they share, or several resume a checkpoint."""
+        if self.resume and len(self.cells) != 1:
+            raise RequestError(f"a checkpoint is resumed by a single cell, not by {len(self.cells)}")
+        servers = [cell.server for cell in self.cells if cell.server]
+        for name, of in rules_by_option(ServerOptions).items():
+            values = list(dict.fromkeys(getattr(server, name) for server in servers))
+            if of.shared and len(values) > 1:
+                raise RequestError(f"{name} {' and '.join(map(str, values))} in one session: {of.shared}")
+
     @property
     def server(self) -> ServerOptions | None:
-        """The parameter server of the cells that train through one; they share it."""
+        """The servers of the cells that train through one. They share processes, not their consistency."""
         return next((cell.server for cell in self.cells if cell.server), None)
 
 
@@ -70,10 +87,8 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
         outbox: where records go.
         servers: the parameter server of cells that train through one.
     """
-    threads = plan.cells[0].options.threads or max(1, replica.cores // replica.local_world_size)
-    torch.set_num_threads(threads)
     if not replica.joins:
-        _describe(plan, replica, outbox, threads)
+        _describe(plan, replica, outbox)
         if plan.preflight_s:
             hosts = replica.placement.workers
             links = measure_ring(replica.rank, hosts, replica.address, plan.preflight_s, _all_gather)
@@ -82,6 +97,7 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
         instruments = _instruments(replica, stack)
         trainers = []
         for cell in plan.cells:
+            torch.set_num_threads(_threads(cell, replica))
             metered = instruments if cell.options.metered else Instruments(clock=instruments.clock)
             weights = plan.weights.get(cell.name)
             trainers.append(Trainer(cell, replica, metered, outbox, weights, plan.resume, servers))
@@ -91,12 +107,14 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
             for trainer in trainers:
                 trainer.check()
         for trainer in trainers:
+            torch.set_num_threads(_threads(trainer.cell, replica))
             trainer.run(min(trainer.cell.options.warmup_steps, trainer.remaining))
         rounds = max(-(-trainer.remaining // trainer.cell.options.block) for trainer in trainers)
         for index in interleaved(len(trainers), rounds):
             trainer = trainers[index]
             if len(trainers) > 1 and not trainer.cell.together:  # those that are meet at a block's start
                 dist.barrier()  # no rank's lateness from elsewhere counts as this block's communication
+            torch.set_num_threads(_threads(trainer.cell, replica))
             trainer.run(min(trainer.cell.options.block, trainer.remaining))
         if len(trainers) > 1 or plan.cells[0].together:
             dist.barrier()  # who leaves first would look like one that is lost, or take the servers along
@@ -131,26 +149,33 @@ def _clock(device: str) -> Clock[Any]:
     return CudaClock()
 
 
-def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox, threads: int) -> None:
+def _threads(cell: Cell, replica: Replica) -> int:
+    """Compute threads of a cell's worker on this host."""
+    return cell.options.threads or max(1, replica.cores // replica.local_world_size)
+
+
+def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
     """Records what the workers run on; all ranks call this together."""
+    threads = [_threads(cell, replica) for cell in plan.cells]
     replicas, threads_by_rank = zip(*_all_gather((replica, threads)), strict=True)
     if replica.rank != 0:
         return
     placement, rates = replica.placement, replica.emulated_rates_bits_per_s
-    facts = {
-        "hosts": list(placement.workers),
-        "spans_hosts": placement.spans_hosts,
-        "cores_by_host": {each.host: each.cores for each in replicas},
-        "threads_per_worker": max(threads_by_rank),
-        "interface": replica.interface,
-        "device": replica.device,
-        "emulated": rates is not None,
-        "machine_cores": cores_of_this_machine(),  # which emulated hosts share
-        "emulated_rate_bits_per_s": rates,
-    }
-    for cell in plan.cells:
-        of_servers = {"server_hosts": list(placement.shards)} if cell.server else {}
-        outbox.describe(cell.name, facts | of_servers)
+    for cell, threads_of_cell in zip(plan.cells, zip(*threads_by_rank, strict=True), strict=True):
+        facts = WorkerFacts(
+            hosts=list(placement.workers),
+            spans_hosts=placement.spans_hosts,
+            cores_by_host={each.host: each.cores for each in replicas},
+            threads_per_worker=max(threads_of_cell),
+            interface=replica.interface,
+            device=replica.device,
+            emulated=rates is not None,
+            machine_cores=cores_of_this_machine(),
+            emulated_rate_bits_per_s=rates,
+        )
+        outbox.describe(cell.name, facts)
+        if cell.server:
+            outbox.describe(cell.name, ServerPlaces(server_hosts=list(placement.shards)))
 
 
 def _all_gather(mine: Any) -> list[Any]:

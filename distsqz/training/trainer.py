@@ -351,6 +351,7 @@ class Trainer:
                 model=self._module.state_dict(),
                 optimizer=self._sync.optimizer_state(),
                 preprocessing=asdict(self.cell.preprocessing) if self.cell.preprocessing else None,
+                options=self.cell.spec.resume_key(),
             )
             self._outbox.save(self.cell.name, done, checkpoint.to_bytes())
 

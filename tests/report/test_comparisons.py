@@ -11,7 +11,7 @@ import pytest
 from handmade_runs import ALEXNET_BYTES, SQUEEZENET_BYTES, cell, link, steps, write_run
 
 from distsqz.metering.schema import Record
-from distsqz.report.comparisons import compare_all, compare_models, compare_strategies
+from distsqz.report.comparisons import compare_all, compare_models, compare_options, compare_strategies
 from distsqz.report.tables import CellTable, read_cells
 from distsqz.runs import Run
 from distsqz.training.options import ServerOptions, TrainingOptions
@@ -278,3 +278,79 @@ def test_strategies_with_another_seed_are_not_compared_in_time(tmp_path: Path) -
     assert row["differences"] == ["seed 0 and 1"]
     assert (row["step_ratio"], row["paired"]) == (None, False)
     assert row["bytes_ratio"] == pytest.approx(2.0, rel=1e-3)  # the servers send as much as the workers
+
+
+def options_compared(root: Path, cells: list[dict[str, Any]], walls_s: list[float]) -> list[dict[str, Any]]:
+    records = [each for of, wall_s in zip(cells, walls_s, strict=True) for each in steps(of, [wall_s] * 4)]
+    return compare_options(read_cells(Run(write_run(root, cells, records))))
+
+
+def test_cells_that_differ_in_one_option_are_compared_by_its_name(tmp_path: Path) -> None:
+    cells = [
+        cell(cell=f"{bucket}-{precision}", bucket_mb=bucket, precision=precision)
+        for bucket in (25.0, 1.0)
+        for precision in ("fp32", "bf16")
+    ]
+    rows = options_compared(tmp_path, cells, [1.0, 0.5, 2.0, 3.0])
+    assert [(row["option"], row["small"], row["large"], row["step_ratio"]) for row in rows] == [
+        ("precision", "fp32", "bf16", pytest.approx(0.5)),
+        ("bucket_mb", 1.0, 25.0, pytest.approx(0.5)),  # numbers by size, whichever came first
+        ("bucket_mb", 1.0, 25.0, pytest.approx(1 / 6)),
+        ("precision", "fp32", "bf16", pytest.approx(1.5)),
+    ]
+    first = rows[0]
+    assert (first["small_cell"], first["large_cell"]) == ("25.0-fp32", "25.0-bf16")
+    assert (first["model"], first["strategy"], first["world_size"]) == ("squeezenet", "ddp", 2)
+    assert (first["bytes_ratio"], first["bytes_source"], first["paired"], first["pairs"]) == (
+        1.0,
+        "tcp",
+        True,
+        4,
+    )
+    assert first["step_ratio_ci95"] == [pytest.approx(0.5)] * 2
+
+
+def test_each_value_of_an_option_is_compared_with_the_first(tmp_path: Path) -> None:
+    cells = [cell(cell=f"{batch}", batch_size=batch) for batch in (4, 8, 16)]
+    rows = options_compared(tmp_path, cells, [1.0, 2.0, 3.0])
+    assert [(row["small"], row["large"]) for row in rows] == [(4, 8), (4, 16)]
+
+
+def test_what_threads_came_to_is_an_option_and_what_is_measured_is_none(tmp_path: Path) -> None:
+    cells = [cell(cell=f"{threads}", threads=threads, threads_per_worker=threads) for threads in (1, 2)]
+    (row,) = options_compared(tmp_path, cells, [2.0, 1.0])
+    assert (row["option"], row["small"], row["large"]) == ("threads", 1, 2)
+    elsewhere = [cell(cell=interface, interface=interface) for interface in ("a", "b")]
+    assert options_compared(tmp_path, elsewhere, [1.0, 1.0]) == []
+
+
+def test_shapes_of_one_model_in_a_run_are_values_of_an_option(tmp_path: Path) -> None:
+    small = cell(cell="narrow", squeeze_ratio=0.125)
+    large = cell(cell="wide", squeeze_ratio=0.5) | {"payload_bytes": 2 * SQUEEZENET_BYTES}
+    run = Run(write_run(tmp_path, [small, large], [*steps(small, [1.0] * 3), *steps(large, [2.0] * 3)]))
+    assert compare_models(read_cells(run)) == []
+    (row,) = compare_options(read_cells(run))
+    assert row["option"] == "squeeze_ratio"
+    assert row["bytes_ratio"] == pytest.approx(2, rel=1e-3)
+
+
+def test_models_with_two_values_of_an_option_are_compared_at_each(tmp_path: Path) -> None:
+    cells = [
+        cell(model, cell=f"{model}-{precision}", precision=precision)
+        for model in ("squeezenet", "alexnet")
+        for precision in ("fp32", "bf16")
+    ]
+    rows = compared(tmp_path, cells, [record for of in cells for record in steps(of, [1.0] * 3)])
+    assert [(row["small_cell"], row["large_cell"], row["differences"]) for row in rows] == [
+        ("squeezenet-fp32", "alexnet-fp32", []),
+        ("squeezenet-bf16", "alexnet-bf16", []),
+    ]
+
+
+def test_an_option_of_all_reduce_alone_does_not_keep_strategies_apart(tmp_path: Path) -> None:
+    ddp = cell(bucket_mb=25.0)
+    ps = cell(cell="squeezenet-ps-w2", bucket_mb=None, **SERVER)
+    records = [*steps(ddp, [1.0] * 3), *steps(ps, [2.0] * 3)]
+    (row,) = compare_strategies(read_cells(Run(write_run(tmp_path, [ddp, ps], records))))
+    assert row["differences"] == []
+    assert row["step_ratio"] == pytest.approx(2.0)

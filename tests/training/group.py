@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.agreement.group import join_group, leave_group
 from benchmarks.agreement.local_servers import LocalServers, running_servers, start_processes
+from distsqz.cell_facts import CellFacts
 from distsqz.metering.schema import Record, StepRecord
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.session import SessionPlan, run_session
@@ -33,8 +34,8 @@ class Box:
     def send(self) -> None:
         pass
 
-    def describe(self, cell: str, facts: Mapping[str, Any]) -> None:
-        self.facts[cell] = dict(facts)
+    def describe(self, cell: str, facts: CellFacts) -> None:
+        self.facts.setdefault(cell, {}).update(facts.as_entry())
 
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:
         self.checkpoints[cell, step] = checkpoint

@@ -51,5 +51,5 @@ def test_a_run_keeps_checkpoints_of_cells_of_any_name_apart(tmp_path: Path) -> N
     writer = RunWriter.create(tmp_path, "test", [], {}, [])
     for seed, cell in enumerate(cells):
         writer.save_checkpoint(cell, 3, checkpoint(seed).to_bytes())
-    assert [load_checkpoint(writer.path, cell).seed for cell in cells] == [0, 1]
+    assert [load_checkpoint(writer.path, cell, {}).seed for cell in cells] == [0, 1]
     assert len(list((writer.path / "checkpoints").iterdir())) == 2

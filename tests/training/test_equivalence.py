@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from distsqz.data import open_data, train_batches
 from distsqz.errors import RequestError
 from distsqz.models.recipes import OWN_MODEL
+from distsqz.runs import RunWriter
+from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 
@@ -109,8 +112,55 @@ def test_side_by_side_a_model_trains_as_it_does_alone(tmp_path: Path) -> None:
     alone, _ = plan_session([model], 2, options())
     beside, _ = plan_session([other, model], 2, options(block_steps=2))
     losses_alone = [box.losses() for box in run_group(alone, 2, tmp_path / "alone")]
-    cell = alone.cells[0].name
+    cell = beside.cells[1].name
     assert [box.losses(cell) for box in run_group(beside, 2, tmp_path)] == losses_alone
+
+
+def test_a_run_goes_on_with_more_steps_from_its_own_directory(tmp_path: Path) -> None:
+    model = "small_models:small_net"
+    asked = options(steps=3, checkpoint_every=3)
+    short, entries = plan_session([model], 1, asked)
+    (tmp_path / "short").mkdir()
+    (box,) = run_group(short, 1, tmp_path / "short")
+    run = RunWriter.create(tmp_path / "runs", "short", [], {}, entries)
+    run.save_checkpoint(short.cells[0].name, 3, box.checkpoint(3).to_bytes())
+    other = replace(box.checkpoint(3), seed=1, options=None)
+    run.save_checkpoint("another-cell", 9, other.to_bytes())  # newer, but not of this training
+    longer, _ = plan_session([model], 1, replace(asked, steps=6), resume=run.path)
+    assert longer.cells[0].name != short.cells[0].name
+    (resumed,) = run_group(longer, 1, tmp_path)
+    assert [step.step for step in resumed.steps()] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "bf16"}, "saved with --precision fp32, not bf16; give --precision fp32"),
+        ({"image_size": 32}, "saved with --image-size 64, not 32; give --image-size 64"),
+    ],
+)
+def test_training_that_computes_something_else_does_not_go_on(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    model = "small_models:small_net"
+    plan, _ = plan_session([model], 1, options())
+    (cell,) = plan.cells
+    checkpoint = Checkpoint(
+        model_name=model,
+        num_classes=10,
+        world_size=1,
+        batch_size=4,
+        seed=0,
+        step=1,
+        tx_bytes=None,
+        model=cell.build().state_dict(),
+        optimizer={},
+        options=cell.spec.resume_key(),
+    )
+    saved = tmp_path / "saved.pt"
+    saved.write_bytes(checkpoint.to_bytes())
+    with pytest.raises(RequestError, match=message):
+        plan_session([model], 1, options(**changes), resume=saved)
 
 
 def test_a_resumed_run_makes_the_losses_of_an_undisturbed_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ TRAINING = tuple(
         "ending",
         "models",
         "strategies",
+        "options",
         "cells",
         "views",
         "links",
