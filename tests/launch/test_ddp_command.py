@@ -119,7 +119,7 @@ def test_run_json_tells_what_ran_and_where(squeezenet: Finished) -> None:
 
 def test_results_go_to_stdout_and_progress_to_stderr(squeezenet: Finished) -> None:
     assert f"run: {squeezenet.run.path}" in squeezenet.stderr
-    assert "squeezenet ddp" in squeezenet.stderr
+    assert "squeezenet-ddp-w2" in squeezenet.stderr
     assert "6/6" in squeezenet.stderr
     assert "run: " not in squeezenet.stdout
     assert squeezenet.run.run_id in squeezenet.stdout
