@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -151,6 +151,29 @@ class CellSpec:
         chosen = [(option.name, _plain(value)) for option, value in self._chosen()]
         whole = [self.model, self.strategy, self.world_size, chosen]
         return hashlib.sha256(repr(whole).encode()).hexdigest()[:DIGEST_DIGITS]
+
+
+def session_names(specs: Sequence[CellSpec]) -> list[str]:
+    """A name for each cell of a session: only the options in which the cells differ are spelled.
+
+    `squeezenet-ddp-w2` where the cells differ in model and strategy alone. Where such names are not unique,
+    or a value cannot be spelled exactly, all cells have their ids.
+    """
+    values: dict[tuple[str, str], set[str]] = {}
+    for spec in specs:
+        for group, option, value in spec._all():
+            values.setdefault((group, option.name), set()).add(repr(_plain(value)))
+    names = []
+    for spec in specs:
+        words = [_model_word(spec.model), _text_word(spec.strategy), _Word(f"w{spec.world_size}")]
+        words += [
+            _option_word(option, value)
+            for group, option, value in spec._all()
+            if len(values[group, option.name]) > 1 and value != _default(option)
+        ]
+        names.append("-".join(word.text for word in words) if all(word.exact for word in words) else "")
+    right = len(set(names)) == len(names) and all(0 < len(name) <= LONGEST_ID for name in names)
+    return names if right else [spec.id for spec in specs]
 
 
 _NAMES = {"None": "none", "True": "on", "False": "off"}

@@ -165,3 +165,18 @@ def test_options_are_read_back_by_group_with_what_was_settled() -> None:
     assert groups["training"]["seed"] == 3
     names = [name for group in groups.values() for name in group]
     assert len(set(names)) == len(names)
+
+
+def test_cells_of_a_session_are_called_by_what_they_differ_in() -> None:
+    specs = [spec(lr=0.1), spec(lr=0.1, precision="bf16"), spec(lr=0.1, bucket_mb=1.0)]
+    assert session_names(specs) == [
+        "squeezenet-ddp-w2",
+        "squeezenet-ddp-w2-bf16",
+        "squeezenet-ddp-w2-bucket1",
+    ]
+    assert session_names(specs[1:2]) == ["squeezenet-ddp-w2"]
+
+
+def test_cells_whose_differing_values_cannot_be_spelled_have_their_ids() -> None:
+    specs = [spec(data="imagefolder:/a b"), spec(data="imagefolder:/a_b")]
+    assert session_names(specs) == [each.id for each in specs]

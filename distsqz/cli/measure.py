@@ -115,7 +115,8 @@ def plan(
         gpus=options.session.gpus,
     )
     # Hosts of a cluster have memory of their own, of which nothing is known before Ray is joined.
-    if emulated_hosts() is not None or not named_cluster(options.session.address):
+    several = len(session.cells) > 1
+    if several and (emulated_hosts() is not None or not named_cluster(options.session.address)):
         require_memory(session, psutil.virtual_memory().available)
     return session, entries
 

@@ -72,10 +72,10 @@ class Lab:
         """Process id of the first process of a host.
 
         Raises:
-            InvalidValue: the process has ended.
+            RequestError: the process has ended.
         """
         if host.name not in self._holders:
-            raise InvalidValue("host", host.name, "has died; `distsqz lab up` brings it back")
+            raise RequestError(f"host {host.name}: has died; `distsqz lab up` brings it back")
         return self._holders[host.name]
 
     def inside(self, host: Host, command: list[str]) -> list[str]:
@@ -102,7 +102,7 @@ class Lab:
     def _pid_with_link(self, host: Host) -> int:
         pid = self.pid_of(host)
         if not links.is_connected(host, self._holders[SWITCH], pid):
-            raise InvalidValue("host", host.name, "has lost its link; `distsqz lab up` brings it back")
+            raise RequestError(f"host {host.name}: has lost its link; `distsqz lab up` brings it back")
         return pid
 
     @contextlib.contextmanager

@@ -42,10 +42,13 @@ class Cell:
     preprocessing: Preprocessing | None = None
     """How its initial weights expect the images of a folder; None where nothing tells."""
 
+    label: str | None = None
+    """Its name in its session, where that is shorter than its id."""
+
     @property
     def name(self) -> str:
-        """Its id, by which records, files and run.json name it."""
-        return self.spec.id
+        """What records, files and run.json call it: unique in its session."""
+        return self.label or self.spec.id
 
     @property
     def model(self) -> str:

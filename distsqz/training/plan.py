@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from distsqz.cell_spec import CellSpec
+from distsqz.cell_spec import CellSpec, session_names
 from distsqz.data import ImageData, absolute_spec, open_data
 from distsqz.errors import RequestError
 from distsqz.models.preprocessing import Preprocessing
@@ -71,7 +71,7 @@ def plan_session(
     planner.notices += not_multiplied(vary or {}, models, [PS if server else DDP for server in strategies])
     for variant in variants(options, strategies, vary or {}):
         planner.add(variant)
-    planned = sorted(planner.planned.values(), key=lambda each: models.index(each.cell.model))
+    planned = _named(sorted(planner.planned.values(), key=lambda each: models.index(each.cell.model)))
     session = SessionPlan(
         cells=[each.cell for each in planned],
         weights={each.cell.name: each.weights for each in planned if each.weights},
@@ -111,6 +111,15 @@ class _Planned:
     weights: dict[str, Any] | None = None
     """Initial parameters, where they are not the seed's."""
     resume: Checkpoint | None = None
+
+
+def _named(planned: Sequence[_Planned]) -> list[_Planned]:
+    """The cells with their names in the session."""
+    names = session_names([each.cell.spec for each in planned])
+    return [
+        replace(each, cell=replace(each.cell, label=name), entry=each.entry | {"cell": name})
+        for each, name in zip(planned, names, strict=True)
+    ]
 
 
 class _Planner:

@@ -31,15 +31,13 @@ def planned(
 def test_two_options_make_four_cells_a_model_with_ids_of_their_own() -> None:
     plan, entries = planned(["squeezenet", MODEL], [None], TWO)
     assert [cell.model for cell in plan.cells] == ["squeezenet"] * 4 + [MODEL] * 4
-    assert len({cell.name for cell in plan.cells}) == 8
-    assert [entry["id"] for entry in entries] == [cell.name for cell in plan.cells]
-    common = "small_models.small_net-ddp-w2-image32-classes10-batch2-steps2-warmup0"
-    assert [cell.name for cell in plan.cells[4:]] == [
-        f"{common}-bucket1",
-        f"{common}-bf16-bucket1",
-        f"{common}-bucket25",
-        f"{common}-bf16-bucket25",
-    ]
+    differing = ["-bucket1", "-bf16-bucket1", "-bucket25", "-bf16-bucket25"]
+    cell = "small_models.small_net-ddp-w2"
+    assert [each.name for each in plan.cells[4:]] == [f"{cell}{words}" for words in differing]
+    assert [entry["cell"] for entry in entries] == [each.name for each in plan.cells]
+    assert len({entry["id"] for entry in entries}) == 8
+    common = f"{cell}-image32-classes10-batch2-steps2-warmup0"
+    assert [entry["id"] for entry in entries[4:]] == [f"{common}{words}" for words in differing]
     of_first = entries[5]
     assert (of_first["bucket_mb"], of_first["precision"]) == (1.0, "bf16")
     assert of_first["options"]["strategy"]["bucket_mb"] == 1.0
