@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from distsqz.cell_spec import LONGEST_ID, CellSpec, label_of, rules, rules_by_option
+from distsqz.cell_spec import LONGEST_ID, CellSpec, label_of, rules, rules_by_option, session_names
 from distsqz.errors import RequestError
 from distsqz.training.options import ServerOptions, TrainingOptions
 

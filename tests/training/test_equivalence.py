@@ -127,7 +127,7 @@ def test_a_run_goes_on_with_more_steps_from_its_own_directory(tmp_path: Path) ->
     other = replace(box.checkpoint(3), seed=1, options=None)
     run.save_checkpoint("another-cell", 9, other.to_bytes())  # newer, but not of this training
     longer, _ = plan_session([model], 1, replace(asked, steps=6), resume=run.path)
-    assert longer.cells[0].name != short.cells[0].name
+    assert longer.cells[0].spec.id != short.cells[0].spec.id
     (resumed,) = run_group(longer, 1, tmp_path)
     assert [step.step for step in resumed.steps()] == [3, 4, 5]
 
