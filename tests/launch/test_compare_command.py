@@ -101,9 +101,9 @@ def _check_varied(commands: Commands, models: list[str], *options: object) -> No
     )  # fmt: skip
     assert done.status == 0, done.stderr
     said = json.loads(done.stdout)
-    ids = [cell["id"] for cell in said["cells"]]
-    assert len(set(ids)) == len(ids) == 4 * len(models)
-    assert set(done.table("steps")["cell"]) == set(ids)
+    names = [cell["cell"] for cell in said["cells"]]
+    assert len({cell["id"] for cell in said["cells"]}) == len(set(names)) == len(names) == 4 * len(models)
+    assert set(done.table("steps")["cell"]) == set(names)
     steps = done.table("steps")
     assert (steps.groupby(["cell", "rank"]).size() == steps["step"].max() + 1).all()
     rows = said["option_comparisons"]
@@ -113,7 +113,7 @@ def _check_varied(commands: Commands, models: list[str], *options: object) -> No
     for row in rows:
         assert row["bytes_ratio"] == pytest.approx(1, rel=0.02)
         assert row["step_ratio"] > 0
-        assert {row["small_cell"], row["large_cell"]} <= set(ids)
+        assert {row["small_cell"], row["large_cell"]} <= set(names)
     # Each cell of the larger model against the cell of the smaller one with the same options.
     assert [row["differences"] for row in said["comparisons"]] == [[]] * 4 * (len(models) - 1)
 
