@@ -39,8 +39,11 @@ MOST_READS = 100
 """How often a reading is repeated while acknowledgements come in between its two system calls."""
 
 Address = tuple[str, int]
-Exchange = Callable[[list[Address]], Sequence[list[Address]]]
-"""Gives every rank's list of addresses, by rank, when each rank hands in its own (an all-gather)."""
+Ends = tuple[Address, Address]
+"""The addresses of a connection's local and remote end. One end alone does not identify a connection: the
+kernel gives the same port to several connections of a host whose remote ends differ."""
+Exchange = Callable[[list[Ends]], Sequence[list[Ends]]]
+"""An all-gather: takes this rank's list of ends, and returns every rank's by rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,16 @@ class Connection:
         self._socket = sock
         self.local = _address(sock.getsockname())
         self.remote = _address(sock.getpeername())
+
+    @property
+    def ends(self) -> Ends:
+        """Both ends, as this process sees them."""
+        return self.local, self.remote
+
+    @property
+    def ends_of_peer(self) -> Ends:
+        """Both ends, as the process at the remote end sees them."""
+        return self.remote, self.local
 
     def read(self) -> TcpCounters:
         """The counters now.
@@ -263,21 +276,20 @@ class PeerMeter:
     def of_ranks(cls, rank: int, exchange: Exchange, local: Collection[int] = ()) -> PeerMeter:
         """The connections between this rank and every other; all ranks call this together.
 
-        They are told from the process's other sockets: one belongs to a rank if its remote end is the local
-        end of a socket in that rank's process.
+        A socket of this process belongs to a rank if that rank's process has a socket with the same two ends.
 
         Args:
             rank: this process's.
-            exchange: an all-gather of addresses over the ranks.
+            exchange: an all-gather of ends over the ranks.
             local: other ranks on this host, where what goes to them crosses no link.
         """
         found = own_connections()
-        ends_by_rank = exchange([connection.local for connection in found])
-        rank_of = {tuple(end): peer for peer, ends in enumerate(ends_by_rank) for end in ends if peer != rank}
+        ends_by_rank = exchange([connection.ends for connection in found])
+        rank_of = {ends: peer for peer, every in enumerate(ends_by_rank) for ends in every if peer != rank}
         by_rank: dict[Peer, list[Connection]] = {}
         for connection in found:
-            if connection.remote in rank_of:
-                by_rank.setdefault(rank_of[connection.remote], []).append(connection)
+            if connection.ends_of_peer in rank_of:
+                by_rank.setdefault(rank_of[connection.ends_of_peer], []).append(connection)
             else:
                 connection.close()
         return cls(by_rank, local)

@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed import ProcessGroupGloo, Work
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from distsqz.metering.tcp import Address, Connection, own_connections
+from distsqz.metering.tcp import Connection, Ends, own_connections
 
 CONNECT_TIMEOUT = timedelta(seconds=60)
 NO_DEADLINE = timedelta(days=365)
@@ -99,15 +99,15 @@ class DuplexChannel:
     @classmethod
     def connect(cls, store: Store, name: str, end: int, address: str) -> DuplexChannel:
         """Connects one end of both directions. A process connects its ends one after the other."""
-        before = _local_ends()
+        before = _own_ends()
         push, pull = (Channel(store, f"{name}/{direction}", end, address) for direction in ("push", "pull"))
         mine, theirs = (f"{name}/{end}", f"{name}/{1 - end}")
         if end == WORKER_END:
-            store.set(mine, json.dumps(sorted(_local_ends() - before)))
-        others = {(host, port) for host, port in json.loads(store.get(theirs))}
+            store.set(mine, json.dumps(sorted(_own_ends() - before)))
+        others = {(tuple(local), tuple(remote)) for local, remote in json.loads(store.get(theirs))}
         connections = _connections_to(own_connections(), others)
         if end == SHARD_END:
-            store.set(mine, json.dumps([connection.local for connection in connections]))
+            store.set(mine, json.dumps([connection.ends for connection in connections]))
         for connection in connections:
             connection.expect_life(SILENCE_S)
         return cls(push, pull, connections)
@@ -118,17 +118,17 @@ class DuplexChannel:
             connection.cut()
 
 
-def _local_ends() -> set[Address]:
+def _own_ends() -> set[Ends]:
     connections = own_connections()
     _connections_to(connections, ())
-    return {connection.local for connection in connections}
+    return {connection.ends for connection in connections}
 
 
-def _connections_to(connections: Sequence[Connection], remotes: Collection[Address]) -> list[Connection]:
-    """The connections to `remotes`; the descriptors of all others are closed."""
+def _connections_to(connections: Sequence[Connection], others: Collection[Ends]) -> list[Connection]:
+    """The connections that another process has as `others`; the descriptors of the rest are closed."""
     selected = []
     for connection in connections:
-        if connection.remote in remotes:
+        if connection.ends_of_peer in others:
             selected.append(connection)
         else:
             connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from distsqz.addresses import listen
-from distsqz.metering.tcp import Address, PeerMeter, own_connections, total
+from distsqz.metering.tcp import Ends, PeerMeter, own_connections, total
 from tests.ipv6 import LOOPBACK, needs_ipv6
 
 
@@ -29,8 +30,8 @@ def descriptors() -> int:
 
 def meter_of(mine: socket.socket) -> PeerMeter:
     """A meter of rank 0, told that rank 1 holds the other end of `mine`."""
-    peer_end: Address = mine.getpeername()[:2]
-    return PeerMeter.of_ranks(0, exchange=lambda own: [own, [peer_end]])
+    peer_ends: Ends = mine.getpeername()[:2], mine.getsockname()[:2]
+    return PeerMeter.of_ranks(0, exchange=lambda own: [own, [peer_ends]])
 
 
 def receive(sock: socket.socket, size: int) -> None:
@@ -74,10 +75,40 @@ def test_bytes_that_the_kernel_still_holds_count_as_sent(pair: tuple[socket.sock
 
 def test_a_socket_to_somebody_else_is_left_out(pair: tuple[socket.socket, socket.socket]) -> None:
     client, _ = pair
-    meter = PeerMeter.of_ranks(0, exchange=lambda own: [own, [("192.0.2.1", 1)]])
+    strange: Ends = ("192.0.2.1", 1), client.getsockname()[:2]
+    meter = PeerMeter.of_ranks(0, exchange=lambda own: [own, [strange]])
     assert client.fileno() >= 0
     assert not meter.available
     assert meter.read() == {}
+
+
+def test_connections_of_one_port_to_several_ranks_are_told_apart() -> None:
+    """The kernel gives a port to several connections whose other ends differ, and to several processes."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(listen("127.0.0.1")) for _ in range(2)]
+        clients = [stack.enter_context(socket.socket()) for _ in servers]
+        port = 0
+        for client, server in zip(clients, servers, strict=True):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind(("127.0.0.1", port))
+            client.connect(server.getsockname()[:2])
+            port = client.getsockname()[1]
+        accepted = [stack.enter_context(server.accept()[0]) for server in servers]
+        assert len({client.getsockname() for client in clients}) == 1
+        # As rank 0 of three, of which ranks 1 and 2 accepted one connection each.
+        of_peers: list[list[Ends]] = [[(sock.getsockname(), sock.getpeername())] for sock in accepted]
+        meter = PeerMeter.of_ranks(0, exchange=lambda own: [own, *of_peers])
+        before = meter.read()
+        clients[0].sendall(b"x" * 1000)
+        clients[1].sendall(b"y" * 7)
+        passed = {peer: after.since(before[peer]).tx_bytes for peer, after in meter.read().items()}
+        assert passed == {1: 1000, 2: 7}
+        # As a rank that accepted both: each is of the process that has its other end.
+        of_peers = [[(sock.getsockname(), sock.getpeername())] for sock in clients]
+        accepting = PeerMeter.of_ranks(0, exchange=lambda own: [own, *of_peers])
+        assert [accepting.read()[peer].rx_bytes for peer in (1, 2)] == [1000, 7]
+        meter.close()
+        accepting.close()
 
 
 @needs_ipv6
