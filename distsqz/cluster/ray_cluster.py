@@ -48,9 +48,11 @@ QUIET_RAY = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",  # never
+    "RAY_prestart_worker_first_driver": "0",  # processes that workers, with their own environment, cannot use
 }
-"""Settings that stop Ray from gathering metrics. An embedded Ray has no dashboard to show them, and gathering
-takes a fifth of the time of Ray's own processes, on cores that train (benchmarks/overhead)."""
+"""Settings that stop Ray from gathering metrics and from starting a process for every CPU in advance. An
+embedded Ray has no dashboard to show metrics, and gathering takes a fifth of the time of Ray's own processes,
+on cores that train (benchmarks/overhead)."""
 
 AUTH_TOKEN_ENV_VAR = "RAY_AUTH_TOKEN"
 DEFAULT_TMPDIR = "/tmp"

@@ -41,6 +41,8 @@ def start_ray(lab: Lab, cpus_per_host: int | None = None) -> dict[str, str]:
         # A host that is disconnected for some minutes must not count as dead.
         "RAY_health_check_failure_threshold": "100",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        # Workers have an environment of their own; they cannot use processes that Ray starts in advance.
+        "RAY_prestart_worker_first_driver": "0",
     }
     own = variables if cpus_per_host is None else {**variables, RESOURCES: f'{{"CPU": {cpus_per_host}}}'}
     nodes = [_Node(lab, head, ["--head", f"--port={PORT}", "--include-dashboard=false"], own)]

@@ -1,4 +1,4 @@
-"""`launch/compare.py`: SqueezeNet and AlexNet side by side on four workers."""
+"""`launch/compare.py`: SqueezeNet and AlexNet side by side on three workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def compared(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with commands_that_join(ray_address, tmp_path_factory.mktemp("compared") / "runs") as commands:
         yield commands(
             "launch/compare.py", "--models", "squeezenet", "alexnet", "--strategies", "ddp",
-            "--workers", 4, "--image-size", 64, "--num-classes", 1000, "--batch-size", 2,
+            "--workers", 3, "--image-size", 64, "--num-classes", 1000, "--batch-size", 2,
             "--steps", STEPS, "--warmup-steps", 1, "--format", "json",
         )  # fmt: skip
 
@@ -34,17 +34,14 @@ def said(compared: Finished) -> dict[str, Any]:
     return found
 
 
-def test_four_workers_send_three_halves_of_either_model(compared: Finished, said: dict[str, Any]) -> None:
+def test_three_workers_send_four_thirds_of_either_model(compared: Finished, said: dict[str, Any]) -> None:
     steps = compared.table("steps")
-    # 2(n-1)/n of the payload
-    for model, payload, predicted, tolerance in (
-        ("squeezenet", 4_993_696, 7_490_544, 1e-2),
-        ("alexnet", 244_403_360, 366_605_040, 1e-3),
-    ):
+    for model, payload, tolerance in (("squeezenet", 4_993_696, 1e-2), ("alexnet", 244_403_360, 1e-3)):
+        predicted = payload * 4 / 3  # 2(n-1)/n
         of_model = steps[steps["model"] == model]
-        assert len(of_model) == 4 * (STEPS + 1)
+        assert len(of_model) == 3 * (STEPS + 1)
         assert (of_model["logical_tx_bytes"] == payload).all()
-        assert (of_model["predicted_tx_bytes"] == predicted).all()
+        assert ((of_model["predicted_tx_bytes"] - predicted).abs() < 1).all()
         assert ((of_model["tcp_tx_bytes"] / predicted - 1).abs() < tolerance).all()
         (cell,) = [cell for cell in said["cells"] if cell["model"] == model]
         assert cell["steps"] == STEPS
@@ -52,11 +49,11 @@ def test_four_workers_send_three_halves_of_either_model(compared: Finished, said
 
 
 def test_each_rank_sends_to_one_neighbour_on_a_ring(compared: Finished) -> None:
-    peers = compared.table("peers").query("cell == 'alexnet-ddp-w4' and step == 1")
+    peers = compared.table("peers").query("cell == 'alexnet-ddp-w3' and step == 1")
     much = peers[peers["tx_bytes"] > 300_000_000]
     links = sorted(zip(much["rank"], much["peer_rank"], strict=True))
     # Which way round is Gloo's choice.
-    assert links in ([(0, 1), (1, 2), (2, 3), (3, 0)], [(0, 3), (1, 0), (2, 1), (3, 2)])
+    assert links in ([(0, 1), (1, 2), (2, 0)], [(0, 2), (1, 0), (2, 1)])
 
 
 def test_models_take_turns_in_blocks_there_and_back(compared: Finished) -> None:
@@ -75,7 +72,7 @@ def test_warm_up_comes_before_anything_is_measured(compared: Finished) -> None:
 def test_the_smaller_model_saves_a_factor_of_49_in_bytes(said: dict[str, Any]) -> None:
     (comparison,) = said["comparisons"]
     assert (comparison["small"], comparison["large"]) == ("squeezenet", "alexnet")
-    assert (comparison["strategy"], comparison["world_size"]) == ("ddp", 4)
+    assert (comparison["strategy"], comparison["world_size"]) == ("ddp", 3)
     assert (comparison["paired"], comparison["pairs"]) == (True, STEPS)
     assert comparison["bytes_ratio"] == pytest.approx(244_403_360 / 4_993_696, rel=0.01)
     assert comparison["step_ratio"] > 1
@@ -84,20 +81,13 @@ def test_the_smaller_model_saves_a_factor_of_49_in_bytes(said: dict[str, Any]) -
 VARIED = {"bucket_mb": ["1", "25"], "precision": ["fp32", "bf16"]}
 
 
-def test_two_options_make_four_cells_whose_comparisons_name_the_option(joined: Commands) -> None:
-    _check_varied(joined, [SMALL_MODEL], "--image-size", 16, "--batch-size", 4, "--steps", 2)
-
-
 @pytest.mark.slow
 def test_both_models_are_measured_with_all_combinations_of_two_options(joined: Commands) -> None:
-    _check_varied(joined, ["squeezenet", "alexnet"], "--image-size", 64, "--batch-size", 2, "--steps", 3)
-
-
-def _check_varied(commands: Commands, models: list[str], *options: object) -> None:
+    models = ["squeezenet", "alexnet"]
     vary = [word for name, values in VARIED.items() for word in ("--vary", f"{name}={','.join(values)}")]
-    done = commands(
-        "launch/compare.py", "--models", *models, "--strategies", "ddp", "--workers", 2, *vary, *options,
-        "--warmup-steps", 1, "--format", "json",
+    done = joined(
+        "launch/compare.py", "--models", *models, "--strategies", "ddp", "--workers", 2, *vary,
+        "--image-size", 64, "--batch-size", 2, "--steps", 3, "--warmup-steps", 1, "--format", "json",
     )  # fmt: skip
     assert done.status == 0, done.stderr
     said = json.loads(done.stdout)

@@ -192,7 +192,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(
 def test_going_on_with_something_else_is_refused(
     own_model: Finished, joined: Commands, options: tuple[object, ...], told: str
 ) -> None:
-    refused = joined("launch/ddp.py", *OWN_MODEL, "--resume", own_model.run.path, *options)
+    refused = joined.here("launch/ddp.py", *OWN_MODEL, "--resume", own_model.run.path, *options)
     assert (refused.status, refused.stdout) == (2, "")
     assert refused.stderr.startswith(f"error: --resume {own_model.run.path}: ")
     assert told in refused.stderr
@@ -201,7 +201,7 @@ def test_going_on_with_something_else_is_refused(
 
 def test_another_model_s_checkpoint_is_refused(own_model: Finished, joined: Commands) -> None:
     checkpoint = next((own_model.run.path / "checkpoints").iterdir())
-    refused = joined("launch/ddp.py", "--model", "squeezenet", "--checkpoint", checkpoint)
+    refused = joined.here("launch/ddp.py", "--model", "squeezenet", "--checkpoint", checkpoint)
     assert (refused.status, refused.stdout) == (2, "")
     assert refused.stderr.startswith(f"error: --checkpoint {checkpoint}: ")
     assert refused.stderr.count("\n") == 1

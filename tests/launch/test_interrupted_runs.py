@@ -50,7 +50,7 @@ def terminate(process: int) -> None:
     ("command", "stop"),
     [
         ("ddp", interrupt_group),
-        ("ps", interrupt_group),
+        pytest.param("ps", interrupt_group, marks=pytest.mark.slow),
         pytest.param("ddp", terminate, marks=pytest.mark.slow),
         pytest.param("ps", terminate, marks=pytest.mark.slow),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import pandas as pd
 import pytest
 from commands import SMALL, Commands, Finished, commands_that_join, report
 
@@ -15,17 +17,30 @@ ALEXNET_BYTES = 244_403_360
 
 @pytest.fixture(scope="module")
 def alexnet(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    """AlexNet on two workers and two shards."""
+    """AlexNet on two workers, in turns through two shards and under all-reduce."""
     with commands_that_join(ray_address, tmp_path_factory.mktemp("alexnet") / "runs") as commands:
         yield commands(
-            "launch/ps.py", "--model", "alexnet", "--workers", 2, "--servers", 2, "--image-size", 64,
-            "--batch-size", 2, "--num-classes", 1000, "--steps", 4, "--warmup-steps", 1,
+            "launch/compare.py", "--models", "alexnet", "--strategies", "ddp", "ps", "--workers", 2,
+            "--servers", 2, "--image-size", 64, "--batch-size", 2, "--num-classes", 1000,
+            "--steps", 4, "--warmup-steps", 1, "--block-steps", 1,
         )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def said(alexnet: Finished) -> dict[str, Any]:
+    """The report on it."""
+    assert alexnet.status == 0, alexnet.stderr
+    return report(alexnet.run.path)
+
+
+def served(alexnet: Finished, table: str) -> pd.DataFrame:
+    """The rows of the cell with the parameter server."""
+    return alexnet.table(table).query("cell == 'alexnet-ps-w2'")
 
 
 def test_a_worker_pushes_and_pulls_the_model_s_size_in_every_step(alexnet: Finished) -> None:
     assert alexnet.status == 0, alexnet.stderr
-    steps = alexnet.table("steps")
+    steps = served(alexnet, "steps")
     for column in ("logical_tx_bytes", "logical_rx_bytes", "predicted_tx_bytes", "predicted_rx_bytes"):
         assert (steps[column] == ALEXNET_BYTES).all(), column
     measured = steps[~steps["warmup"]].groupby("rank")[["tcp_tx_bytes", "tcp_rx_bytes"]].mean()
@@ -34,7 +49,7 @@ def test_a_worker_pushes_and_pulls_the_model_s_size_in_every_step(alexnet: Finis
 
 
 def test_transfers_name_their_shard_and_lie_within_their_times(alexnet: Finished) -> None:
-    transfers = alexnet.table("transfers")
+    transfers = served(alexnet, "transfers")
     assert set(transfers["op"]) == {"push", "pull"}
     assert set(transfers["peer"]) == {"shard 0", "shard 1"}
     assert (transfers["t_done_ns"] >= transfers["t_launch_ns"]).all()
@@ -44,7 +59,7 @@ def test_transfers_name_their_shard_and_lie_within_their_times(alexnet: Finished
 
 
 def test_peers_are_the_shards(alexnet: Finished) -> None:
-    peers = alexnet.table("peers")
+    peers = served(alexnet, "peers")
     assert set(peers["peer"]) == {"shard 0", "shard 1"}
     assert peers["peer_rank"].isna().all()
     by_shard = peers.groupby("peer")["tx_bytes"].sum()
@@ -52,11 +67,10 @@ def test_peers_are_the_shards(alexnet: Finished) -> None:
 
 
 def test_the_report_has_each_shard_and_the_staleness_and_names_no_shard_of_equal_load(
-    alexnet: Finished,
+    alexnet: Finished, said: dict[str, Any]
 ) -> None:
-    said = report(alexnet.run.path)
-    (cell,) = said["cells"]
-    assert (cell["strategy"], cell["servers"], cell["consistency"]) == ("ps", 2, "sync")
+    (cell,) = [cell for cell in said["cells"] if cell["strategy"] == "ps"]
+    assert (cell["servers"], cell["consistency"]) == (2, "sync")
     assert abs(cell["tcp_vs_predicted"]) < 0.005
     (run,) = said["runs"]
     received = [shard["received_bytes"] for shard in run["shards"]]
@@ -67,10 +81,20 @@ def test_the_report_has_each_shard_and_the_staleness_and_names_no_shard_of_equal
     assert "hottest" not in alexnet.stdout
 
 
+def test_both_strategies_take_turns_and_are_compared(said: dict[str, Any]) -> None:
+    assert [cell["strategy"] for cell in said["cells"]] == ["ddp", "ps"]
+    (compared,) = said["strategy_comparisons"]
+    assert (compared["strategy"], compared["over"], compared["pairs"]) == ("ps", "ddp", 4)
+    assert compared["bytes_ratio"] > 1.5  # two workers send 2S under ddp, they and their servers 4S
+    assert compared["step_ratio"] > 0
+
+
 @pytest.mark.parametrize("consistency", [pytest.param("async", marks=pytest.mark.slow), "ssp"])
 def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, consistency: str) -> None:
+    # The model reads a file by a path that is relative to where the command runs, on every worker.
+    model = ("--model", "tests.own_models:net_of_a_file", *SMALL[2:])
     lead = ("--staleness", 1) if consistency == "ssp" else ()
-    done = joined("launch/ps.py", *SMALL, "--workers", 2, "--consistency", consistency, *lead, "--steps", 20)
+    done = joined("launch/ps.py", *model, "--workers", 2, "--consistency", consistency, *lead, "--steps", 20)
     assert done.status == 0, done.stderr
     steps = done.table("steps")
     assert (steps.groupby("rank")["step"].count() == 25).all()
@@ -126,21 +150,6 @@ def test_ssp_lets_no_worker_run_further_ahead_than_asked(joined: Commands) -> No
             pushed[rank] += 1
         assert set(pushed.values()) == {steps}
     assert max(leads) == staleness
-
-
-def test_both_strategies_take_turns_and_are_compared(joined: Commands) -> None:
-    # The model reads a file by a path that is relative to where the command runs, on every worker.
-    done = joined(
-        *("launch/compare.py", "--models", "tests.own_models:net_of_a_file", *SMALL[2:], "--workers", 2),
-        *("--steps", 8, "--warmup-steps", 2, "--block-steps", 2),
-    )
-    assert done.status == 0, done.stderr
-    said = report(done.run.path)
-    assert [cell["strategy"] for cell in said["cells"]] == ["ddp", "ps"]
-    (compared,) = said["strategy_comparisons"]
-    assert (compared["strategy"], compared["over"], compared["pairs"]) == ("ps", "ddp", 4)
-    assert compared["bytes_ratio"] > 1.5  # two workers send 2S under ddp, they and their servers 4S
-    assert compared["step_ratio"] > 0
 
 
 @pytest.mark.parametrize(
