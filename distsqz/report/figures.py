@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.lab.rate import format_rate
 from distsqz.report.formats import UNKNOWN
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
@@ -59,14 +59,14 @@ def draw(cells: Sequence[CellTable], path: Path) -> None:
     """Writes the figure to `path`, as SVG or PNG by its suffix; opaque, so that it reads on any page.
 
     Raises:
-        RequestError: `path` cannot be written.
+        InvalidValue: `path` cannot be written.
     """
     with matplotlib.rc_context(STYLE):
         try:
             figure(cells).savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
-            raise RequestError(
-                f"--figure {path}: cannot be written ({error.strerror}); name a file in an existing directory"
+            raise InvalidValue(
+                "figure", path, f"cannot be written ({error.strerror}); name a file in an existing directory"
             ) from error
 
 

@@ -48,7 +48,7 @@ def newest_run(root: Path) -> Path:
     reasons = "; ".join(map(str, others))
     if not runs:
         raise RequestError(
-            f"{root}: no run there yet; make one with launch/ddp.py or launch/compare.py"
+            f"{root}: no run there yet; make one with `distsqz ddp` or `distsqz compare`"
             + (f" (skipped: {reasons})" if others else "")
         )
     if others:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from distsqz.errors import RequestError, RunError
+from distsqz.errors import InvalidValue, RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
 from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record, row_of, table_columns
 from distsqz.runs.arrow import RUN_ID, arrow_schema
@@ -69,8 +69,8 @@ class RunWriter:
             }
             return cls(path, meta)
         except OSError as error:
-            raise RequestError(
-                f"--runs {root}: cannot write there ({error.strerror}); name a directory that you can write"
+            raise InvalidValue(
+                "runs", root, f"cannot write there ({error.strerror}); name a directory that you can write"
             ) from error
 
     def __enter__(self) -> RunWriter:

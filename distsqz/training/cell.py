@@ -11,7 +11,7 @@ from torch import nn
 
 from distsqz.cell_spec import CellSpec
 from distsqz.data import ImageData, open_data, steps_per_epoch
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, make_model, recipe_for
@@ -169,7 +169,7 @@ def plan_cell(
     """
     assert options.image_size is not None
     if options.evaluate == "end" and data.validation is None:
-        raise RequestError(f"--evaluate end: --data {options.data} has no validation images; leave it out")
+        raise InvalidValue("evaluate", "end", f"`data={options.data}` has no validation images; leave it out")
     settled = {
         "image_size": options.image_size,
         "num_classes": num_classes,
@@ -213,8 +213,9 @@ def _total_steps(data: ImageData, world_size: int, options: TrainingOptions) -> 
     if options.epochs is None:
         return options.warmup_steps + options.steps
     if options.epochs * an_epoch <= options.warmup_steps:
-        raise RequestError(
-            f"--warmup-steps {options.warmup_steps}: {options.epochs} epochs are only "
-            f"{options.epochs * an_epoch} steps; leave some to measure"
+        raise InvalidValue(
+            "warmup_steps",
+            options.warmup_steps,
+            f"{options.epochs} epochs are only {options.epochs * an_epoch} steps; leave some to measure",
         )
     return options.epochs * an_epoch

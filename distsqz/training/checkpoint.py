@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.training.checkpoint_names import checkpoint_pattern
 
 
@@ -78,7 +78,7 @@ def load_checkpoint(path: Path, cell: str, key: Mapping[str, Any]) -> Checkpoint
     if path.is_dir():
         path = _newest(path, cell, key)
     if not path.exists():
-        raise RequestError(f"--resume {path}: no such file or run directory")
+        raise InvalidValue("resume", path, "no such file or run directory")
     return _read(path)
 
 
@@ -87,7 +87,7 @@ def _newest(run: Path, cell: str, key: Mapping[str, Any]) -> Path:
     own = _by_age(run, checkpoint_pattern(cell))
     every = _by_age(run, "*.pt")
     if not every:
-        raise RequestError(f"--resume {run}: no checkpoint there; runs keep them with --checkpoint-every")
+        raise InvalidValue("resume", run, "no checkpoint there; runs keep them with `checkpoint_every`")
     # Files are only mapped: what is compared takes up a few bytes of them.
     matching = (file for file in every if not _read(file, mapped=True).differences(key))
     return own[0] if own else next(matching, every[0])
@@ -103,4 +103,4 @@ def _read(path: Path, *, mapped: bool = False) -> Checkpoint:
         return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except Exception as error:  # torch.load lets any parsing error through
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise RequestError(f"--resume {path}: not a checkpoint of this program ({reason})") from error
+        raise InvalidValue("resume", path, f"not a checkpoint of this program ({reason})") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distsqz.data import ImageData
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.registry import ModelOptions, class_default, is_rebuilt_for, own_classes
 
 
@@ -34,11 +34,11 @@ def settle_classes(models: Sequence[ModelOptions], num_classes: int | None, data
         data: the images to train on.
 
     Raises:
-        RequestError: a model cannot be made, or two of them have different numbers by themselves.
+        InvalidValue: a model cannot be made, or two of them have different numbers by themselves.
     """
     names = [model.model for model in models]
     if num_classes is not None:
-        return Classes(asked=dict.fromkeys(names, num_classes), reason=f"--num-classes {num_classes}")
+        return Classes(asked=dict.fromkeys(names, num_classes), reason=f"`num_classes={num_classes}`")
     if data.name != "synthetic":
         asked = data.num_classes
         return Classes(
@@ -49,12 +49,12 @@ def settle_classes(models: Sequence[ModelOptions], num_classes: int | None, data
     own = {model.model: count for model in models if (count := own_classes(model)) is not None}
     if len(set(own.values())) > 1:
         counts = ", ".join(f"{name} has {count}" for name, count in own.items())
-        raise RequestError(f"--models: {counts} classes; give one number for all with --num-classes")
+        raise InvalidValue("models", None, f"{counts} classes; give one number for all, `num_classes`")
     common = next(iter(own.values()), data.num_classes)
     others = [name for name in names if name not in own]
     return Classes(
         asked={name: None if name in own else common for name in names},
-        reason="--data synthetic",
+        reason="`data=synthetic`",
         notices=[f"{name}: built for {common} classes, as {next(iter(own))} has" for name in others if own],
     )
 

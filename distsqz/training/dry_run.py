@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.registry import one_line, require_trainable
 from distsqz.sync.agreement import state_digests
 from distsqz.training.memory_order import lay_out
@@ -48,7 +48,7 @@ class DryRun:
     """Parameters whose values the forward or backward pass changed in place."""
 
 
-def dry_run(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun:
+def dry_run(module: nn.Module, settings: DryRunSettings, model: str) -> DryRun:
     """Runs a forward and a backward pass on noise, in training mode.
 
     The module is moved, laid out and perhaps changed by its own forward pass (running averages): give one
@@ -57,21 +57,23 @@ def dry_run(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun
     Args:
         module: a model of images [N, 3, S, S] to logits [N, classes].
         settings: how the step is made.
-        message: begins the line of an error, for example "--model mine:net".
+        model: the model's name in errors.
 
     Raises:
-        RequestError: the model cannot be trained, whatever the strategy.
+        InvalidValue: the model cannot be trained, whatever the strategy.
     """
-    require_trainable(module, message.removeprefix("--model "))
+    require_trainable(module, model)
     try:
         module.to(settings.device)
     except Exception as error:
-        raise RequestError(f"{message}: cannot be moved to {settings.device} ({one_line(error)})") from error
+        raise InvalidValue(
+            "model", model, f"cannot be moved to {settings.device} ({one_line(error)})"
+        ) from error
     lay_out(module, settings.memory_format)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two images are quicker so, by far where other processes use the cores
     try:
-        return _step(module.train(), settings, message)
+        return _step(module.train(), settings, model)
     finally:
         torch.set_num_threads(threads)
         module.zero_grad(set_to_none=True)
@@ -84,28 +86,28 @@ def name_some(names: Iterable[str]) -> str:
     return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
 
 
-def _step(module: nn.Module, settings: DryRunSettings, message: str) -> DryRun:
+def _step(module: nn.Module, settings: DryRunSettings, model: str) -> DryRun:
     parameters = {name: each for name, each in module.named_parameters() if each.requires_grad}
     before = dict(module.named_parameters())
-    _refuse(message, "complex parameters", (name for name, each in parameters.items() if each.is_complex()))
+    _refuse(model, "complex parameters", (name for name, each in parameters.items() if each.is_complex()))
     places = {name: each.data_ptr() for name, each in parameters.items()}
     values = state_digests(module)
     images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size)
     images = images.to(settings.device, memory_format=settings.memory_format)
     with _counted_gradients(parameters) as gradients:
-        logits = _logits(module, images, settings, message)
+        logits = _logits(module, images, settings, model)
         moved = tuple(name for name, each in parameters.items() if each.data_ptr() != places[name])
-        _refuse_new_parameters(before, dict(module.named_parameters()), message)
+        _refuse_new_parameters(before, dict(module.named_parameters()), model)
         labels = torch.arange(len(logits), device=logits.device) % logits.shape[1]
         try:
             F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
         except Exception as error:
-            raise RequestError(f"{message}: fails in the backward pass ({one_line(error)})") from error
+            raise InvalidValue("model", model, f"fails in the backward pass ({one_line(error)})") from error
     changed = {name for name, digest in state_digests(module).items() if values.get(name) != digest}
     sparse = (name for name, each in parameters.items() if each.grad is not None and each.grad.is_sparse)
-    _refuse(message, "sparse gradients", sparse)
+    _refuse(model, "sparse gradients", sparse)
     if settings.evaluates:
-        _check_evaluation(module.eval(), images, logits.shape[1], settings, message)
+        _check_evaluation(module.eval(), images, logits.shape[1], settings, model)
     return DryRun(
         outputs=logits.shape[1],
         unused=tuple(name for name in parameters if not gradients[name]),
@@ -130,55 +132,64 @@ def _counted_gradients(parameters: dict[str, nn.Parameter]) -> Iterator[Counter[
         hook.remove()
 
 
-def _logits(module: nn.Module, images: Tensor, settings: DryRunSettings, message: str) -> Tensor:
+def _logits(module: nn.Module, images: Tensor, settings: DryRunSettings, model: str) -> Tensor:
     mode = "training" if module.training else "evaluation"
     try:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
             output = module(images)
     except Exception as error:
-        raise RequestError(
-            f"{message}: fails on images of shape {list(images.shape)} in {mode} mode ({one_line(error)}); "
-            "it must take that shape, whose size --image-size sets"
+        raise InvalidValue(
+            "model",
+            model,
+            f"fails on images of shape {list(images.shape)} in {mode} mode ({one_line(error)}); "
+            "it must take that shape, whose size `image_size` sets",
         ) from error
     if not isinstance(output, Tensor):
-        raise RequestError(
-            f"{message}: returns {type(output).__name__} in {mode} mode, must return a tensor of logits"
+        raise InvalidValue(
+            "model", model, f"returns {type(output).__name__} in {mode} mode, must return a tensor of logits"
         )
     if output.ndim != 2 or len(output) != len(images) or not output.is_floating_point():
-        raise RequestError(
-            f"{message}: returns {output.dtype} of shape {list(output.shape)} for {len(images)} images in "
-            f"{mode} mode, must return real logits [{len(images)}, classes]"
+        raise InvalidValue(
+            "model",
+            model,
+            f"returns {output.dtype} of shape {list(output.shape)} for {len(images)} images in "
+            f"{mode} mode, must return real logits [{len(images)}, classes]",
         )
     return output if output.dtype == torch.float64 else output.float()
 
 
 def _check_evaluation(
-    module: nn.Module, images: Tensor, outputs: int, settings: DryRunSettings, message: str
+    module: nn.Module, images: Tensor, outputs: int, settings: DryRunSettings, model: str
 ) -> None:
     with torch.no_grad():
-        logits = _logits(module, images, settings, message)
+        logits = _logits(module, images, settings, model)
     if logits.shape[1] != outputs:
-        raise RequestError(
-            f"{message}: returns {logits.shape[1]} logits for an image in evaluation mode and {outputs} in "
-            "training mode; must return as many in both"
+        raise InvalidValue(
+            "model",
+            model,
+            f"returns {logits.shape[1]} logits for an image in evaluation mode and {outputs} in "
+            "training mode; must return as many in both",
         )
 
 
-def _refuse(message: str, fault: str, names: Iterable[str]) -> None:
+def _refuse(model: str, fault: str, names: Iterable[str]) -> None:
     if named := [*names]:
-        raise RequestError(
-            f"{message}: has {fault} ({name_some(named)}); only real parameters with dense gradients can be "
-            "trained"
+        raise InvalidValue(
+            "model",
+            model,
+            f"has {fault} ({name_some(named)}); only real parameters with dense gradients can be trained",
         )
 
 
 def _refuse_new_parameters(
-    before: dict[str, nn.Parameter], after: dict[str, nn.Parameter], message: str
+    before: dict[str, nn.Parameter], after: dict[str, nn.Parameter], model: str
 ) -> None:
     """Refuses parameters that the forward pass has put in: optimizers have those from before it."""
     changed = [name for name in before | after if before.get(name) is not after.get(name)]
     if changed:
-        raise RequestError(
-            f"{message}: its forward pass makes or replaces parameters ({name_some(changed)}), which no "
-            "optimizer would know of; make them in __init__ and change their values in place"
+        raise InvalidValue(
+            "model",
+            model,
+            f"its forward pass makes or replaces parameters ({name_some(changed)}), which no "
+            "optimizer would know of; make them in __init__ and change their values in place",
         )

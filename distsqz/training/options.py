@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distsqz.cell_spec import rules
-from distsqz.errors import RequestError, require_at_least
+from distsqz.errors import InvalidValue, require_at_least
 from distsqz.sync.consistency import Consistency, Mode
 
 Placement = Literal["colocated", "dedicated"]
@@ -35,47 +35,48 @@ class ServerOptions:
     )
     """colocated: shards on the workers' hosts; dedicated: on hosts of their own, if there are several."""
     consistency: Mode = field(default="sync", metadata=rules(label=""))
-    """sync: one update from all gradients; async: one from each, at once; ssp: likewise, but no worker runs
-    more than --staleness steps ahead of the slowest."""
+    """sync: one update from all gradients; async: one from each, at once; ssp: the same, but no worker
+    runs further ahead of the slowest than the staleness allows."""
     staleness: int = 0
-    """For ssp: steps that a worker may be ahead of the slowest."""
+    """For ssp: number of steps by which a worker may be ahead of the slowest."""
     backup_workers: int = field(default=0, metadata=rules(label="backup"))
-    """For sync: so many of the gradients an update does not wait for; they are dropped when they come."""
+    """For sync: number of gradients that an update does not wait for; they are dropped when they arrive."""
     restarts: int = field(
         default=3,
         metadata=rules(
             shared=SERVERS_START_ONCE, not_resumed="a checkpoint does not depend on what happens after it"
         ),
     )
-    """How often workers or servers that die are started again (not beside data-parallel cells)."""
+    """How often workers or servers that die are started again (not in a session with all-reduce)."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for a value out of range."""
+        """Checks the values; raises InvalidValue for one out of range."""
         require_at_least(self, {"servers": 1, "staleness": 0, "backup_workers": 0, "restarts": 0})
         if self.staleness and self.consistency != "ssp":
-            raise RequestError(f"--staleness {self.staleness}: is for --consistency ssp")
+            raise InvalidValue("staleness", self.staleness, "is for `consistency=ssp`")
         if self.backup_workers and self.consistency != "sync":
-            raise RequestError(f"--backup-workers {self.backup_workers}: is for --consistency sync")
+            raise InvalidValue("backup_workers", self.backup_workers, "is for `consistency=sync`")
 
     @property
     def shards(self) -> int:
-        """How many servers there are, once that is settled."""
+        """Number of servers, once it is settled."""
         assert self.servers is not None
         return self.servers
 
     @property
     def agreement(self) -> Consistency:
-        """What the shards promise."""
+        """The consistency that the shards guarantee."""
         return Consistency(
             mode=self.consistency, staleness=self.staleness, backup_workers=self.backup_workers
         )
 
     def check(self, workers: int) -> None:
-        """Raises RequestError where it does not go with so many workers."""
+        """Raises InvalidValue if the options do not suit this number of workers."""
         if self.backup_workers >= workers:
-            raise RequestError(
-                f"--backup-workers {self.backup_workers}: must be below --workers {workers}, "
-                "or no gradient would count"
+            raise InvalidValue(
+                "backup_workers",
+                self.backup_workers,
+                f"must be below `workers={workers}`, or no gradient would count",
             )
 
 
@@ -102,16 +103,17 @@ class TrainingOptions:
     steps: int = field(
         default=20, metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH)
     )
-    """Measured steps, counted from the start of training; ignored where --epochs is given."""
+    """Measured steps, counted from the start of training; ignored if epochs are given."""
     warmup_steps: int = field(default=5, metadata=rules(label="warmup", not_resumed=ONLY_OBSERVES))
     """Steps before measuring begins; they train, and reports leave them out."""
     epochs: int | None = field(
         default=None,
         metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH),
     )
-    """Passes over the training images, warm-up steps included; instead of --steps."""
+    """Passes over the training images, warm-up steps included; given instead of a number of steps."""
     block_steps: int | None = field(default=None, metadata=rules(label="block", not_resumed=ONLY_OBSERVES))
-    """Steps a model takes before the next has its turn; by default a tenth of --steps, at most 50."""
+    """Steps that a cell makes before the next has its turn; by default a tenth of the measured
+    steps, at most 50."""
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=rules(label=""))
     """bf16 computes under autocast; parameters and gradients stay fp32."""
     channels_last: Literal["auto", "on", "off"] = field(
@@ -135,7 +137,7 @@ class TrainingOptions:
         default=None,
         metadata=rules(not_alike="threads_per_worker is what it came to", not_resumed=SAME_VALUES),
     )
-    """Compute threads a worker; by default its host's cores divided by the workers there."""
+    """Compute threads of each worker; by default its host's cores divided by the workers there."""
     seed: int = 0
     """Seed of initial parameters (drawn by torch, numpy or random), order of images, flips and dropout."""
     lr: float | None = field(default=None, metadata=rules(not_resumed=SCHEDULE))
@@ -147,24 +149,24 @@ class TrainingOptions:
     )
     """When accuracy on the validation images is measured: after each full epoch, or once at the end."""
     checkpoint_every: int = field(default=0, metadata=rules(label="every", not_resumed=ONLY_OBSERVES))
-    """Save a checkpoint every so many steps, and one at the end; 0: none."""
+    """Number of steps between checkpoints; one more is saved at the end. 0: none."""
     loader_workers: int | None = field(default=None, metadata=rules(label="loaders", not_resumed=SAME_VALUES))
-    """Processes a worker that decode images; by default 2 for image folders, 0 for sets held in memory."""
+    """Processes of each worker that decode images; by default 2 for image folders, 0 for sets in memory."""
     metered: bool = field(default=True, metadata=rules(not_resumed=ONLY_OBSERVES))
-    """Whether bytes are counted; --no-metered takes step times only, which shows what measuring costs."""
+    """Whether bytes are counted. Without, only step times are taken, which shows what measuring costs."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for a value out of range."""
+        """Checks the values; raises InvalidValue for one out of range."""
         counts = ("image_size", "num_classes", "batch_size", "steps", "epochs", "block_steps", "threads")
         others = ("warmup_steps", "seed", "lr_warmup_steps", "checkpoint_every", "loader_workers")
         require_at_least(self, dict.fromkeys(counts, 1) | dict.fromkeys(others, 0))
         if self.seed >= 2**63:
-            raise RequestError(f"--seed {self.seed}: must be below 2**63")
-        for option, value in (("--lr", self.lr), ("--bucket-mb", self.bucket_mb)):
+            raise InvalidValue("seed", self.seed, "must be below 2**63")
+        for name, value in (("lr", self.lr), ("bucket_mb", self.bucket_mb)):
             if value is not None and not 0 < value < math.inf:
-                raise RequestError(f"{option} {value}: must be a number above 0")
+                raise InvalidValue(name, value, "must be a number above 0")
 
     @property
     def block(self) -> int:
-        """Steps a model takes before another takes its turn."""
+        """Steps that a cell makes before the next has its turn."""
         return self.block_steps or min(50, max(1, self.steps // 10))

@@ -11,7 +11,7 @@ from torch import nn
 
 from distsqz.cell_spec import CellSpec, session_names
 from distsqz.data import ImageData, absolute_spec, open_data
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.registry import METAPARAMETERS, default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state, require_finite
@@ -58,15 +58,17 @@ def plan_session(
         RequestError: model, data, options or checkpoint do not make sense.
     """
     if not models:
-        raise RequestError("--models: none given; name at least one, such as squeezenet alexnet")
+        raise InvalidValue("models", None, "none given; name at least one, such as squeezenet alexnet")
     if len(set(models)) < len(models):
-        raise RequestError(f"--models {' '.join(models)}: name each model once")
+        raise InvalidValue("models", " ".join(models), "name each model once")
     if checkpoint and resume:
-        raise RequestError(
-            f"--checkpoint {checkpoint}: --resume {resume} brings parameters of its own; give one of them"
+        raise InvalidValue(
+            "checkpoint", checkpoint, f"`resume={resume}` brings parameters of its own; give one of them"
         )
     if resume and (len(models) > 1 or len(strategies) > 1 or vary):
-        raise RequestError(f"--resume {resume}: goes on with a single cell, and several are asked for")
+        raise InvalidValue(
+            "resume", resume, "a checkpoint is resumed by a single cell, and several are asked for"
+        )
     planner = _Planner(models, world_size, _Start.from_files(checkpoint, resume), gpus)
     planner.notices += not_multiplied(vary or {}, models, [PS if server else DDP for server in strategies])
     for variant in variants(options, strategies, vary or {}):
@@ -279,8 +281,8 @@ def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
     return replace(server, servers=server.servers or (workers if server.placement == "colocated" else 1))
 
 
-_OPTION_NAMES = {"world_size": "workers"}
-"""How a key of a cell is called on the command line, where that is not its own name."""
+_FIELDS = {"world_size": "workers"}
+"""The option that a key of a cell follows from, if it has another name."""
 
 
 def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
@@ -288,20 +290,22 @@ def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:
     state = load_checkpoint(path, cell.name, key)
     for name, (saved, wanted) in state.differences(key).items():
         if name == "strategy":
-            raise RequestError(f"--resume {path}: trained under {saved}, not {wanted}; go on under {saved}")
-        option = _OPTION_NAMES.get(name, name).replace("_", "-")
-        advice = f"leave --{option} out" if saved is None else f"give --{option} {saved}"
-        raise RequestError(f"--resume {path}: saved with --{option} {saved}, not {wanted}; {advice}")
+            raise InvalidValue("resume", path, f"trained under {saved}, not {wanted}; go on under {saved}")
+        option = _FIELDS.get(name, name)
+        advice = f"leave `{option}` out" if saved is None else f"give `{option}={saved}`"
+        raise InvalidValue("resume", path, f"saved with `{option}={saved}`, not {wanted}; {advice}")
     try:
         module.load_state_dict(state.model)
     except RuntimeError as error:
-        raise RequestError(
-            f"--resume {path}: not of this model ({str(error).splitlines()[-1].strip()})"
+        raise InvalidValue(
+            "resume", path, f"not of this model ({str(error).splitlines()[-1].strip()})"
         ) from error
     require_finite(module, "resume", path)
     if cell.total_steps - state.step <= cell.options.warmup_steps:
-        raise RequestError(
-            f"--resume {path}: stands at step {state.step} of {cell.total_steps}, which leaves nothing to "
-            f"measure after --warmup-steps {cell.options.warmup_steps}; ask for more steps"
+        raise InvalidValue(
+            "resume",
+            path,
+            f"stands at step {state.step} of {cell.total_steps}, which leaves nothing to measure after "
+            f"`warmup_steps={cell.options.warmup_steps}`; ask for more steps",
         )
     return state

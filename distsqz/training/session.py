@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from distsqz.cell_facts import ServerPlaces, WorkerFacts
 from distsqz.cell_spec import rules_by_option
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue
 from distsqz.metering.clock import Clock, HostClock
 from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.instrument import Place
@@ -56,12 +56,14 @@ class SessionPlan:
     def __post_init__(self) -> None:
         """Raises RequestError where cells differ in what they share, or several resume a checkpoint."""
         if self.resume and len(self.cells) != 1:
-            raise RequestError(f"a checkpoint is resumed by a single cell, not by {len(self.cells)}")
+            raise InvalidValue(
+                "resume", None, f"a checkpoint is resumed by a single cell, not by {len(self.cells)}"
+            )
         servers = [cell.server for cell in self.cells if cell.server]
         for name, of in rules_by_option(ServerOptions).items():
             values = list(dict.fromkeys(getattr(server, name) for server in servers))
             if of.shared and len(values) > 1:
-                raise RequestError(f"{name} {' and '.join(map(str, values))} in one session: {of.shared}")
+                raise InvalidValue(name, " and ".join(map(str, values)), of.shared)
 
     @property
     def server(self) -> ServerOptions | None:

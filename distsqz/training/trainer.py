@@ -233,7 +233,7 @@ class Trainer:
         if settle:
             self._outbox.send()
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()}; a lower --lr (now {self._lr():g}) may help")
+            raise FloatingPointError(f"the loss is {loss.item()}; a lower `lr` (now {self._lr():g}) may help")
 
     def _meet(self) -> None:
         """Waits for the other ranks, where they make their steps together."""

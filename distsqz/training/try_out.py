@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, RequestError
 from distsqz.models.registry import make_model, one_line
 from distsqz.training.cell import Cell, memory_format, model_options
 from distsqz.training.dry_run import DryRun, DryRunSettings, dry_run, name_some
@@ -52,20 +52,21 @@ def try_out(
     Raises:
         RequestError: the model cannot be made or trained, or a strategy would not train it right.
     """
-    message = f"--model {model}"
     settings = _settings(options, evaluates, "cuda" if gpus and torch.cuda.is_available() else "cpu")
     attempt = _run_laid_out(model, options, settings)
     result, options = attempt.result, attempt.options
     if options.num_classes not in (None, result.outputs):
         hint = ""
-        if not reason.startswith("--num-classes") and result.outputs > (options.num_classes or 0):
-            hint = f"; give --num-classes {result.outputs} to train it as it is"
-        raise RequestError(
-            f"{message}: returns {result.outputs} logits for an image, "
-            f"must return {options.num_classes} for {reason}{hint}"
+        if not reason.startswith("`num_classes=") and result.outputs > (options.num_classes or 0):
+            hint = f"; give `num_classes={result.outputs}` to train it as it is"
+        raise InvalidValue(
+            "model",
+            model,
+            f"returns {result.outputs} logits for an image, must return {options.num_classes} for "
+            f"{reason}{hint}",
         )
     for server in servers:
-        _refuse_mistrained(result, server, options, message)
+        _refuse_mistrained(result, server, options, model)
     return attempt
 
 
@@ -79,10 +80,10 @@ def try_cell(cell: Cell, device: str) -> None:
     settings = _settings(cell.options, evaluates, device)
     module = cell.build()
     settings = replace(settings, memory_format=cell.memory_format(module))
-    message = f"--model {cell.model} on {device}"
+    where = f"{cell.model} on {device}"
     with seeded(cell.options.seed):
-        result = dry_run(module, settings, message)
-    _refuse_mistrained(result, cell.server, cell.options, message)
+        result = dry_run(module, settings, where)
+    _refuse_mistrained(result, cell.server, cell.options, where)
 
 
 def _settings(options: TrainingOptions, evaluates: bool, device: str) -> DryRunSettings:
@@ -104,9 +105,10 @@ def _run_laid_out(model: str, options: TrainingOptions, settings: DryRunSettings
         reason = str(error)
     tried = _run(model, replace(options, channels_last="off"), settings)
     if options.channels_last == "on":
-        raise RequestError(
-            f"--channels-last on: {model} can only be trained in contiguous memory ({reason}); "
-            "leave the option out"
+        raise InvalidValue(
+            "channels_last",
+            "on",
+            f"{model} can only be trained in contiguous memory ({reason}); leave the option out",
         )
     return replace(
         tried, notices=[f"{model}: is trained in contiguous memory, not in channels_last ({reason})"]
@@ -123,7 +125,7 @@ def _run(model: str, options: TrainingOptions, settings: DryRunSettings) -> Trie
         module = make_model(model_options(model, options), options.num_classes)
         order = memory_format(module, options)
         try:
-            result = dry_run(module, replace(settings, memory_format=order), f"--model {model}")
+            result = dry_run(module, replace(settings, memory_format=order), model)
         except RequestError as error:
             if order is torch.contiguous_format:
                 raise
@@ -132,26 +134,34 @@ def _run(model: str, options: TrainingOptions, settings: DryRunSettings) -> Trie
 
 
 def _refuse_mistrained(
-    result: DryRun, server: ServerOptions | None, options: TrainingOptions, message: str
+    result: DryRun, server: ServerOptions | None, options: TrainingOptions, model: str
 ) -> None:
     """Refuses what a strategy would train wrong, or fail at only after the start."""
     if result.repeated and server is None:
-        raise RequestError(
-            f"{message}: {name_some(result.repeated)} got several gradients in one backward pass, which DDP "
-            "does not take; give use_reentrant=False to torch.utils.checkpoint"
+        raise InvalidValue(
+            "model",
+            model,
+            f"{name_some(result.repeated)} got several gradients in one backward pass, which DDP "
+            "does not take; give use_reentrant=False to torch.utils.checkpoint",
         )
     if result.moved and server:
-        raise RequestError(
-            f"{message}: its forward pass gives {name_some(result.moved)} a new .data, which a parameter "
-            "server does not reach; train it with ddp"
+        raise InvalidValue(
+            "model",
+            model,
+            f"its forward pass gives {name_some(result.moved)} a new .data, which a parameter "
+            "server does not reach; train it with ddp",
         )
     if result.written and server:
-        raise RequestError(
-            f"{message}: its training step changes {name_some(result.written)} in place, which the shards of "
-            "a parameter server would undo; train it with ddp"
+        raise InvalidValue(
+            "model",
+            model,
+            f"its training step changes {name_some(result.written)} in place, which the shards of "
+            "a parameter server would undo; train it with ddp",
         )
     if result.unused and server is None and not options.find_unused_parameters:
-        raise RequestError(
-            f"{message}: {name_some(result.unused)} got no gradient, which DDP would wait for; give "
-            "--find-unused-parameters, or take them out of the model"
+        raise InvalidValue(
+            "model",
+            model,
+            f"{name_some(result.unused)} got no gradient, which DDP would wait for; give "
+            "`find_unused_parameters`, or take them out of the model",
         )

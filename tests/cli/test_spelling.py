@@ -20,7 +20,21 @@ from distsqz.cli.subcommands import SUBCOMMANDS
 from distsqz.errors import InvalidValue, RequestError, RunError, renamed_fields, require_at_least
 
 PACKAGE = Path(distsqz.__file__).parent
-ROOMS = ("errors.py", "models", "data", "weights", "lab", "shipping", "sync", "theory", "cluster")
+ROOMS = (
+    "errors.py",
+    "models",
+    "data",
+    "weights",
+    "lab",
+    "shipping",
+    "sync",
+    "theory",
+    "cluster",
+    "training",
+    "runs",
+    "metering",
+    "report",
+)
 """Where no option may be spelled."""
 OTHERS_OPTIONS = {("lab/ray_nodes.py", "--address")}
 """Options of other programs that share a name with one of ours."""

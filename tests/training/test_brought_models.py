@@ -103,7 +103,7 @@ def test_ps_trains_a_model_that_puts_its_values_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "strategy", "words"),
     [
-        ("Unused", None, r"left_over\.weight.* got no gradient.*--find-unused-parameters"),
+        ("Unused", None, r"left_over\.weight.* got no gradient.*find_unused_parameters"),
         ("Shared", None, r"block\.weight.* several gradients"),
         ("Renorm", PS, r"conv\.weight a new \.data"),
         ("Clamped", PS, r"changes fc\.weight in place"),

@@ -73,7 +73,7 @@ def test_a_number_that_is_asked_for_is_taken_without_a_word() -> None:
 def test_own_models_of_different_numbers_are_not_compared_on_data_that_could_be_of_either() -> None:
     message = refusal(":WithDefault", ":WithFive")
     assert "class_models:WithDefault has 7, class_models:WithFive has 5 classes" in message
-    assert "--num-classes" in message
+    assert "`num_classes`" in message
     plan(":WithDefault", ":WithFive", num_classes=6)
 
 
@@ -87,13 +87,13 @@ def test_a_model_that_is_built_for_the_data_s_classes_instead_of_its_own_is_told
 
 def test_a_model_that_cannot_be_built_for_the_data_s_classes_is_refused(three_classes: str) -> None:
     message = refusal(":without_num_classes", data=three_classes)
-    assert message.startswith("--model class_models:without_num_classes: returns 7 logits for an image, ")
+    assert message.startswith("model class_models:without_num_classes: returns 7 logits for an image, ")
     assert "must return 10 for the 10 classes of " in message
-    assert "give --num-classes" not in message
+    assert "give `num_classes" not in message
 
 
 def test_a_model_with_more_outputs_than_the_data_has_classes_is_trained_when_asked_for(
     three_classes: str,
 ) -> None:
-    assert "; give --num-classes 14 to train it as it is" in refusal(":fourteen", data=three_classes)
+    assert "; give `num_classes=14` to train it as it is" in refusal(":fourteen", data=three_classes)
     assert plan(":fourteen", data=three_classes, num_classes=14)[1][0]["num_classes"] == 14

@@ -60,7 +60,7 @@ def test_a_model_that_cannot_be_laid_out_channels_last_is_trained_in_contiguous_
 def test_channels_last_is_refused_with_the_reason_where_it_is_asked_for_and_cannot_be() -> None:
     message = refusal("Flat", channels_last="on")
     assert message.startswith(
-        "--channels-last on: brought_models:Flat can only be trained in contiguous memory"
+        "channels_last on: brought_models:Flat can only be trained in contiguous memory"
     )
     assert "view size is not compatible" in message
 
@@ -110,7 +110,7 @@ def test_parameters_without_a_gradient_are_refused_under_ddp_unless_it_is_to_loo
     named = {"Unused": "left_over.weight, left_over.bias got no gradient", "LayerDrop": "blocks."}[model]
     message = refusal(model)
     assert named in message
-    assert "--find-unused-parameters" in message
+    assert "find_unused_parameters" in message
     plan(model, find_unused_parameters=True)
     plan(model, PS)
 
@@ -119,7 +119,7 @@ def test_a_planned_cell_is_tried_on_the_device_that_it_is_to_train_on() -> None:
     cell = cell_of("OnlyCPU")
     try_cell(cell, "cpu")
     with pytest.raises(
-        RequestError, match=r"^--model brought_models:OnlyCPU on meta: cannot be moved to meta \(Run"
+        RequestError, match=r"^model brought_models:OnlyCPU on meta: cannot be moved to meta \(Run"
     ):
         try_cell(cell, "meta")
 

@@ -67,7 +67,7 @@ def test_squeezenet_s_own_options_are_not_multiplied_for_another_model() -> None
 def test_cells_cannot_differ_in_what_a_session_has_once() -> None:
     plan, _ = planned([MODEL], [ServerOptions(servers=1)], {})
     (cell,) = plan.cells
-    with pytest.raises(RequestError, match="servers 1 and 2 in one session: the cells of a session share"):
+    with pytest.raises(RequestError, match="servers 1 and 2: the cells of a session share"):
         SessionPlan(cells=[cell, replace(cell, server=ServerOptions(servers=2))])
 
 
@@ -79,7 +79,7 @@ def test_every_cell_computes_with_its_own_threads(tmp_path: Path) -> None:
 
 def test_going_on_with_several_cells_is_refused(tmp_path: Path) -> None:
     for asked in ({"vary": {"steps": [2, 4]}}, {"strategies": [None, ServerOptions(servers=1)]}):
-        with pytest.raises(RequestError, match=r"goes on with a single cell"):
+        with pytest.raises(RequestError, match=r"resumed by a single cell"):
             plan_session([MODEL], 1, OPTIONS, resume=tmp_path / "saved.pt", **asked)
 
 

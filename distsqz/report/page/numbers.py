@@ -31,10 +31,10 @@ _UNITS: list[tuple[str, Callable[[float], str]]] = [
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of a report, by the key of each in `report --format json`."""
+    """The numbers of a report, by the key of each in its JSON form."""
 
     document: dict[str, Any]
-    """What `report --format json` prints."""
+    """The report in its JSON form."""
 
     def value(self, key: str) -> Any:
         """The value at a key such as `cells.0.step_s` or `comparisons.0.step_ratio_ci95.1`.
