@@ -21,12 +21,14 @@ class Options(MeasureOptions):
     """Options of `distsqz compare`."""
 
     models: tuple[str, ...] = ("squeezenet", "alexnet")
-    """Models to take turns on the same workers: names of the registry, or package.module:factory."""
+    """Models that take turns on the same workers: names as for `distsqz ddp --model`, or
+    package.module:factory."""
     strategies: tuple[Literal["ddp", "ps"], ...] = ("ddp", "ps")
-    """How replicas agree: all-reduce, a parameter server; each model takes turns under each."""
+    """Strategies: ddp is all-reduce, ps is a parameter server. Each model is trained under each strategy."""
     vary: UseAppendAction[tuple[str, ...]] = ()
-    """Values of an option to measure side by side, for example bucket_mb=1,25. The option is any of those of
-    a model, of training or of the parameter server. Given several times, all combinations are measured."""
+    """Values of an option to measure side by side, for example bucket_mb=1,25. Any option of the model, of
+    training or of the parameter server can be varied. If given several times, all combinations are
+    measured."""
     server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
@@ -46,7 +48,7 @@ def main(options: Options) -> None:
 
 
 def strategies(options: Options) -> list[ServerOptions | None]:
-    """What `--strategies` stands for."""
+    """Server options of each strategy in `--strategies`; None for all-reduce."""
     if len(set(options.strategies)) < len(options.strategies) or not options.strategies:
         raise RequestError(f"--strategies {' '.join(options.strategies)}: name ddp, ps or both, each once")
     if "ps" not in options.strategies and options.server != ServerOptions():

@@ -1,4 +1,4 @@
-"""What the measuring commands share: a planned session, run into a run directory, then its report."""
+"""Shared by the measuring commands: plans a session, runs it into a run directory, and prints its report."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class MeasureOptions:
     session: OmitArgPrefixes[SessionOptions] = field(default_factory=SessionOptions)
     training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
     runs: Path = Path("runs")
-    """Where the run directory is made."""
+    """Directory in which the run directory is made."""
     format: Format = "table"
-    """Of the report on stdout."""
+    """Format of the report on stdout."""
     debug: bool = False
     """Print tracebacks."""
 
@@ -52,13 +52,13 @@ class OneModelOptions(MeasureOptions):
     """Options of a measuring command that trains a single model."""
 
     model: str = "squeezenet"
-    """squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet, alexnet_bvlc,
-    or package.module:factory for a model of your own."""
+    """Model: squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet,
+    alexnet_bvlc, or package.module:factory for a model of your own."""
     checkpoint: Path | None = None
-    """Start from the parameters in this file: a published .pth, a .safetensors or an .sqz. What else an .sqz
-    tells, such as how images are prepared, is not taken from it."""
+    """File of initial parameters: a published .pth, a .safetensors or an .sqz. Of an .sqz only the parameters
+    are used."""
     resume: Path | None = None
-    """Go on from this checkpoint, or from the newest one of this run directory."""
+    """Checkpoint to continue training from, or a run directory, whose newest checkpoint is taken."""
 
 
 def measure(
@@ -70,7 +70,7 @@ def measure(
     resume: Path | None = None,
     vary: Vary | None = None,
 ) -> None:
-    """Trains models on the same workers, in a session named `name`, and prints what it found.
+    """Trains models on the same workers, in a session named `name`, and prints the report.
 
     Raises:
         RequestError: what was asked for cannot be done; it leaves no run behind.
@@ -92,7 +92,7 @@ def plan(
     resume: Path | None = None,
     vary: Vary | None = None,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
-    """The session that `options` ask for, and its cells' entries for run.json.
+    """Plans the session that `options` ask for. Returns the plan and its cells' entries for run.json.
 
     Raises:
         RequestError: what was asked for does not make sense.

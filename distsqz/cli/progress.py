@@ -25,13 +25,13 @@ class RunningMeans:
     steps: int = 0
     wall_s: float = 0.0
     steps_with_bytes: int = 0
-    """Steps of which TCP's count is known."""
+    """Number of steps with a known TCP count."""
     sent_bytes: int = 0
     loss: float = float("nan")
-    """Of the last step."""
+    """Loss of the last step."""
 
     def add(self, step: StepRecord) -> None:
-        """Takes one more step."""
+        """Adds a step."""
         if self.warmup and not step.warmup:
             self.warmup, self.steps, self.wall_s, self.steps_with_bytes, self.sent_bytes = False, 0, 0.0, 0, 0
         self.loss = step.loss
@@ -44,7 +44,7 @@ class RunningMeans:
             self.sent_bytes += step.tcp_tx_bytes
 
     def __str__(self) -> str:
-        """Such as `203 ms/step  7.5 MB/step sent  loss 6.908`."""
+        """Text of the bar, for example `203 ms/step 7.5 MB/step sent loss 6.908`."""
         sent_bytes = round(self.sent_bytes / self.steps_with_bytes) if self.steps_with_bytes else None
         sent = "" if sent_bytes is None else f"{filesize.decimal(sent_bytes)}/step sent  "
         phase = "warm-up: " if self.warmup else ""
@@ -83,13 +83,13 @@ class SessionProgress:
         }
 
     def __enter__(self) -> SessionProgress:
-        """Draws nothing yet: a request that is refused shows its one line and no bars."""
+        """Draws nothing yet, so that a refused request prints one line and no bars."""
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Leaves the bars as they stand."""
+        """Stops updating; the bars stay as they are."""
         if self._progress.live.is_started:
             self._progress.stop()
 

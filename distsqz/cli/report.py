@@ -25,18 +25,18 @@ FIGURE_SUFFIXES = (".svg", ".png")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to report, and how."""
+    """Options of `distsqz report`."""
 
     run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run directories, or ids of runs under --runs; the newest by default."""
     runs: Path = Path("runs")
-    """Directory in which runs are looked for by id."""
+    """Directory in which runs are found by id."""
     format: Format = "table"
     """Format of the report on stdout. json has everything; csv has the cells only, or the shipments."""
     figure: Path | None = None
-    """Also draw the bytes and step times of training runs into this .svg or .png file."""
+    """File (.svg or .png) in which to draw bytes and step times of training runs."""
     html: Path | None = None
-    """Also write the report as one HTML page into this file; it needs no other file and no network."""
+    """File in which to write the report as one HTML page, which needs no other file and no network."""
     debug: bool = False
     """Print tracebacks."""
 

@@ -46,7 +46,7 @@ class Remove(Common):
     run: Positional[tuple[str, ...]]
     """Run directories, or ids of runs under --runs."""
     force: bool = False
-    """Remove also runs that have not ended: they are still going, or were killed."""
+    """Also remove runs that have not ended, because they are still going on or were killed."""
 
 
 Command = Annotated[List, subcommand("list")] | Annotated[Remove, subcommand("remove")]
@@ -89,7 +89,7 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _size_bytes(directory: Path) -> int:
-    """The size of all files; one that a run still going removes meanwhile counts nothing."""
+    """Size of all files in bytes. A file that is removed meanwhile counts as 0."""
     size_bytes = 0
     for file in directory.rglob("*"):
         with suppress(FileNotFoundError):

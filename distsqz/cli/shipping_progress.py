@@ -44,11 +44,11 @@ class ShippingProgress:
         }
 
     def __enter__(self) -> ShippingProgress:
-        """Draws nothing yet: a request that is refused shows its one line and no bars."""
+        """Draws nothing yet, so that a refused request prints one line and no bars."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves the bars as they stand."""
+        """Stops updating; the bars stay as they are."""
         if self._progress.live.is_started:
             self._progress.stop()
 

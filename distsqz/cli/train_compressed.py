@@ -11,7 +11,7 @@ from torch import nn
 from distsqz.data import ImageData, evaluation_batches, open_data
 from distsqz.models.registry import default_image_size
 from distsqz.report.formats import Format, prose, render, to_json
-from distsqz.training.evaluation import judge
+from distsqz.training.evaluation import count_correct
 from distsqz.weights.coder import encode_symbols
 from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress
 from distsqz.weights.quantised import CompressedModel, ModelInfo
@@ -95,5 +95,5 @@ def _accuracy(model: nn.Module, data: ImageData) -> float | None:
     if data.validation is None:
         return None
     batches = evaluation_batches(data.validation, rank=0, world_size=1, batch_size=EVALUATION_BATCH)
-    seen, right, _loss = judge(model.eval(), batches)
+    seen, right, _loss = count_correct(model.eval(), batches)
     return right / seen

@@ -1,4 +1,4 @@
-"""What `--vary` asks for: values of options that are measured side by side."""
+"""Parses `--vary`: values of options that are measured side by side."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _advice(name: str, options: typing.Collection[str]) -> str:
 
 
 def _parsed(text: str, value: str, kind: Any) -> Any:
-    """A value as tyro reads that of an option on the command line."""
+    """Parses a value as tyro parses that of an option on the command line."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(kind, args=[value])
@@ -60,7 +60,7 @@ def _parsed(text: str, value: str, kind: Any) -> Any:
 
 
 def _expected(kind: Any) -> str:
-    """What a type takes, in words."""
+    """Description of the values that a type accepts."""
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     words = {

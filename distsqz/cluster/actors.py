@@ -42,7 +42,7 @@ from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.directory import enter_directory
 from distsqz.training.replica import Replica
-from distsqz.training.session import SessionPlan, run_session
+from distsqz.training.session import SessionPlan, train_session
 
 START_TIMEOUT_S = 120.0
 """Seconds within which Ray must find a place for a worker and start it."""
@@ -112,7 +112,7 @@ class WorkerActor:
             enter_directory(plan.directory)
             _join_group(task)
             servers = RayServers(task.servers)
-            run_session(plan, _replica(task, servers), outbox, servers)
+            train_session(plan, _replica_of_task(task, servers), outbox, servers)
         except Exception as error:
             outbox.close()
             return failure_of(error, task.rank, this_host())
@@ -132,7 +132,7 @@ def _join_group(task: _Task) -> None:
         )
 
 
-def _replica(task: _Task, servers: RayServers) -> Replica:
+def _replica_of_task(task: _Task, servers: RayServers) -> Replica:
     own = task.places[task.rank]
     addresses = [place.address for place in task.places]
     pids = {place.pid for place in task.places if place.address == own.address}

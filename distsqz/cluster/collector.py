@@ -29,7 +29,7 @@ class Delivery:
     checkpoints: list[tuple[str, int, bytes]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     pids: list[int] = field(default_factory=list)
-    """Of the processes that train."""
+    """Errors of the processes that train."""
 
 
 @ray.remote(num_cpus=0)

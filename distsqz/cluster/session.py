@@ -19,12 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distsqz.cluster.actors import train_through_servers
 from distsqz.cluster.collector import Collector, Delivery
-from distsqz.cluster.data_parallel import end_controller, train
 from distsqz.cluster.failures import Failure, explain, hosts_without_answer
 from distsqz.cluster.hosts import host_ports
 from distsqz.cluster.priority import lower_priority
 from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.servers import check_servers_fit
+from distsqz.cluster.train_workers import end_controller, train
 from distsqz.cluster.trial import try_on_worker
 from distsqz.errors import RunError, require_at_least
 from distsqz.interrupts import noted_interrupts

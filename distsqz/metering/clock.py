@@ -1,4 +1,4 @@
-"""The clock that cuts a step into phases, on a host that computes as it is told to."""
+"""The clock that divides a step into phases, for a device that computes synchronously."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ Mark = TypeVar("Mark")
 
 
 class Clock(Protocol[Mark]):
-    """Marks on the timeline that a step's computation runs on."""
+    """Marks points in time of a step's computation."""
 
     def now(self) -> Mark:
-        """A mark at this point of the computation."""
+        """Returns a mark at this point of the computation."""
 
     def settle(self) -> None:
         """Waits until everything before the last mark has been computed."""
 
     def seconds(self, start: Mark, end: Mark) -> float:
-        """Between two marks, once settled."""
+        """Seconds between two marks, after `settle`."""
 
 
 class HostClock:
-    """A CPU computes when called: a mark is the time of the call."""
+    """Clock of the CPU. It computes synchronously, so that a mark is the time of the call."""
 
     def now(self) -> int:
         """Nanoseconds on the process's monotonic clock."""
         return time.perf_counter_ns()
 
     def settle(self) -> None:
-        """Nothing to wait for."""
+        """Returns at once."""
 
     def seconds(self, start: int, end: int) -> float:
-        """Between two marks."""
+        """Seconds between two marks."""
         return (end - start) / NS_PER_S

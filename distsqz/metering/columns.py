@@ -12,35 +12,35 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Value = str | int | float | bool | None
-"""What a column holds; None where a figure could not be read."""
+"""Value of a column; None if the figure could not be read."""
 
 Combination = Literal["mean", "sum", "max"]
-"""How the values of all ranks in one step become one; a report shows the mean of these over steps."""
+"""How the values of all ranks in a step are combined; a report shows the mean of the results over steps."""
 
 TypeName = Literal["str", "int", "float", "bool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What a report needs to know of a column, whichever instrument it is of."""
+    """Declaration of a column."""
 
     name: str
     type: TypeName
     nullable: bool
-    """Whether a value may be null: the figure could not be read."""
+    """Whether a value may be null, for a figure that could not be read."""
     meaning: str
     unit: str | None = None
-    """Unit of the values; None for names, counts without one and yes or no."""
+    """Unit of the values; None for names, booleans and counts without a unit."""
     combine: Combination | None = None
-    """How it is combined over ranks; None for what is not a figure of the cell, such as a name."""
+    """How values are combined over ranks; None for columns that are no figure of the cell, such as a name."""
     heading: str | None = None
-    """Heading in the report's tables; None for what no table shows by itself."""
+    """Heading in the report's tables; None if no table shows the column by itself."""
 
 
 def column(
     meaning: str, *, unit: str | None = None, combine: Combination | None = None, heading: str | None = None
 ) -> Any:
-    """A field of a record that is a column of a table; see `Column` for the arguments."""
+    """Declares a field of a record as a column of a table; see `Column` for the arguments."""
     return field(metadata={"meaning": meaning, "unit": unit, "combine": combine, "heading": heading})
 
 
@@ -52,7 +52,7 @@ def columns_of(record: type[Any]) -> tuple[Column, ...]:
 
 
 _columns: dict[type[Any], tuple[Column, ...]] = {}
-"""What `columns_of` has given before; every step asks again."""
+"""Cache of `columns_of`, which is called in every step."""
 
 
 def _declared(record: type[Any]) -> tuple[Column, ...]:

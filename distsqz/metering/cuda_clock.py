@@ -1,4 +1,4 @@
-"""The clock that cuts a step into phases on a GPU, which computes on its own time."""
+"""The clock that divides a step into phases on a GPU, which computes asynchronously."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import torch
 
 
 class CudaClock:
-    """A mark is an event in the current CUDA stream, so that marking does not stop the device."""
+    """Clock of a GPU. A mark is an event in the current CUDA stream, so that marking does not stop the
+    device.
+    """
 
     def now(self) -> torch.cuda.Event:
-        """An event recorded now."""
+        """Records an event."""
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
@@ -19,6 +21,6 @@ class CudaClock:
         torch.cuda.synchronize()
 
     def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        """Between two events, once settled."""
+        """Seconds between two events, after `settle`."""
         milliseconds: float = start.elapsed_time(end)
         return milliseconds / 1000

@@ -1,4 +1,4 @@
-"""What the host counts: bytes through an interface, and how long a thread waited for a core."""
+"""Counters of the host: bytes through an interface, and time for which a thread waited for a core."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CounterFile:
             self._descriptor = None
 
     def read(self) -> list[int] | None:
-        """Its numbers now; None where the file cannot be read."""
+        """Returns the numbers in the file; None if it cannot be read."""
         if self._descriptor is None:
             return None
         try:
@@ -62,7 +62,7 @@ class InterfaceMeter:
 
     @classmethod
     def open(cls, place: Place) -> Self | None:
-        """The meter of the interface between ranks; None where it is unknown."""
+        """Opens the meter of the interface between ranks; None if the interface is unknown."""
         return cls(place.interface) if place.interface else None
 
     def __init__(self, interface: str) -> None:
@@ -76,7 +76,7 @@ class InterfaceMeter:
         return (tx[0], rx[0]) if tx and rx else None
 
     def between(self, before: tuple[int, int], after: tuple[int, int]) -> InterfaceColumns:
-        """What passed between two readings."""
+        """Bytes that passed between two readings."""
         return InterfaceColumns(nic_tx_bytes=after[0] - before[0], nic_rx_bytes=after[1] - before[1])
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class InterfaceMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerColumns:
-    """What the scheduler kept the training thread from during a step."""
+    """Time for which the training thread waited for a core during a step."""
 
     sched_wait_s: float = column(
         "Time that the training thread was ready to run and had no core.", unit="seconds"
@@ -95,7 +95,7 @@ class SchedulerColumns:
 
 
 class SchedulerMeter:
-    """How long one thread of this process was ready to run and had no core.
+    """Reads the time for which one thread of this process was ready to run and had no core.
 
     Source: Documentation/scheduler/sched-stats.rst of the kernel, "/proc/<pid>/schedstat", second number.
     """
@@ -105,19 +105,19 @@ class SchedulerMeter:
 
     @classmethod
     def open(cls, place: Place) -> Self:
-        """The meter of the thread that trains."""
+        """Opens the meter of the training thread."""
         return cls(place.native_thread_id)
 
     def __init__(self, native_thread_id: int) -> None:
         self._file = CounterFile(Path(f"/proc/self/task/{native_thread_id}/schedstat"))
 
     def read(self) -> float | None:
-        """Seconds waited since the thread began; None where the kernel does not tell."""
+        """Seconds waited since the thread started; None if the kernel does not count them."""
         numbers = self._file.read()
         return numbers[1] / NS_PER_S if numbers and len(numbers) > 1 else None
 
     def between(self, before: float, after: float) -> SchedulerColumns:
-        """What was waited between two readings."""
+        """Time waited between two readings."""
         return SchedulerColumns(sched_wait_s=after - before)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What an instrument is: something that is read at the borders of a step and fills columns of `steps`."""
+"""The interface of an instrument, which is read before and after a step and fills columns of `steps`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Protocol, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a worker runs, as far as instruments need to know."""
+    """What instruments need to know of the place where a worker runs."""
 
     interface: str | None
-    """Network interface that ranks reach each other through; None where it is unknown."""
+    """Network interface between the ranks; None if it is unknown."""
     native_thread_id: int
-    """The kernel's number of the thread that trains."""
+    """The kernel's id of the training thread."""
 
 
 class Instrument(Protocol):
@@ -31,13 +31,15 @@ class Instrument(Protocol):
 
     @classmethod
     def open(cls, place: Place) -> Self | None:
-        """The instrument of this process; None where there is nothing to read."""
+        """Opens the instrument for this process; None if there is nothing to read."""
 
     def read(self) -> Any:
-        """A reading, taken at a border of a step; None where it cannot be read."""
+        """Takes a reading before or after a step; None if it cannot be read."""
 
     def between(self, before: Any, after: Any) -> Any:
-        """The columns of a step, an instance of `columns`, from the readings at its two borders."""
+        """Values of the columns of a step, an instance of `columns`, from the readings before and after
+        it.
+        """
 
     def close(self) -> None:
-        """Gives back what `open` took."""
+        """Releases what `open` took."""

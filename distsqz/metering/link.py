@@ -1,4 +1,4 @@
-"""What a path between two hosts carries before training begins: goodput of a TCP stream, round-trip time.
+"""Goodput of a TCP stream and round-trip time of each path between hosts, measured before training begins.
 
 The rate that a link is said to have is not what TCP gets out of it; what training achieves is held against
 what TCP does.
@@ -18,7 +18,7 @@ from distsqz.metering.schema import LinkRecord
 
 CHUNK = 1 << 20
 RAMP_S = 0.5
-"""Of a stream, left out of its goodput: TCP finds the rate first."""
+"""Seconds at the start of a stream that its goodput leaves out, in which TCP finds the rate."""
 PINGS = 20
 TIMEOUT_S = 20.0
 

@@ -56,11 +56,11 @@ class MemoryMeter:
 
     @classmethod
     def open(cls, _place: Place) -> Self:
-        """The meter of this process."""
+        """Opens the meter of this process."""
         return cls()
 
     def read(self) -> _Reading | None:
-        """Resident bytes now, and page faults since the process began; None where there is no /proc."""
+        """Resident bytes now, and page faults since the process started; None if there is no /proc."""
         pages = self._statm.read()
         if not pages:
             return None

@@ -1,4 +1,4 @@
-"""The step meter: cuts each step into phases and reads every instrument just before and just after it.
+"""The step meter: divides each step into phases and reads every instrument just before and just after it.
 
 Within the timed step it takes clock marks and nothing else; counters are read, and records made, between
 steps.
@@ -22,20 +22,20 @@ from distsqz.metering.transfers import EPOCH_OFFSET_NS, Account, Traffic, Transf
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """What a worker is measured with; an instrument that is None leaves its columns null."""
+    """Instruments of a worker; one that is None leaves its columns null."""
 
     clock: Clock[Any]
     transfers: TransferLog | None = None
     peers: PeerMeter | None = None
     queue: QueueMeter | None = None
-    """Of the interface that the connections to `peers` go through."""
+    """Queue of the interface to `peers`."""
     others: tuple[Instrument, ...] = ()
-    """Those of `distsqz.metering.registry`."""
+    """Instruments of `distsqz.metering.registry`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSource:
-    """Who makes the records: the columns that all steps of a cell on a rank have in common."""
+    """Columns that all steps of a cell on a rank have in common."""
 
     cell: str
     model: str
@@ -47,19 +47,19 @@ class StepSource:
 
 
 DRAIN_TIMEOUT_S = 10.0
-"""How long a peer may take to acknowledge what is under way as a block ends."""
+"""Seconds within which a peer must acknowledge what is in flight at the end of a block."""
 
 BETWEEN = "between"
-"""The phase between two steps, where the second continues the first."""
+"""Name of the phase between two steps of which the second continues the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Counters:
-    """One reading of every counter."""
+    """A reading of every counter."""
 
     peers: dict[Peer, TcpCounters]
     others: tuple[Any, ...]
-    """Of `Instruments.others`, in their order; None where one cannot be read."""
+    """Readings of `Instruments.others`, in their order; None for one that cannot be read."""
 
 
 class StepMeter:
@@ -223,7 +223,7 @@ class StepMeter:
         return readings
 
     def _tcp(self, meter: PeerMeter, peers: dict[Peer, TcpCounters]) -> TcpColumns:
-        """The sums over the peers on other hosts, and over those on this one."""
+        """Sums over the peers on other hosts, and over those on this host."""
         crossing = total(passed for peer, passed in peers.items() if not meter.is_local(peer))
         local = total(passed for peer, passed in peers.items() if meter.is_local(peer))
         dropped_packets = self._take_dropped_packets(crossing)

@@ -22,6 +22,6 @@ INSTRUMENTS: tuple[type[Instrument], ...] = tuple(pkgutil.resolve_name(name) for
 
 
 def open_instruments(place: Place) -> tuple[Instrument, ...]:
-    """The instruments that can be opened in this process."""
+    """Opens all instruments that can be opened in this process."""
     opened = (instrument.open(place) for instrument in INSTRUMENTS)
     return tuple(each for each in opened if each is not None)

@@ -61,7 +61,7 @@ class TcpCounters:
     rtt_us: int
 
     def since(self, earlier: TcpCounters) -> TcpCounters:
-        """What passed between an earlier reading and this one."""
+        """Bytes that passed between an earlier reading and this one."""
         return TcpCounters(
             self.tx_bytes - earlier.tx_bytes,
             self.rx_bytes - earlier.rx_bytes,
@@ -189,7 +189,9 @@ class Connection:
         return int(_QUEUED_BYTES.unpack(raw)[0])
 
     def expect_life(self, silence_s: int) -> None:
-        """Lets the kernel break the connection once the other host has not answered for so long."""
+        """Makes the kernel break the connection after `silence_s` seconds without an answer of the other
+        host.
+        """
         probes = 4
         for option, value in (
             (socket.TCP_KEEPIDLE, silence_s // (probes + 1)),
@@ -201,13 +203,13 @@ class Connection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def cut(self) -> None:
-        """Breaks the connection, whoever owns it, at both ends."""
+        """Shuts the connection down at both ends, whoever owns it."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def close(self) -> None:
-        """Gives the descriptor back; the connection itself is its owner's."""
+        """Closes the descriptor; the connection stays open for its owner."""
         self._socket.close()
 
 
@@ -263,7 +265,7 @@ class PeerMeter:
     """The connections between this process and its peers."""
 
     def __init__(self, by_peer: Mapping[Peer, Sequence[Connection]], local: Collection[Peer] = ()) -> None:
-        """Takes the connections over.
+        """Takes ownership of the connections.
 
         Args:
             by_peer: this process's connections to each peer; none without any.
@@ -304,7 +306,7 @@ class PeerMeter:
         return peer in self._local
 
     def address(self, peer: Peer) -> str:
-        """The address that a peer is reached at."""
+        """Address at which a peer is reached."""
         return self._by_peer[peer][0].remote[0]
 
     def read(self) -> dict[Peer, TcpCounters]:
@@ -325,7 +327,7 @@ class PeerMeter:
         return True
 
     def close(self) -> None:
-        """Gives every descriptor back."""
+        """Closes every descriptor."""
         for connections in self._by_peer.values():
             for connection in connections:
                 connection.close()

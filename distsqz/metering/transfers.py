@@ -12,7 +12,7 @@ from distsqz.metering.clock import Clock
 from distsqz.metering.columns import column, columns_of
 
 EPOCH_OFFSET_NS = time.time_ns() - time.perf_counter_ns()
-"""Added to this process's monotonic clock it gives the time since the Unix epoch."""
+"""Offset of this process's monotonic clock to the Unix epoch, in nanoseconds."""
 
 
 def now_ns() -> int:
@@ -22,7 +22,7 @@ def now_ns() -> int:
 
 @dataclass(slots=True)
 class Transfer:
-    """One payload on its way; `t_done_ns` stays None until it is back."""
+    """One transfer; `t_done_ns` is None while it is in flight."""
 
     op: str
     step: int
@@ -33,7 +33,7 @@ class Transfer:
     t_done_ns: int | None = None
 
     def done(self) -> None:
-        """Notes that it is back, the first time; may be called from any thread."""
+        """Records the time of the first call as the end of the transfer; may be called from any thread."""
         if self.t_done_ns is None:
             self.t_done_ns = now_ns()
 
@@ -83,7 +83,7 @@ Account = Callable[[Transfer], Traffic]
 
 
 class TransferLog:
-    """The transfers under way, and where the training thread waited for them."""
+    """Log of transfers, and of the times at which the training thread waited for them."""
 
     def __init__(self, clock: Clock[Any]) -> None:
         self._clock = clock
@@ -94,11 +94,11 @@ class TransferLog:
         self._waits: list[tuple[Any, Any]] = []
 
     def begin(self, step: int) -> None:
-        """What is launched from now on is this step's."""
+        """Starts a step, to which all transfers launched from now on belong."""
         self._step = step
 
     def launch(self, op: str, bucket: int, payload_bytes: int, peer: str | None = None) -> Transfer:
-        """Notes that a payload leaves now; may be called from any thread."""
+        """Records that a transfer starts now; may be called from any thread."""
         transfer = Transfer(op, self._step, bucket, peer, payload_bytes, now_ns())
         self._launched.append(transfer)
         return transfer
@@ -109,7 +109,7 @@ class TransferLog:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what the training thread only does because parameters have not come yet."""
+        """Context in which the training thread waits for parameters that have not arrived."""
         start = self._clock.now()
         try:
             yield
@@ -122,12 +122,12 @@ class TransferLog:
         return taken
 
     def take_gradients_ready(self) -> Any:
-        """The last mark of that; None where there is none since the last call."""
+        """The last time marked by `gradients_ready` since the last call; None if there is none."""
         taken, self._gradients_ready = self._gradients_ready, None
         return taken
 
     def take_launched(self) -> tuple[list[Transfer], list[Transfer]]:
-        """The transfers launched since the last call, and those that can be told of now.
+        """Transfers launched since the last call, and those that have ended since.
 
         A push or a pull may end in a later step than its own: it is told of when it has.
         """

@@ -19,9 +19,10 @@ from distsqz.metering.columns import column
 from distsqz.metering.instrument import Place
 
 LAB_VARIABLE = "DISTSQZ_LAB"
-"""Set on every host of a lab: the path of the lab's file, beside which stands the switch's namespace."""
+"""Environment variable on every host of a lab: path of the lab's file. The switch's namespace lies beside
+it."""
 HOST_VARIABLE = "DISTSQZ_LAB_HOST"
-"""Set on every host of a lab: the lab's name for it."""
+"""Environment variable on every host of a lab: the host's name in the lab."""
 SWITCH_NAMESPACE = "switch.net"
 CLONE_NEWNET = 0x40000000
 DEVICE = "eth0"
@@ -38,7 +39,7 @@ class WireCounters:
     rx_packets: int
 
     def since(self, earlier: WireCounters) -> WireCounters:
-        """What passed between an earlier reading and this one."""
+        """Bytes and frames that passed between an earlier reading and this one."""
         return WireCounters(
             tx_bytes=self.tx_bytes - earlier.tx_bytes,
             tx_packets=self.tx_packets - earlier.tx_packets,
@@ -76,7 +77,7 @@ class WireMeter:
     counts_traffic: ClassVar[bool] = True
 
     def __init__(self, host: str, switch_namespace: str, host_namespace: str | None = None) -> None:
-        """Opens both.
+        """Opens the queues at both ends of a link.
 
         Args:
             host: the host's name.
@@ -122,7 +123,7 @@ class WireMeter:
         )
 
     def between(self, before: WireCounters, after: WireCounters) -> WireColumns:
-        """What passed between two readings."""
+        """Bytes and frames that passed between two readings."""
         passed = after.since(before)
         return WireColumns(
             wire_tx_bytes=passed.tx_bytes,
@@ -132,14 +133,14 @@ class WireMeter:
         )
 
     def close(self) -> None:
-        """Gives the sockets back."""
+        """Closes the sockets."""
         for end in self._ends:
             end.close()
 
 
 @dataclass(frozen=True, slots=True)
 class EmulatedHost:
-    """A host of the lab that this process is in."""
+    """An emulated host of a lab."""
 
     name: str
     address: str

@@ -1,1 +1,1 @@
-"""What runs found: metrics, comparisons, checks between views, tables and figures."""
+"""Reports on runs: metrics, comparisons, checks between views, tables and figures."""

@@ -1,4 +1,4 @@
-"""The time that a cell's links must take for one step, as theory has it for the links that are used."""
+"""Lower bound of a step's communication time, from the load and the rate of every link that is used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bound_s(cell: dict[str, Any], links: pd.DataFrame) -> float | None:
 
 
 def load_by_host(cell: dict[str, Any]) -> dict[str, LinkLoad] | None:
-    """Payload that each host's link carries in a step; None where the cell's entry does not tell.
+    """Payload that each host's link carries in a step; None if the cell's entry does not determine it.
 
     Where all processes are on one host no link is used, and every load is 0.
     """

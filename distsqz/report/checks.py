@@ -1,4 +1,4 @@
-"""The views of a cell's bytes held against each other: what can be larger than what, and by how much.
+"""Rules that compare the views of a cell's bytes: which may exceed which, and by how much.
 
 Every rule holds a pair of views together, for every rank or host and over all steps that count. A rule that
 does not hold is a warning with both figures and the likely cause: one of the two views is wrong, or something
@@ -38,16 +38,16 @@ FRAME_RATIO = (SEGMENT_BYTES + HEADER_BYTES) / SEGMENT_BYTES
 """Bytes of full Ethernet frames for each byte of TCP payload."""
 
 MOST_FRAME_RATIO = 1.12
-"""The same where many frames are not full."""
+"""The same if many frames are not full."""
 
 ACK_RATIO = 2 * HEADER_BYTES / SEGMENT_BYTES
 """Bytes of acknowledgements for each byte received: at most two frames without payload for each full one."""
 
 BACKGROUND_BYTES_PER_S = 250_000.0
-"""What Ray's own processes may send and receive while a step is under way."""
+"""Bytes per second that Ray's own processes may send and receive during a step."""
 
 BACKGROUND_BYTES = 1 << 20
-"""What they may send at once, whatever the time."""
+"""Bytes that they may send at once, in addition."""
 
 BOUND_TOLERANCE_SHAPED, BOUND_TOLERANCE_MEASURED = 0.02, 0.15
 """Shares by which a time may lie below its bound: of a link that is shaped, whose rate is known, and of one
@@ -56,20 +56,20 @@ that was measured for a second before training."""
 
 @dataclass(frozen=True, kw_only=True)
 class Breach:
-    """A rule that does not hold."""
+    """A rule that is broken."""
 
     cell: str
     views: tuple[str, str]
     """Names of the columns that were compared."""
     values: tuple[float, float]
-    """Their figures, a step."""
+    """Mean values of the columns for a step."""
     cause: str
     rank: int | None = None
-    """None where the rule is about a host or the whole cell."""
+    """Rank that the rule is about; None if it is about a host or the whole cell."""
     host: str | None = None
 
     def sentence(self) -> str:
-        """One line for people."""
+        """The warning in one line."""
         where = f"rank {self.rank}" if self.rank is not None else self.host
         one, other = (f"{value:,.0f}" if value >= 100 else f"{value:.4g}" for value in self.values)
         return (
@@ -80,7 +80,7 @@ class Breach:
 
 @dataclass(frozen=True, kw_only=True)
 class CellViews:
-    """What a cell's rules look at."""
+    """Data of a cell that the rules compare."""
 
     cell: dict[str, Any]
     """Its entry in run.json."""
@@ -89,14 +89,14 @@ class CellViews:
     transfers: pd.DataFrame
     peers: pd.DataFrame
     hosts: pd.DataFrame | None
-    """What `traffic.by_host` makes of them."""
+    """Traffic by host, from `traffic.by_host`."""
     longest_comm_s: float | None
-    """How long a step's transfers were in flight on the first rank to launch them."""
+    """Seconds for which a step's transfers were in flight on the first rank that launched them."""
     bound_s: float | None
 
 
 def check(views: CellViews) -> list[Breach]:
-    """Every rule that does not hold in a cell; none where nothing was measured."""
+    """Every rule that is broken in a cell; none if nothing was measured."""
     if views.steps.empty:
         return []
     return [
@@ -161,7 +161,7 @@ def _expected(
     transfers: pd.DataFrame,
     way: str,
 ) -> tuple[float, float] | None:
-    """What must cross the network and what must stay on the host, by theory; None where that is unknown."""
+    """Bytes that must cross the network, and bytes that must stay on the host, by theory; None if unknown."""
     logical = _sum(steps[f"logical_{way}_bytes"])
     if logical is None:
         return None
@@ -179,7 +179,7 @@ def _expected(
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """What a count may be."""
+    """Range of values that a count may have."""
 
     least: float
     most: float
@@ -207,7 +207,7 @@ def _check_tcp(views: CellViews) -> Iterator[Breach]:
 
 
 def _allowed_tcp(cell: dict[str, Any], steps: pd.DataFrame, transfers: int, predicted: float) -> _Range:
-    """What TCP may carry of a rank's bytes one way, to other hosts or to its own."""
+    """Range of the bytes that TCP may count for a rank in one direction, to other hosts or to its own."""
     of_transfer = (
         RING_OVERHEAD_BYTES * (cell["world_size"] - 1) if _is_ring(cell) else EXCHANGE_OVERHEAD_BYTES
     )
@@ -348,7 +348,7 @@ def _check_bound(views: CellViews) -> Iterator[Breach]:
 
 
 def _unfinished_share(cell: dict[str, Any], steps: int) -> float:
-    """Share of the steps that may still have transfers under way: the last one of a cell that goes on."""
+    """Share of the steps that may have transfers in flight: the last step of a cell that has not ended."""
     return 0.0 if steps == cell.get("steps") else 1 / steps
 
 

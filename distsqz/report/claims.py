@@ -1,4 +1,6 @@
-"""Sentences about two cells that are compared: what is saved, how sure that is, what makes it doubtful."""
+"""Sentences about comparisons of two cells: what is saved, how certain that is, and what makes it
+doubtful.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from distsqz.report.formats import ratio
 
 
 def workers(comparison: dict[str, Any]) -> str:
-    """Such as `4 workers`."""
+    """A number with its noun, for example `4 workers`."""
     number = comparison["world_size"]
     return f"{number} worker{'s' if number > 1 else ''}"
 
 
 def time_claim(comparison: dict[str, Any], base: str, other: str, how: str) -> str:
-    """How the step times of two cells compare.
+    """Sentence that compares the step times of two cells.
 
     Args:
         comparison: has `step_ratio`, the step time of one cell over that of another, and its interval.
@@ -42,7 +44,9 @@ def time_claim(comparison: dict[str, Any], base: str, other: str, how: str) -> s
 
 
 def doubts(comparison: dict[str, Any]) -> list[str]:
-    """Why times, or bytes too, are not compared, and what may differ without being recorded."""
+    """Sentence that says why times, or times and bytes, are not compared, and what may differ without being
+    recorded.
+    """
     differences, not_recorded = comparison["differences"], comparison["not_recorded"]
     reasons = []
     if differences:
@@ -54,7 +58,7 @@ def doubts(comparison: dict[str, Any]) -> list[str]:
 
 
 def how_times_are_compared(comparisons: Sequence[dict[str, Any]]) -> str:
-    """What the step ratios of a table are: its title has this in parentheses."""
+    """Description of a table's step ratios, for the parentheses in its title."""
     ways = {True: "paired, geometric means over blocks", False: "unpaired, ratios of medians"}
     compared = {comparison["paired"] for comparison in comparisons if comparison["step_ratio"] is not None}
     used = ", or ".join(way for paired, way in ways.items() if paired in compared)

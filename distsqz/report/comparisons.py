@@ -1,4 +1,4 @@
-"""Cells against each other: two models, a parameter server and all-reduce, two values of an option.
+"""Comparisons of two cells: of two models, of a parameter server with all-reduce, of two values of an option.
 
 Two step times are compared where everything that could make a difference is alike but for what is compared.
 That is every key of a cell's entry in run.json and, across runs, of the run's environment, except those that
@@ -42,7 +42,7 @@ NOT_SETTINGS = frozenset(
 """Keys of a cell's entry in run.json that say nothing about how it was run."""
 
 BLOCKS = frozenset({"block_steps"})
-"""Does not count across runs: a run of a single cell takes no turns, and the default follows from `steps`."""
+"""Keys that are ignored across runs, because a run of a single cell takes no turns."""
 
 MODEL = frozenset({"model", "squeeze_ratio", "pct_3x3"})
 """Keys of a cell's entry that say which model it is."""
@@ -53,7 +53,7 @@ OF_ONE_STRATEGY = frozenset(name for name, of in OPTION_RULES.items() if of.stra
 """Options that have no effect under other strategies."""
 
 THREADS = "threads_per_worker"
-"""What the option `threads` came to."""
+"""Key of the number of threads that the option `threads` resulted in."""
 
 OF_BYTES = MODEL | STRATEGY_OPTIONS | {"strategy", "world_size", "num_classes"}
 """Keys of a cell's entry that change what a rank sends."""
@@ -73,7 +73,7 @@ NOT_OF_THE_MACHINE = frozenset(
 """Keys of a run's environment, and packages of its versions, that have no effect on a step."""
 
 ENVIRONMENT = frozenset(Environment.__annotations__) - NOT_OF_THE_MACHINE
-"""What a run should tell of the machine; one of an older distsqz may not."""
+"""Keys of a run's environment that describe the machine. Runs of an older distsqz may lack some."""
 
 GOODPUT_TOLERANCE = 0.05
 """Links whose measured goodput differs by no more than this share of the larger count as alike."""
@@ -88,9 +88,9 @@ class _Pair:
     across_runs: bool
     """Whether they are of different runs, and so perhaps of different machines."""
     differences: dict[str, tuple[Any, Any]]
-    """By name of a setting: its value in `base` and in `other`."""
+    """Settings that differ, by name: the values in `base` and in `other`."""
     not_recorded: list[str]
-    """Settings that a run does not tell, each with the run's id: they may differ."""
+    """Settings that a run did not record, each with the run's id. They may differ."""
 
     @property
     def same_bytes(self) -> bool:
@@ -100,7 +100,7 @@ class _Pair:
             return False
         return names.isdisjoint(OF_BYTES)
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """A line for each difference."""
         return [f"{name} {_shown(one)} and {_shown(two)}" for name, (one, two) in self.differences.items()]
 
@@ -257,7 +257,7 @@ def _pair(base: CellTable, other: CellTable, compared: Collection[str], across_r
 
 
 def _settings(cell: CellTable, ignored: Collection[str], across_runs: bool) -> dict[str, Any]:
-    """What a cell's step times may depend on, as far as it is known."""
+    """Settings on which a cell's step times may depend, as far as they are known."""
     settings = {name: value for name, value in cell.entry.items() if name not in ignored}
     if settings.get("emulated_rate_bits_per_s"):
         rates = settings["emulated_rate_bits_per_s"]
@@ -324,7 +324,7 @@ def _against(pair: _Pair) -> dict[str, Any]:
 
 
 def _all_tx_bytes(row: dict[str, Any], source: str) -> float | None:
-    """What all processes together send a step: a server sends what the workers receive."""
+    """Bytes that all processes send in a step; a server sends what its workers receive."""
     sent, received = row[f"{source}_tx_bytes"], row[f"{source}_rx_bytes"]
     if row["strategy"] == "ddp":
         received = 0.0
@@ -332,7 +332,7 @@ def _all_tx_bytes(row: dict[str, Any], source: str) -> float | None:
 
 
 def _ratio_of_all(other: dict[str, Any], base: dict[str, Any]) -> tuple[float | None, str | None]:
-    """What all processes send, by TCP's count where both cells have one, else by prediction."""
+    """Bytes that all processes send, by TCP's count if both cells have one, else by prediction."""
     for source in ("tcp", "predicted"):
         sent, base_sent = _all_tx_bytes(other, source), _all_tx_bytes(base, source)
         if sent is not None and base_sent:
@@ -355,13 +355,13 @@ def _comparison(pair: _Pair) -> dict[str, Any]:
         "bytes_ratio": bytes_ratio,
         "bytes_source": bytes_source,
         **(_no_step_ratio() if pair.differences else _step_ratio(small, large, pair.across_runs)),
-        "differences": pair.told(),
+        "differences": pair.lines(),
         "not_recorded": pair.not_recorded,
     }
 
 
 def _bytes_ratio(small: dict[str, Any], large: dict[str, Any]) -> tuple[float | None, str | None]:
-    """TCP's count where both have one, else the prediction."""
+    """TCP's count if both cells have one, else the prediction."""
     for source in ("tcp", "predicted"):
         of_small, of_large = small[f"{source}_tx_bytes"], large[f"{source}_tx_bytes"]
         if of_small and of_large is not None:

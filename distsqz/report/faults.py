@@ -1,4 +1,4 @@
-"""What is wrong with a run's figures: missing rows, and views of its bytes that contradict each other."""
+"""Faults of a run's figures: missing rows, and views of its bytes that contradict each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distsqz.runs import COMPLETE
 
 
 def missing_rows(measured: MeasuredRun) -> list[str]:
-    """A sentence for everything that is missing of a run, although it may have completed."""
+    """A sentence about each part of a run that is missing, even if the run has completed."""
     lines = measured.run.faults()
     if measured.run.meta["status"] == COMPLETE:
         lines += [

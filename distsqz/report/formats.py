@@ -1,4 +1,4 @@
-"""How a table is printed: for people with units and separators, for programs raw.
+"""Formats of a table: with units and separators for people, raw values for programs.
 
 A column's name carries its unit (`step_s`, `tcp_tx_bytes`, `comm_share`), and the unit decides how people
 read its numbers; whoever builds a table need only name its columns well.
@@ -23,11 +23,11 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 UNKNOWN = "–"  # noqa: RUF001  # an en dash stands for "no figure"
 
 HEADINGS = {"world_size": "workers"}
-"""Names that people read in place of a column's own."""
+"""Headings that replace the name of a column."""
 
 
 def render(frame: pd.DataFrame, fmt: Format, title: str | None = None, identifying: int = 1) -> str:
-    """A frame as text, without its index.
+    """Returns a frame as text, without its index.
 
     `table`, `markdown` and `latex` show numbers as people read them: bytes exactly, with thousands
     separators; seconds as milliseconds below ten; shares in percent; nulls as a dash. `table` keeps within
@@ -64,7 +64,7 @@ def prose(lines: list[str], fmt: Format) -> str:
 
 
 def column_text(name: str, values: Sequence[Any]) -> tuple[str, list[str]]:
-    """A column as people read it: its heading with the unit, and each value in that unit."""
+    """A column for people: its heading with the unit, and each value in that unit."""
     plain = [_plain(value) for value in values]
     heading, show = _unit(HEADINGS.get(name, name), plain)
     return heading, [_show(value, show) for value in plain]

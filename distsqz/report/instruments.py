@@ -1,4 +1,4 @@
-"""What instruments read in a step, by the declarations of their columns, known to this program or not."""
+"""Figures of instruments, from the declarations of their columns, whether or not this program knows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Communication and waiting told apart, and the rank that the others wait for.
+"""Separates communication from waiting, and names the rank that the others wait for.
 
 Ranks that make their steps together meet in every step, so a rank that arrives early waits for the last one,
 and that wait is recorded as exposed communication. The last rank to arrive waits for the transfer alone. The
@@ -22,13 +22,13 @@ PHASES = {
     "backward": "backward pass",
     "optimizer": "optimizer",
 }
-"""What a sentence calls them."""
+"""Names of the phases in sentences."""
 
 LEAST_LATE_S = 2e-3
-"""Less than this a step is what a scheduler does to a process now and then on a busy machine."""
+"""Least excess of a late rank in a step, in seconds. A busy machine's scheduler causes less."""
 
 LEAST_LATE_SHARE = 0.05
-"""Less than this share of a step is how much equal ranks on equal hosts differ."""
+"""Least excess of a late rank as a share of the step. Equal ranks on equal hosts differ by less."""
 
 MOST_STEPS = 0.9
 """Share of the steps in which a late rank must be late by that much. Among equal ranks the last one changes
@@ -40,7 +40,7 @@ FEWEST_STEPS = 5
 
 @dataclass(frozen=True)
 class Waiting:
-    """What synchronising costs the ranks of a cell, by unit: a step, or a block of steps."""
+    """Costs of synchronising for the ranks of a cell, for each unit: a step, or a block of steps."""
 
     step_s: pd.Series[float]
     """The slowest rank's mean step."""

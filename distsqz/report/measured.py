@@ -1,4 +1,5 @@
-"""Which rows of a run count: the one rule for steps, transfers, peers and a parameter server's updates.
+"""Selects the rows of a run that count, by one rule for steps, transfers, peers and a parameter server's
+updates.
 
 Warm-up is left out. A step counts once every rank has reported it, so a run may be read while it goes on, and
 of a step that was done again after a restart only the last attempt counts. With a parameter server a step's
@@ -15,7 +16,7 @@ from distsqz.runs import COMPLETE, Run
 
 
 def makes_steps_together(cell: dict[str, Any]) -> bool:
-    """Whether the ranks of a cell make the same steps at the same time."""
+    """Whether all ranks of a cell make each step together."""
     return cell.get("consistency", "sync") == "sync" and not cell.get("backup_workers")
 
 

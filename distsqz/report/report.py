@@ -89,7 +89,7 @@ def _run_entry(measured: MeasuredRun) -> dict[str, Any]:
 
 
 def _render_section(section: Section, fmt: Format) -> str:
-    """A section's table and notes; empty where it has nothing that is to be shown."""
+    """A section's table and notes; empty if there is nothing to show."""
     if not section.columns:
         return prose(list(section.notes), fmt)
     rows = [section.rows[index] for index in section.visible()]
@@ -101,7 +101,7 @@ def _render_section(section: Section, fmt: Format) -> str:
 
 
 def _prose_of_runs(sections: Sequence[Section]) -> Iterator[str]:
-    """What is said about the runs as a whole: all that sections without a table say."""
+    """Sentences about the runs as a whole: those of sections without a table."""
     for section in sections:
         if not section.columns or section.in_csv:
             yield from (*section.sentences, *section.notes)

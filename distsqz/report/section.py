@@ -22,24 +22,25 @@ class Section:
     """What one part of the report states about the runs, independent of how it is printed."""
 
     key: str
-    """Unique among the sections; the key of its rows in JSON unless `json_key` names another."""
+    """Key of the section, unique among the sections; also that of its rows in JSON unless `json_key` is
+    set."""
     title: str
-    """A short heading without a full stop."""
+    """Heading of the section, short and without a full stop."""
     columns: tuple[str, ...] = ()
     """Columns that people see, in order; JSON has every key of a row. Empty for a section of sentences only.
     A name carries its unit (`step_s`, `tcp_tx_bytes`), which decides how its numbers are shown."""
     headings: Mapping[str, str] = field(default_factory=dict)
-    """By column: a name that people read in place of the column's own, with the unit at its end."""
+    """Headings that replace a column's name, by column, with the unit at their end."""
     identifying: int = 1
-    """How many of the first columns say what a row is about; they are repeated where a table is split."""
+    """Number of leading columns that identify a row. They are repeated if a table is split."""
     rows: tuple[Row, ...] = ()
     """All rows, in the order of JSON."""
     shown: tuple[int, ...] | None = None
     """Positions in `rows` of those that people see, in order; None for all."""
     sentences: tuple[str, ...] = ()
-    """Findings: they stand before every table."""
+    """Findings, which are printed before all tables."""
     notes: tuple[str, ...] = ()
-    """What a reader must know to read the table or to believe it: they stand below it."""
+    """Notes that a reader needs to understand or to trust the table, which are printed below it."""
     noteworthy: bool = True
     """False where the rows say nothing that a reader would miss (shards with equal loads): the terminal
     leaves the table out, and files keep it."""

@@ -1,4 +1,4 @@
-"""What shipping a model to many clients cost: bytes, times, and the link that set them."""
+"""Costs of shipping a model to many clients: bytes, times, and the link that limits them."""
 
 from __future__ import annotations
 

@@ -23,16 +23,16 @@ from distsqz.runs import Run
 from distsqz.theory.all_reduce import bus_bandwidth
 
 PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimizer_s", "other_s"]
-"""What a step's time is made of, in the order of the step."""
+"""Parts of a step's time, in the order of the step."""
 
 VIEWS = ["logical_tx_bytes", "predicted_tx_bytes", "tcp_tx_bytes", "nic_tx_bytes", "wire_tx_bytes"]
 """The five views of the bytes that a rank sends; the last is for emulated hosts only."""
 
 LOCAL = ["predicted_local_tx_bytes", "tcp_local_tx_bytes"]
-"""What a rank sends to processes on its own host, which the other views leave out."""
+"""Columns of the bytes that a rank sends to processes on its own host, which the other views leave out."""
 
 SCHED_WAIT_LIMIT = 0.05
-"""A larger share of a step spent waiting for a core says that cores were oversubscribed."""
+"""Share of a step spent waiting for a core above which cores were oversubscribed."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class CellTable:
     row: dict[str, Any]
     """Every key of the cell in run.json, and what was measured."""
     step_s: pd.Series[float]
-    """By step: the wall time of the slowest rank, or the mean of ranks that do not make steps together.
-    With a parameter server the rank that is the slowest in a block stands for all of its steps."""
+    """Wall time by step: that of the slowest rank, or the mean of ranks that do not make steps together. With
+    a parameter server the rank that is the slowest in a block stands for all of its steps."""
     shares: pd.Series[float]
-    """By part of `PARTS`: its share of the time of all ranks and steps; NaN where it is unknown."""
+    """Share of each part of `PARTS` in the time of all ranks and steps; NaN if unknown."""
     entry: dict[str, Any]
-    """The cell's entry in run.json: its options, and what it ran on."""
+    """Entry of the cell in run.json: its options, and what it ran on."""
     environment: dict[str, Any]
     """The machine that drove the run, and versions, as run.json tells them."""
     breaches: list[Breach]
-    """Views of its bytes that do not go together."""
+    """Breaches of the rules that compare the views of its bytes."""
 
     def block_means_s(self) -> pd.Series[float] | None:
         """Mean step time of each block of consecutive steps; None where the cell ran in no known blocks."""
@@ -124,7 +124,7 @@ def read_shards(run: Run, updates: pd.DataFrame | None = None) -> list[dict[str,
 
 
 def staleness_histogram(run: Run, updates: pd.DataFrame | None = None) -> list[dict[str, Any]]:
-    """How many updates had missed how many others: a row a cell and staleness; dropped ones are left out."""
+    """Number of updates by staleness, a row for each cell and staleness; dropped updates are left out."""
     updates = measured_updates(run) if updates is None else updates
     counted = updates[~updates["dropped"]]
     rows = []
@@ -241,7 +241,9 @@ def _read_cell(
 
 
 def _shares(steps: pd.DataFrame, waiting: Waiting | None) -> pd.Series[float]:
-    """By part of `PARTS`: its share of the ranks' time; waiting within communication if not told apart."""
+    """Share of each part of `PARTS` in the ranks' time. Waiting is part of communication if it cannot be
+    separated.
+    """
     if waiting:
         return waiting.shares.reindex(PARTS)
     shares = {part: _share_of_wall(steps, part) for part in PARTS if part in steps}
@@ -256,7 +258,7 @@ def _wire_vs_tcp(hosts: pd.DataFrame | None) -> float | None:
 
 
 def _samples_per_s(steps: pd.DataFrame, step_s: pd.Series[float], together: bool) -> float | None:
-    """Of all ranks; where they go their own ways, the sum of what each does."""
+    """Samples per second of all ranks; the sum of their rates if they do not make steps together."""
     if together:
         return _quotient(steps["samples"].sum(), step_s.sum())
     by_rank = steps.groupby("rank")[["samples", "wall_s"]].sum()
@@ -291,7 +293,7 @@ def _in_flight_of_ranks_s(
 
 
 def _oversubscribed(cell: dict[str, Any], sched_wait_share: float | None) -> bool | None:
-    """Whether more threads wanted to compute than there were cores, as planned or as the scheduler saw it."""
+    """Whether there were more threads than cores, by the plan or by the scheduler's counts."""
     signs = []
     hosts, threads = cell.get("hosts"), cell.get("threads_per_worker")
     # Emulated hosts all run on the cores of one machine; what each calls its own is a share of them.
@@ -322,7 +324,7 @@ def _excess(measured: float | None, predicted: float | None) -> float | None:
 
 
 def _hidden(comm_s: float | None, waiting: Waiting | None) -> float | None:
-    """Time a step in which transfers run behind computation; None where waiting is not told apart."""
+    """Time in a step in which transfers overlap computation; None if waiting cannot be separated."""
     if comm_s is None or waiting is None:
         return None
     return max(0.0, comm_s - float(waiting.transfer_s.median()))

@@ -1,4 +1,4 @@
-"""What crossed each host's link in a cell, by TCP's count and by those of the interface and the wire.
+"""Bytes on each host's link in a cell, as counted by TCP, by the interface and on the wire.
 
 Interface and wire count everything on the host, and every rank on it reads the same counters. What TCP sent
 is therefore summed over the host's processes, shards of a parameter server included, before it is held
@@ -18,7 +18,7 @@ HOST_VIEWS = ["nic_tx_bytes", "nic_rx_bytes", "wire_tx_bytes", "wire_rx_bytes"]
 
 
 def placement_of(cell: dict[str, Any]) -> Placement | None:
-    """Where a cell's ranks and shards were; None where its run does not tell."""
+    """Placement of a cell's ranks and shards; None if its run did not record it."""
     if not cell.get("hosts") or len(cell["hosts"]) != cell["world_size"]:
         return None
     placement = Placement(
@@ -81,7 +81,7 @@ def _any_local(placement: Placement) -> bool:
 
 
 def _of_shards(placement: Placement, peers: pd.DataFrame) -> pd.DataFrame | None:
-    """What the shards on each host sent to, and received from, workers on other hosts."""
+    """Bytes that the shards on each host sent to and received from workers on other hosts."""
     of_shards = peers[peers["peer_rank"].isna()]
     if of_shards.empty or of_shards["same_host"].isna().any():
         return None

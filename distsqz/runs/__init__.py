@@ -1,4 +1,4 @@
-"""A run directory: written as the run goes, readable at any moment, and read back.
+"""Run directories: written while a run goes on, readable at any moment.
 
 `run.json` says what was run and how it ended. Beside it stands a folder a table, whose Parquet files are its
 parts. Every file is written under another name and renamed, so that a reader never meets half of one, however

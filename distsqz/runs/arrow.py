@@ -1,4 +1,4 @@
-"""Columns of a run's tables as Arrow and Parquet have them."""
+"""Arrow schemas of a run's tables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": 
 
 
 def arrow_schema(table: str) -> pa.Schema:
-    """Columns and types of a table that this program writes."""
+    """Schema of a table as this program writes it."""
     return schema_of(table_columns(table))
 
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
-    """Columns with their types, in the same order."""
+    """Schema of columns, in the same order."""
     return pa.schema(
         [pa.field(column.name, _TYPES[column.type], nullable=column.nullable) for column in columns]
     )

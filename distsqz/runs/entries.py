@@ -1,4 +1,4 @@
-"""What run.json must hold for reports to rely on it: keys and types of a run and of its cells.
+"""Keys and types that run.json must have for a report.
 
 Other keys may stand beside these. What is not known is null or left out.
 """
@@ -42,12 +42,12 @@ class ColumnEntry(_Entry):
     heading: str | None = None
 
     def column(self) -> Column:
-        """The declaration."""
+        """The column that the entry declares."""
         return Column(**{each.name: getattr(self, each.name) for each in fields(Column)})
 
 
 class RunEntry(_Entry):
-    """The whole of run.json."""
+    """Content of run.json."""
 
     run_id: str
     status: str
@@ -57,9 +57,9 @@ class RunEntry(_Entry):
     environment: dict[str, Any] = {}
     error: dict[str, Any] | str | None = None
     rows: dict[str, NonNegativeInt] = {}
-    """Rows of each table when the run ended."""
+    """Number of rows of each table when the run ended."""
     columns: dict[str, list[ColumnEntry]] = {}
-    """What each table's columns mean; none in runs of schema 1."""
+    """Columns of each table and their meaning; none in runs of schema 1."""
 
 
 class _CellEntry(_Entry):
@@ -89,7 +89,7 @@ class _ShippedCellEntry(_CellEntry):
 
 
 def checked(meta: dict[str, Any]) -> RunEntry:
-    """The entry of a run, its cells checked too.
+    """Checks the entry of a run and those of its cells.
 
     Raises:
         ValueError: a key is missing or has a value of another type; names the first, in one line.

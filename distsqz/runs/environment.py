@@ -1,4 +1,4 @@
-"""What a run was measured with: the machine that drives it, versions, and the commit of this code."""
+"""Environment of a run: the driver's machine, versions of packages, and the commit of this code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distsqz.metering.cores import cores_of_this_host, cpu_quota
 
 
 def git_commit() -> str | None:
-    """The commit that this code stands at, with `-dirty` where files differ; None outside a checkout."""
+    """Commit of this code, with `-dirty` if files differ from it; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         # An installed package may lie in somebody else's repository, of which it is no part.
@@ -34,7 +34,7 @@ def git_commit() -> str | None:
 
 
 class Environment(TypedDict):
-    """The machine that drives a run, and the versions that a reader would need to run it again."""
+    """The driver's machine, and the versions that are needed to repeat a run."""
 
     host: str
     platform: str
@@ -48,7 +48,7 @@ class Environment(TypedDict):
     """CPU quota of the driver's control groups, in cores; None where there is none."""
     memory_bytes: int
     versions: dict[str, str]
-    """By package."""
+    """Version by package."""
 
 
 def environment() -> Environment:
@@ -66,7 +66,7 @@ def environment() -> Environment:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    """Versions of those packages that are installed."""
+    """Versions of the packages that are installed."""
     versions = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -10,7 +10,8 @@ from distsqz.runs.reader import Run, reason_of
 
 
 def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
-    """Every run in a directory of `root`, also where a symlink leads to it, once; and why others are none.
+    """Every run in a directory of `root` once, symbolic links included, and an error for each directory that
+    has a run.json but no readable run.
 
     Raises:
         RequestError: `root` cannot be read.
@@ -31,7 +32,7 @@ def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
 
 
 def _may_be_run(path: Path) -> bool:
-    """Whether a run.json is in a directory, or nobody may look."""
+    """Whether a directory has a run.json, or cannot be read."""
     try:
         return (path / "run.json").is_file()
     except PermissionError:
@@ -39,7 +40,7 @@ def _may_be_run(path: Path) -> bool:
 
 
 def newest_run(root: Path) -> Path:
-    """The run under `root` that was started last; what is no run is skipped, and named on stderr.
+    """The run under `root` that was started last. Unreadable runs are skipped and named on stderr.
 
     Raises:
         RequestError: there is none.

@@ -18,13 +18,13 @@ MERGE_EVERY = 60
 """Parts that are merged into one while a run goes on: a minute's, at a flush a second. The number is fixed,
 so that the cost of a merge does not grow with the run."""
 ROW_GROUP_ROWS = 65_536
-"""Rows that a merge holds in memory."""
+"""Number of rows that a merge holds in memory."""
 
 _NAME = re.compile(r"part-(\d{5,})(?:-(\d{5,}))?\.parquet")
 
 
 def live_parts(table: Path) -> list[Path]:
-    """The files that make up a table, in the order they were written.
+    """Files of a table in the order in which they were written.
 
     A table of schema 1 is a single file.
 
@@ -88,7 +88,7 @@ class PartWriter:
 
 
 def _in_row_groups(parts: Sequence[Path]) -> Iterator[pa.Table]:
-    """The rows of parts, gathered into tables of `ROW_GROUP_ROWS` or a little more."""
+    """Rows of parts in tables of at least `ROW_GROUP_ROWS`, except for the last."""
     waiting: list[pa.Table] = []
     for part in parts:
         with pq.ParquetFile(part) as file:

@@ -1,4 +1,4 @@
-"""Reads a run directory back, of a run that ended or one that is still going."""
+"""Reads the run directory of a run that has ended or is still going on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Part = TypeVar("_Part")
 
 
 class Run:
-    """A run directory read back, of a run that ended or one that is still going."""
+    """The run directory of a run that has ended or is still going on."""
 
     def __init__(self, path: Path) -> None:
         """Opens `path`.
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def cells(self) -> list[dict[str, Any]]:
-        """What was measured: one entry a cell, as the session described it."""
+        """Entries of the cells in run.json."""
         return list(self.meta["cells"])
 
     @property
@@ -78,7 +78,7 @@ class Run:
         return list(self._entry.columns or TABLES)
 
     def columns(self, table: str) -> tuple[Column, ...]:
-        """The columns of a table and what they mean, those of instruments unknown to this program last.
+        """Columns of a table; those of instruments that this program does not know come last.
 
         The run itself declares the columns that are unknown to this program (schema 2).
         """
@@ -106,7 +106,7 @@ class Run:
             write_json(self.path, self.meta)
 
     def faults(self) -> list[str]:
-        """What is missing of the run's tables, in sentences; none for a run that is whole.
+        """Warnings about missing tables and rows; none for a complete run.
 
         Raises:
             RequestError: a table is damaged, or belongs to another run.
@@ -124,7 +124,7 @@ class Run:
         return lines
 
     def _read(self, name: str, read: Callable[[Path, pq.ParquetFile], _Part]) -> list[_Part]:
-        """What `read` takes from each part of a table; nothing if there is no such table."""
+        """Result of `read` for each part of a table; empty if there is no such table."""
         table = self.path / f"{name}.parquet"
         while True:
             parts = self._parts(table)
@@ -161,7 +161,7 @@ class Run:
         )
 
     def _conform(self, part: Path, rows: pa.Table, schema: pa.Schema) -> pa.Table:
-        """Rows with the columns of a schema, in its order; null where a run is older than a column."""
+        """Rows with the columns of a schema in its order. Columns that are newer than the run are null."""
         for column in schema:
             if column.name not in rows.column_names and column.nullable:
                 rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
@@ -171,7 +171,7 @@ class Run:
 
 
 def _fault(rows: pa.Table, column: pa.Field) -> str | None:
-    """Why a column is not what it should be; None if it is."""
+    """What is wrong with a column; None if nothing is."""
     if column.name not in rows.column_names:
         return f"has no column {column.name}"
     if rows.column_names.count(column.name) > 1:

@@ -1,4 +1,6 @@
-"""Writes a run directory as the run goes: what it costs grows with what is new, not with what is there."""
+"""Writes a run directory while the run goes on. The cost of a write depends on what is new, not on what is
+there.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "inter
 
 
 class RunWriter:
-    """Writes one run directory: append records as they come, flush now and then, finish once."""
+    """Writes one run directory: `append` takes records, `flush` writes them, `finish` ends the run."""
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
         self.path = path
@@ -74,11 +76,13 @@ class RunWriter:
             ) from error
 
     def __enter__(self) -> RunWriter:
-        """The run, under way."""
+        """Returns the writer."""
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """Writes how it ended; a request refused before anything was measured leaves no run behind."""
+        """Writes how the run ended. A request that is refused before anything was measured leaves no run
+        behind.
+        """
         if error is None:
             self.finish(COMPLETE)
         elif isinstance(error, KeyboardInterrupt):
@@ -89,14 +93,17 @@ class RunWriter:
             self.finish(FAILED, describe_error(error))
 
     def describe_cell(self, cell: str, facts: Mapping[str, Any]) -> None:
-        """Adds to a cell's entry in run.json."""
-        for entry in self._meta["cells"]:
-            if entry["cell"] == cell:
-                entry.update(facts)
+        """Adds facts to a cell's entry in run.json.
+
+        Raises:
+            KeyError: the run has no such cell.
+        """
+        entries = {entry["cell"]: entry for entry in self._meta["cells"]}
+        entries[cell].update(facts)
         self._write_meta()
 
     def save_checkpoint(self, cell: str, step: int, checkpoint: bytes) -> None:
-        """Keeps a checkpoint's content as `checkpoints/<cell>-step-<step>.pt`; a long cell is shortened."""
+        """Writes a checkpoint to `checkpoints/<cell>-step-<step>.pt`; a long name of a cell is shortened."""
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
         part = folder / ".checkpoint.part"
@@ -104,16 +111,16 @@ class RunWriter:
         part.replace(folder / checkpoint_name(cell, step))
 
     def append(self, table: str, records: Iterable[Record]) -> None:
-        """Takes records for a table; they reach the disk with the next flush."""
+        """Takes records for a table. The next flush writes them to disk."""
         self._tables[table].append(records)
 
     def flush(self) -> None:
-        """Writes what has been appended since the last flush."""
+        """Writes all records that were appended since the last flush."""
         for table in self._tables.values():
             table.flush()
 
     def finish(self, status: str, error: Mapping[str, Any] | None = None) -> None:
-        """Writes everything that is left, then how the run ended."""
+        """Writes all remaining records, then how the run ended."""
         self._meta.update(status=status, error=error, ended_at=datetime.now(UTC).isoformat())
         with ignored_interrupts():
             try:
@@ -133,16 +140,16 @@ class RunWriter:
 
 
 class _Progress(NamedTuple):
-    """How far a table has been written; a single value, so that an interrupt never changes half of it."""
+    """Progress of a table. It is replaced as a whole, so that an interrupt leaves it consistent."""
 
     parts: int
     rows: int
     waiting: list[Record]
-    """For the next flush."""
+    """Records for the next flush."""
 
 
 class _Table:
-    """One table of a run: records wait here for the next flush and are parts on disk after it."""
+    """One table of a run. Records wait for the next flush, which writes them to disk as a part."""
 
     def __init__(self, run: Path, name: str, run_id: str) -> None:
         self._schema = arrow_schema(name).with_metadata({RUN_ID: run_id})
@@ -151,12 +158,12 @@ class _Table:
 
     @property
     def rows(self) -> int:
-        """Rows on disk."""
+        """Number of rows on disk."""
         return self._progress.rows
 
     @property
     def appended(self) -> bool:
-        """Whether there is any record, written or not."""
+        """Whether there is any record, on disk or waiting."""
         return bool(self._progress.rows or self._progress.waiting)
 
     def append(self, records: Iterable[Record]) -> None:
@@ -176,11 +183,11 @@ class _Table:
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """An error's entry in run.json: its one line, and where it happened as far as that is known."""
+    """Entry of an error in run.json: its line, and cell, host, rank and step if known."""
     where = {name: getattr(error, name, None) for name in ("cell", "host", "rank", "step")}
     text = (str(error).splitlines() or [""])[0]
-    told = text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
-    return {"text": told, **where}
+    line = text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+    return {"text": line, **where}
 
 
 def write_json(path: Path, meta: Mapping[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""The step loop that every strategy shares: data, forward, backward, sync, update, metered."""
+"""The metered training loop that every strategy shares: data, forward, backward, synchronisation, update."""

@@ -1,4 +1,6 @@
-"""A cell as its workers need it: what was asked for, with all that follows from models and data settled."""
+"""A cell as its workers need it: the options that were given, and the values that follow from model and
+data.
+"""
 
 from __future__ import annotations
 
@@ -27,37 +29,40 @@ DDP, PS = "ddp", "ps"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What a session measures; plain values, so that it can be sent to workers."""
+    """A model, a strategy and options that a session measures. It holds plain values, so that it can be sent
+    to workers.
+    """
 
     spec: CellSpec
     image_size: int
     num_classes: int
-    """Outputs of the model. `options.num_classes` is what it is asked for; None keeps its own number."""
+    """Number of outputs of the model. `options.num_classes` is the number that its factory is called with, or
+    None."""
     total_steps: int
-    """Updates from the start of training to its end, warm-up included."""
+    """Number of updates from the start of training to its end, warm-up included."""
     options: TrainingOptions
-    """As asked for, with the size of an image and the order of memory settled."""
+    """Options of training. Image size and memory order have their final values."""
     server: ServerOptions | None = None
-    """Its parameter server; None where replicas agree among themselves."""
+    """Options of its parameter server; None with all-reduce."""
     preprocessing: Preprocessing | None = None
-    """How its initial weights expect the images of a folder; None where nothing tells."""
+    """How image folders are prepared for its initial weights; None if the weights do not specify it."""
 
     label: str | None = None
-    """Its name in its session, where that is shorter than its id."""
+    """Name of the cell in its session, if shorter than its id."""
 
     @property
     def name(self) -> str:
-        """What records, files and run.json call it: unique in its session."""
+        """Name of the cell in records, files and run.json, unique in its session."""
         return self.label or self.spec.id
 
     @property
     def model(self) -> str:
-        """A name of the registry, or package.module:factory."""
+        """Name of the model: one of the registry, or package.module:factory."""
         return self.spec.model
 
     @property
     def strategy(self) -> str:
-        """How replicas agree: `DDP` or `PS`."""
+        """Name of the strategy: `DDP` or `PS`."""
         return self.spec.strategy
 
     @property
@@ -67,16 +72,16 @@ class Cell:
 
     @property
     def together(self) -> bool:
-        """Whether its workers make the same steps at the same time."""
+        """Whether all workers make each step together."""
         return self.server is None or self.server.agreement.together
 
     @property
     def global_batch(self) -> int:
-        """Images that all workers take together in a step."""
+        """Number of images in a step of all workers together."""
         return self.options.batch_size * self.world_size
 
     def build(self) -> nn.Module:
-        """The model with its initial parameters: the same for the same seed.
+        """Builds the model with its initial parameters, which are the same for the same seed.
 
         A factory may draw them with torch, numpy or `random`.
 
@@ -87,13 +92,13 @@ class Cell:
             return make_model(model_options(self.model, self.options), self.options.num_classes)
 
     def is_reproducible(self) -> bool:
-        """Whether the model begins with the same values each time it is built; the registry's models do."""
+        """Whether building the model again gives the same parameters. The registry's models do."""
         return ":" not in self.model or state_digests(self.build()) == state_digests(self.build())
 
     def build_replica(
         self, weights: Mapping[str, Any] | None = None, resume: Checkpoint | None = None
     ) -> nn.Module:
-        """The model as training begins with it, in the order of memory that it trains in.
+        """Builds the model with the parameters that training begins with, in its memory order.
 
         Args:
             weights: parameters instead of the seed's.
@@ -108,7 +113,7 @@ class Cell:
         return module
 
     def memory_format(self, module: nn.Module) -> torch.memory_format:
-        """The order in memory of images and filters."""
+        """The memory order of images and filters."""
         return memory_format(module, self.options)
 
     def recipe(self) -> Recipe:
@@ -121,7 +126,7 @@ class Cell:
         return replace(recipe, lr=lr)
 
     def open_data(self) -> ImageData:
-        """The images that it trains on."""
+        """Opens the data set that the cell trains on."""
         return open_data(
             self.options.data,
             image_size=self.image_size,
@@ -132,14 +137,14 @@ class Cell:
 
 
 def memory_format(module: nn.Module, options: TrainingOptions) -> torch.memory_format:
-    """The order in memory of a model's images and filters."""
+    """The memory order of a model's images and filters."""
     convolutional = any(isinstance(part, nn.Conv2d) for part in module.modules())
     on = options.channels_last == "on" or (options.channels_last == "auto" and convolutional)
     return torch.channels_last if on else torch.contiguous_format
 
 
 def model_options(model: str, options: TrainingOptions) -> ModelOptions:
-    """Which model is built, for images of which size."""
+    """The options from which the model is built."""
     return ModelOptions(
         model=model,
         squeeze_ratio=options.squeeze_ratio,
@@ -155,7 +160,7 @@ def plan_cell(
     num_classes: int,
     server: ServerOptions | None = None,
 ) -> Cell:
-    """The cell of a spec, as long as its data and options make sense together.
+    """Makes the cell of a spec and checks that its data and options fit together.
 
     Args:
         spec: what was asked for.

@@ -1,4 +1,4 @@
-"""A checkpoint: all that training needs to go on as if it had never stopped."""
+"""A checkpoint: everything that training needs to continue as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Checkpoint:
     seed: int
     step: int
     tx_bytes: int | None
-    """TCP payload that all ranks had sent in training steps."""
+    """TCP payload that all ranks had sent in training steps, in bytes; None if it is unknown."""
     model: dict[str, Any]
     optimizer: dict[str, Any]
     preprocessing: dict[str, Any] | None = None
-    """Fields of the `Preprocessing` of image folders, where the initial weights came with one."""
+    """Fields of the `Preprocessing` of image folders, if the initial weights specify one."""
     options: dict[str, Any] | None = None
     """`CellSpec.resume_key` of the cell; None in a checkpoint of an older distsqz."""
 
     @property
     def resume_key(self) -> dict[str, Any]:
-        """What is known of the cell that was saved, to be matched by one that goes on from here."""
+        """The resume key of the saved cell; the resuming cell must match it."""
         return {
             "model": self.model_name,
             "num_classes": self.num_classes,
@@ -49,7 +49,9 @@ class Checkpoint:
         }
 
     def differences(self, key: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """By name, what was saved and what `key` has instead; what a checkpoint does not tell is left out."""
+        """The saved value and that of `key`, by the name of each key that differs; keys that were not saved
+        are left out.
+        """
         return {
             name: (saved, key[name])
             for name, saved in self.resume_key.items()
@@ -64,7 +66,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, cell: str, key: Mapping[str, Any]) -> Checkpoint:
-    """Reads a checkpoint file, or the newest one of a run directory that a cell can go on from.
+    """Reads a checkpoint file, or the newest one in a run directory that a cell can be resumed from.
 
     Args:
         path: a file, or a run directory: those of the same cell go before those of others that match, such

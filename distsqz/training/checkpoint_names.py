@@ -6,7 +6,8 @@ import glob
 import hashlib
 
 MOST_BYTES = 120
-"""Bytes of a cell's name in a file name: with what stands around it, fewer than any file system's limit."""
+"""Most bytes of a cell's name in a file name; the whole file name stays below the limit of any file
+system."""
 HASH_DIGITS = 16
 
 

@@ -1,4 +1,4 @@
-"""How many classes the models of a session tell apart, where the user, the data or a model says so."""
+"""The number of classes of a session's models: the user's, the data set's or a model's own."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from distsqz.models.registry import ModelOptions, class_default, is_rebuilt_for,
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """The number of classes that each model is asked for."""
+    """The number of classes that each model is built for."""
 
     asked: Mapping[str, int | None]
-    """By model; None keeps a model's own number."""
+    """Number of classes by model; None keeps a model's own number."""
     reason: str
-    """What the number follows from, as errors name it."""
+    """Where the number comes from, as errors name it."""
     notices: Sequence[str] = ()
-    """A line for each model that is built with another number than its own without having been asked to."""
+    """A line for each model that is built with another number than its default although the user gave
+    none."""
 
 
 def settle_classes(models: Sequence[ModelOptions], num_classes: int | None, data: ImageData) -> Classes:
-    """Takes the number that was asked for, else the data's, else that of a user's own model.
+    """Chooses the number that the user gave, else the data set's, else that of a user's own model.
 
     Synthetic images can have any number of classes: they get as many as an own model has by itself, and so do
     the models beside it, because cells are compared on the same data.

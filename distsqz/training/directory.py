@@ -7,7 +7,7 @@ import os
 
 
 def working_directory() -> str | None:
-    """This process's directory; None if it has been deleted."""
+    """The working directory of this process; None if it has been deleted."""
     try:
         return os.getcwd()  # noqa: PTH109
     except FileNotFoundError:
@@ -15,7 +15,7 @@ def working_directory() -> str | None:
 
 
 def enter_directory(directory: str | None) -> None:
-    """Makes `directory` this process's own where this host has it; else it stays where it is."""
+    """Changes the working directory to `directory` if this host has it."""
     if directory is not None:
         with contextlib.suppress(OSError):
             os.chdir(directory)

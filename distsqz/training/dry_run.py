@@ -1,4 +1,4 @@
-"""One training step of a model before anything starts, which finds out what training would run into."""
+"""One training step of a model before anything starts, to find what would fail in training."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from distsqz.training.memory_order import lay_out
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunSettings:
-    """How the step is made: as training will make its own."""
+    """Settings of the step, the same as in training."""
 
     image_size: int
     batch_size: int = 2
-    """Images of the step. Batch norm needs more than one value a channel, so 1 is for training with 1."""
+    """Number of images. Batch norm needs more than one value for each channel, so 1 is only for training with
+    1."""
     memory_format: torch.memory_format = torch.contiguous_format
     bf16: bool = False
     """Whether the forward pass runs under bf16 autocast."""
     device: str = "cpu"
     evaluates: bool = True
-    """Whether training measures accuracy: then the model is also tried in evaluation mode."""
+    """Whether training measures accuracy; if so, the model is also tried in evaluation mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What one training step shows of a model. Parameters are those that are trained, by their names."""
+    """Result of one training step. Parameters are listed by name, only those that are trained."""
 
     outputs: int
-    """Logits that the model returns for an image."""
+    """Number of logits that the model returns for an image."""
     unused: tuple[str, ...]
     """Parameters that got no gradient."""
     repeated: tuple[str, ...]
     """Parameters that got several gradients in one backward pass, as reentrant checkpointing makes them."""
     moved: tuple[str, ...]
-    """Parameters whose values were in other memory after the forward pass (a new `.data`)."""
+    """Parameters that the forward pass gave new memory (a new `.data`)."""
     written: tuple[str, ...]
     """Parameters whose values the forward or backward pass changed in place."""
 

@@ -1,4 +1,4 @@
-"""How right a model is on the validation images."""
+"""Accuracy and loss of a model on the validation images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 
-def judge(
+def count_correct(
     logits_of: Callable[[torch.Tensor], torch.Tensor], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> tuple[int, int, float]:
-    """(images seen, right answers, summed cross-entropy) over all batches."""
+    """Returns (number of images, correct answers, summed cross-entropy) over all batches."""
     seen, right, loss = 0, 0, 0.0
     with torch.no_grad():
         for images, labels in batches:

@@ -1,4 +1,4 @@
-"""How much memory the cells of a session need, estimated before anything starts."""
+"""Memory that the cells of a session need, estimated before anything starts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class MemoryNeeds:
     """Memory of one cell in bytes, on all workers and servers together."""
 
     model_bytes: int
-    """Parameters, buffers, gradients and momentum, which stay for the whole session."""
+    """Parameters, buffers, gradients and momentum, which are kept for the whole session."""
     data_bytes: int
-    """Images that are held in memory, for the whole session."""
+    """Images that are held in memory for the whole session."""
     activation_bytes: int | None
-    """What a step keeps for its backward pass, while the cell has its turn; None where it is unknown."""
+    """Activations that a step keeps for its backward pass; None if unknown."""
 
 
 def memory_needs(cell: Cell, module: nn.Module, data: ImageData) -> MemoryNeeds:
-    """What a cell needs; the least that it can be, so that a cell that is refused does not fit.
+    """Estimates a lower bound of the memory that a cell needs, so that a cell that is refused could not fit.
 
     Every worker holds a model and its gradients. Under all-reduce it also has a momentum. With a parameter
     server it has a message for each chunk instead, and the shards together hold parameters, momentum and the
@@ -52,7 +52,7 @@ def memory_needs(cell: Cell, module: nn.Module, data: ImageData) -> MemoryNeeds:
 
 
 def session_bytes(needs: Sequence[MemoryNeeds]) -> int:
-    """What the cells of a session need at once: cells take turns, so the largest activations count alone."""
+    """Memory of a session in bytes. Cells take turns, so only the largest activations count."""
     kept = sum(each.model_bytes for each in needs)
     # Cells that train on the same images share them.
     data = max((each.data_bytes for each in needs), default=0)
@@ -60,7 +60,7 @@ def session_bytes(needs: Sequence[MemoryNeeds]) -> int:
 
 
 def _activation_bytes(cell: Cell) -> int | None:
-    """What a worker's step keeps; None for a model of one's own, which may not be run on paper."""
+    """Activations that a worker's step keeps; None for a user's own model, whose layers are not known."""
     if cell.model not in MODELS:
         return None
     with torch.device("meta"):

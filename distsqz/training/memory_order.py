@@ -1,4 +1,4 @@
-"""The order of a model's filters in memory: channels_last where a tensor can have it."""
+"""Memory order of a model's filters: channels_last for tensors that can have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may choose about training a model; the same for every command that trains."""
+"""Options of training and of a parameter server, shared by every command that trains."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ SCHEDULE = "a learning rate may be lowered as training goes on"
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """The parameter server that a model is trained through."""
+    """Options of a parameter server."""
 
     servers: int | None = field(
         default=None,
         metadata=rules(shared=SERVERS_START_ONCE, not_resumed=WHERE_SHARDS_ARE),
     )
-    """Shards that the parameters are split over; by default one a host of workers, or 1 if dedicated."""
+    """Number of shards over which parameters are split; by default one for each host of workers, or 1 if
+    dedicated."""
     placement: Placement = field(
         default="colocated",
         metadata=rules(label="", shared=SERVERS_START_ONCE, not_resumed=WHERE_SHARDS_ARE),
@@ -59,7 +60,7 @@ class ServerOptions:
 
     @property
     def shards(self) -> int:
-        """Number of servers, once it is settled."""
+        """Number of servers. It must have been set."""
         assert self.servers is not None
         return self.servers
 
@@ -82,68 +83,72 @@ class ServerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How each model is trained."""
+    """Options of training."""
 
     data: str = field(
         default="synthetic",
         metadata=rules(not_resumed="its folder may have moved; the number of classes is compared"),
     )
-    """synthetic, fashion-mnist[:DIR], cifar10:DIR or imagefolder:PATH."""
+    """Data set: synthetic, fashion-mnist[:DIR], cifar10:DIR or imagefolder:PATH."""
     image_size: int | None = field(default=None, metadata=rules(label="image", group="model"))
-    """Height and width of an image in pixels; by default what the model was made for (224 for most)."""
+    """Height and width of an image in pixels; by default those that the model was designed for (224 for
+    most)."""
     num_classes: int | None = field(default=None, metadata=rules(label="classes", group="model"))
-    """Outputs of the model; by default as many as the data set has classes. Synthetic images have as many
-    classes as a model of your own has outputs by itself, else 1000."""
+    """Number of outputs of the model; by default the number of classes of the data set. For synthetic images
+    it is the default of a model of your own, else 1000."""
     squeeze_ratio: float | None = field(default=None, metadata=rules(label="squeeze", group="model"))
     """SqueezeNet's squeeze ratio, if not the paper's 0.125."""
     pct_3x3: float | None = field(default=None, metadata=rules(label="pct", group="model"))
     """SqueezeNet's share of 3x3 filters among the expand filters, if not the paper's 0.5."""
     batch_size: int = field(default=16, metadata=rules(label="batch"))
-    """Images a worker takes in each step."""
+    """Number of images for each worker in a step."""
     steps: int = field(
         default=20, metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH)
     )
-    """Measured steps, counted from the start of training; ignored if epochs are given."""
+    """Number of measured steps; ignored if epochs are given."""
     warmup_steps: int = field(default=5, metadata=rules(label="warmup", not_resumed=ONLY_OBSERVES))
-    """Steps before measuring begins; they train, and reports leave them out."""
+    """Number of training steps before measuring begins; reports leave them out."""
     epochs: int | None = field(
         default=None,
         metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH),
     )
-    """Passes over the training images, warm-up steps included; given instead of a number of steps."""
+    """Number of passes over the training images, warm-up steps included; given instead of a number of
+    steps."""
     block_steps: int | None = field(default=None, metadata=rules(label="block", not_resumed=ONLY_OBSERVES))
-    """Steps that a cell makes before the next has its turn; by default a tenth of the measured
-    steps, at most 50."""
+    """Number of steps that a cell makes before the next one takes its turn; by default a tenth of the
+    measured steps, at most 50."""
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=rules(label=""))
     """bf16 computes under autocast; parameters and gradients stay fp32."""
     channels_last: Literal["auto", "on", "off"] = field(
         default="auto", metadata=rules(not_resumed=SAME_VALUES)
     )
-    """Memory order of images and filters; auto: on for models with 2-D convolutions, which it speeds up,
-    unless they cannot be trained so."""
+    """Memory order of images and filters. auto: on for models with 2-D convolutions, which it speeds up,
+    unless they cannot be trained that way."""
     bucket_mb: float | None = field(
         default=None,
         metadata=rules(label="bucket", group="strategy", strategies=("ddp",), not_resumed=SAME_VALUES),
     )
-    """Gradients are sent in buckets of about this many MiB; by default DDP's own: 1 first, then 25 each.
-    For all-reduce: a parameter server cuts its chunks itself."""
+    """For all-reduce: size of a bucket of gradients in MiB; by default DDP's own, 1 for the first bucket and
+    25 for the others."""
     find_unused_parameters: bool = field(
         default=False,
         metadata=rules(label="unused", group="strategy", strategies=("ddp",), not_resumed=SAME_VALUES),
     )
-    """Lets all-reduce train models some of whose parameters have no gradient in a step. DDP then sends 4 more
-    bytes for each parameter tensor in a step. A parameter server trains such models in any case."""
+    """For all-reduce: train models with parameters that get no gradient in a step. DDP then sends 4 more
+    bytes for each parameter tensor in a step. A parameter server always trains such models."""
     threads: int | None = field(
         default=None,
         metadata=rules(not_alike="threads_per_worker is what it came to", not_resumed=SAME_VALUES),
     )
-    """Compute threads of each worker; by default its host's cores divided by the workers there."""
+    """Number of compute threads of each worker; by default its host's cores divided by the number of workers
+    there."""
     seed: int = 0
-    """Seed of initial parameters (drawn by torch, numpy or random), order of images, flips and dropout."""
+    """Seed of initial parameters (drawn by torch, numpy or random), the order of images, flips and
+    dropout."""
     lr: float | None = field(default=None, metadata=rules(not_resumed=SCHEDULE))
-    """Learning rate; by default the model's recipe, scaled to the global batch."""
+    """Learning rate; by default that of the model's recipe, scaled to the global batch size."""
     lr_warmup_steps: int = field(default=0, metadata=rules(label="lrwarmup", not_resumed=SCHEDULE))
-    """Steps over which the learning rate rises from near zero to its full value."""
+    """Number of steps over which the learning rate rises from near zero to its full value."""
     evaluate: Literal["never", "epoch", "end"] = field(
         default="epoch", metadata=rules(not_resumed=ONLY_OBSERVES)
     )
@@ -151,9 +156,10 @@ class TrainingOptions:
     checkpoint_every: int = field(default=0, metadata=rules(label="every", not_resumed=ONLY_OBSERVES))
     """Number of steps between checkpoints; one more is saved at the end. 0: none."""
     loader_workers: int | None = field(default=None, metadata=rules(label="loaders", not_resumed=SAME_VALUES))
-    """Processes of each worker that decode images; by default 2 for image folders, 0 for sets in memory."""
+    """Number of processes of each worker that decode images; by default 2 for image folders, 0 for data in
+    memory."""
     metered: bool = field(default=True, metadata=rules(not_resumed=ONLY_OBSERVES))
-    """Whether bytes are counted. Without, only step times are taken, which shows what measuring costs."""
+    """Count bytes. If switched off, only step times are measured, which shows what counting costs."""
 
     def __post_init__(self) -> None:
         """Checks the values; raises InvalidValue for one out of range."""

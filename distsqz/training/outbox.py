@@ -1,4 +1,6 @@
-"""Where a worker's records go between steps; who carries them is not training's business."""
+"""Interface through which a worker hands over records between steps. Its implementations carry them
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,16 @@ from distsqz.metering.schema import Record
 
 
 class Outbox(Protocol):
-    """Takes what a worker has to tell, without making it wait."""
+    """Takes a worker's records without making it wait."""
 
     def put(self, records: Mapping[str, Sequence[Record]]) -> None:
-        """Records by table."""
+        """Takes records by table."""
 
     def send(self) -> object:
-        """Passes on what it keeps; called where the next records may take long to come."""
+        """Sends what has been collected; called when the next records may take long."""
 
     def describe(self, cell: str, facts: CellFacts) -> None:
-        """What only the workers know of a cell, for its entry in run.json."""
+        """Takes facts that only workers know of a cell, for its entry in run.json."""
 
     def save(self, cell: str, step: int, checkpoint: bytes) -> None:
-        """A checkpoint, as the bytes of its file."""
+        """Takes a checkpoint as the bytes of its file."""

@@ -1,4 +1,6 @@
-"""From a request to a session's plan: what is wrong with a request is found here, before anything starts."""
+"""Makes a session's plan from a request, and refuses what is wrong with the request before anything
+starts.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def plan_session(
     vary: Vary | None = None,
     gpus: bool = False,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
-    """Plans a session of one cell a model, strategy and variant; gives it with the entries for run.json.
+    """Plans a session of one cell for each model, strategy and variant. Returns the plan and the cells'
+    entries for run.json.
 
     Every model makes a training step here: one that cannot be trained is refused before anything starts.
 
@@ -86,13 +89,13 @@ def plan_session(
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """The files that training begins with, if any."""
+    """Files that training starts from, if any."""
 
     checkpoint: Path | None = None
     state_dict: Mapping[str, Any] = field(default_factory=dict)
-    """Content of `checkpoint`."""
+    """Parameters and buffers in `checkpoint`."""
     preprocessing: Preprocessing | None = None
-    """How the parameters in `checkpoint` expect images, where it says so."""
+    """How images are prepared for the parameters in `checkpoint`, if it specifies that."""
     resume: Path | None = None
 
     @classmethod
@@ -105,18 +108,18 @@ class _Start:
 
 @dataclass(frozen=True, kw_only=True)
 class _Planned:
-    """A cell, and what belongs to it."""
+    """A planned cell."""
 
     cell: Cell
     entry: dict[str, Any]
     memory: MemoryNeeds
     weights: dict[str, Any] | None = None
-    """Initial parameters, where they are not the seed's."""
+    """Initial parameters, if they do not follow from the seed."""
     resume: Checkpoint | None = None
 
 
 def _named(planned: Sequence[_Planned]) -> list[_Planned]:
-    """The cells with their names in the session."""
+    """Gives the cells their names in the session."""
     names = session_names([each.cell.spec for each in planned])
     return [
         replace(each, cell=replace(each.cell, label=name), entry=each.entry | {"cell": name})
@@ -125,11 +128,11 @@ def _named(planned: Sequence[_Planned]) -> list[_Planned]:
 
 
 class _Planner:
-    """Plans variant by variant; what two of them have in common is done once."""
+    """Plans cells variant by variant. Work that variants have in common is done once."""
 
     def __init__(self, models: Sequence[str], world_size: int, start: _Start, gpus: bool) -> None:
         self.planned: dict[str, _Planned] = {}
-        """By the cell's id."""
+        """Planned cells by id."""
         self.notices: list[str] = []
         self._models = models
         self._world_size = world_size
@@ -140,7 +143,7 @@ class _Planner:
         """Initial parameters of models that ignore the seed, for all cells; None for the others."""
 
     def add(self, variant: Variant) -> None:
-        """Plans the cells of a variant that are not planned yet.
+        """Adds the cells of a variant that are not planned yet.
 
         Raises:
             RequestError: one of them does not make sense.
@@ -202,7 +205,7 @@ class _Planner:
             self.planned[cell.name] = self._start_of(cell, tried.module, data)
 
     def _start_of(self, cell: Cell, module: nn.Module, data: ImageData) -> _Planned:
-        """The cell with the parameters that it begins with."""
+        """Plans one cell with its initial parameters."""
         weights, state = None, None
         if self._start.checkpoint:
             cell = replace(cell, preprocessing=self._start.preprocessing)
@@ -220,7 +223,9 @@ class _Planner:
         return _Planned(cell=cell, entry=entry, weights=weights, resume=state, memory=memory)
 
     def _draw(self, cell: Cell) -> dict[str, Any] | None:
-        """One draw of the parameters for all cells that build the same model, if the seed does not fix it."""
+        """Initial parameters shared by all cells that build the same model, if the seed does not determine
+        them.
+        """
         options = cell.options
         same = (model_options(cell.model, options), options.num_classes, options.seed)
         if same not in self._drawn:
@@ -235,7 +240,7 @@ class _Planner:
         reason: str,
         data: ImageData,
     ) -> TriedModel:
-        """The model after a training step, which is made once for options that train it alike."""
+        """Tries a model with one training step; once for all options under which it trains alike."""
         evaluates = _evaluates(options, data)
         trial = (
             model_options(model, options),
@@ -268,7 +273,7 @@ def _evaluates(options: TrainingOptions, data: ImageData) -> bool:
 
 
 def _own_options(model: str, models: Sequence[str], options: TrainingOptions) -> TrainingOptions:
-    """The options without SqueezeNet's ratios where they are meant for another model beside it."""
+    """The options without SqueezeNet's ratios for other models in a session that has a SqueezeNet."""
     if takes_metaparameters(model) or not any(map(takes_metaparameters, models)):
         return options
     by_default: dict[str, Any] = dict.fromkeys(METAPARAMETERS)
@@ -276,13 +281,13 @@ def _own_options(model: str, models: Sequence[str], options: TrainingOptions) ->
 
 
 def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
-    """The options with what follows from the number of workers."""
+    """The options with the values that follow from the number of workers."""
     server.check(workers)
     return replace(server, servers=server.servers or (workers if server.placement == "colocated" else 1))
 
 
 _FIELDS = {"world_size": "workers"}
-"""The option that a key of a cell follows from, if it has another name."""
+"""Options whose name differs from the key of a cell that they set."""
 
 
 def _resumed(path: Path, cell: Cell, module: nn.Module) -> Checkpoint:

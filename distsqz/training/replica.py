@@ -1,4 +1,4 @@
-"""Which worker this is, among which, on what machine."""
+"""A worker's place in a session: its rank, its peers and its host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distsqz.theory.placement import Placement
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """One worker's place in a session; torch's default process group joins it with the others."""
+    """One worker's place in a session. Torch's default process group connects it with the others."""
 
     rank: int
     placement: Placement
@@ -20,21 +20,23 @@ class Replica:
     device: str
     """`cpu` or `cuda:N`."""
     address: str
-    """Of this host, where the other ranks reach it."""
+    """Address at which the other ranks reach this host."""
     interface: str | None
-    """The network interface that the bytes to other ranks go through."""
+    """Network interface to the other ranks."""
     emulated_rates_bits_per_s: Mapping[str, int] | None = None
-    """Rate of each emulated host's link, in each direction, by host; None where links are not emulated."""
+    """Rate of each emulated host's link in each direction, by host, in bits per second; None if links are not
+    emulated."""
     timeout_s: float = 60.0
-    """How long a peer may take to answer."""
+    """Seconds within which a peer must answer."""
     attempt: int = 0
-    """How often this rank was started before."""
+    """Number of times that this rank was started before."""
     joins: bool = False
-    """It takes the place of one that is gone, while the others are at work: there is no group to meet in."""
+    """Whether this worker replaces one that was lost while the others go on training; it then has no process
+    group."""
 
     @property
     def world_size(self) -> int:
-        """Workers of the session."""
+        """Number of workers of the session."""
         return len(self.placement.workers)
 
     @property
@@ -44,5 +46,5 @@ class Replica:
 
     @property
     def local_world_size(self) -> int:
-        """Workers on this host."""
+        """Number of workers on this host."""
         return list(self.placement.workers).count(self.host)

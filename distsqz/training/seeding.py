@@ -1,4 +1,4 @@
-"""Random draws that follow from a seed, while the process's own draws go on as if there had been none."""
+"""Random draws that follow from a seed and leave the process's own random state unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds torch, numpy and `random`; afterwards their states are what they were before."""
+    """Seeds torch, numpy and `random`, and restores their states afterwards."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:

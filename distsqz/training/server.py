@@ -64,11 +64,11 @@ class Server:
         return self._shards[cell].parameters()
 
     def digests(self, cell: str) -> dict[tuple[int, int], int]:
-        """A digest of each piece that it owns, by the piece's parameter and first element."""
+        """Digest of each piece that the server owns, by the piece's parameter and first element."""
         return self._shards[cell].digests()
 
     def progress(self, cell: str, rank: int) -> int:
-        """Steps that a worker has finished."""
+        """Number of steps that a worker has finished."""
         return self._shards[cell].progress(rank)
 
     def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
@@ -122,7 +122,7 @@ def _shard(
 
 
 def _momentum(checkpoint: Checkpoint, module: nn.Module) -> list[torch.Tensor]:
-    """A checkpoint's momentum of every parameter that is learnt, in its order of memory."""
+    """Momentum of every trained parameter in a checkpoint, in the parameter's memory order."""
     state = checkpoint.optimizer["state"]
     found = []
     for index, parameter in enumerate(module.parameters()):

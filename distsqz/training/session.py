@@ -36,25 +36,26 @@ from distsqz.training.trainer import Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class SessionPlan:
-    """What the workers of a session do together."""
+    """Plan of a session: what its workers train."""
 
     cells: Sequence[Cell]
     weights: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """Initial parameters by cell name, where they are not the seed's."""
+    """Initial parameters by cell name, for cells whose parameters do not follow from the seed."""
     resume: Checkpoint | None = None
-    """Where the only cell goes on from."""
+    """Checkpoint that the session's only cell is resumed from."""
     preflight_s: float = 1.0
-    """How long each path between hosts is measured before training begins, in seconds; 0: not at all."""
+    """Seconds for which each path between hosts is measured before training begins; 0: no measurement."""
     notices: Sequence[str] = ()
-    """Lines for the user on what is done otherwise than by default."""
+    """Lines for the user about what differs from the defaults."""
     directory: str | None = field(default_factory=working_directory)
-    """Where the command runs. Workers go there, so that a model may read files by relative paths."""
+    """Working directory of the command. Workers change to it, so that a model may read files by relative
+    paths."""
 
     memory_needs: Sequence[MemoryNeeds] = ()
-    """Of each cell, where they were estimated."""
+    """Memory needs of each cell, if they were estimated."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError where cells differ in what they share, or several resume a checkpoint."""
+        """Raises InvalidValue if cells differ in what they must share, or if several resume a checkpoint."""
         if self.resume and len(self.cells) != 1:
             raise InvalidValue(
                 "resume", None, f"a checkpoint is resumed by a single cell, not by {len(self.cells)}"
@@ -67,7 +68,9 @@ class SessionPlan:
 
     @property
     def server(self) -> ServerOptions | None:
-        """The servers of the cells that train through one. They share processes, not their consistency."""
+        """Options of the servers of cells that have one. Cells share server processes, but not their
+        consistency.
+        """
         return next((cell.server for cell in self.cells if cell.server), None)
 
 
@@ -80,7 +83,9 @@ def interleaved(cells: int, rounds: int) -> Iterator[int]:
         yield from range(cells) if index % 2 == 0 else reversed(range(cells))
 
 
-def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Servers | None = None) -> None:
+def train_session(
+    plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Servers | None = None
+) -> None:
     """Trains every cell of the plan to its end, in torch's default process group unless it joins late.
 
     Args:
@@ -123,7 +128,7 @@ def run_session(plan: SessionPlan, replica: Replica, outbox: Outbox, servers: Se
 
 
 def _instruments(replica: Replica, stack: ExitStack) -> Instruments:
-    """All that this worker can be measured with, closed with the stack."""
+    """Opens the instruments that this worker can be measured with; the stack closes them."""
     clock = _clock(replica.device)
     local = replica.placement.local_ranks(replica.rank)
     peers = PeerMeter.of_ranks(replica.rank, _all_gather, local) if not replica.joins else None
@@ -152,7 +157,7 @@ def _clock(device: str) -> Clock[Any]:
 
 
 def _threads(cell: Cell, replica: Replica) -> int:
-    """Compute threads of a cell's worker on this host."""
+    """Number of compute threads of a cell's worker on this host."""
     return cell.options.threads or max(1, replica.cores // replica.local_world_size)
 
 

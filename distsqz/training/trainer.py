@@ -1,4 +1,4 @@
-"""Trains one cell on one rank, step by metered step."""
+"""Trains one cell on one rank and meters every step."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from distsqz.sync.parameter_server import ParameterServer, Servers
 from distsqz.sync.strategy import Strategy
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
-from distsqz.training.evaluation import judge
+from distsqz.training.evaluation import count_correct
 from distsqz.training.outbox import Outbox
 from distsqz.training.replica import Replica
 from distsqz.training.seeding import seed_all
 
 
 class Trainer:
-    """One cell's replica of model, optimizer and data on this rank."""
+    """Model, optimizer and data of one cell on this rank."""
 
     def __init__(
         self,
@@ -106,21 +106,21 @@ class Trainer:
             self._sync.account,
         )
         self._follows = False
-        """Whether nothing is sent between the last step and the next."""
+        """Whether nothing is in flight between the last step and the next."""
         self._continues = False
-        """Whether the last step left something under way."""
+        """Whether the last step left transfers in flight."""
         self._unsettled: list[StepRecord] = []
-        """Of steps whose staleness is not known yet."""
+        """Records of steps whose staleness is not known yet."""
 
     @property
     def remaining(self) -> int:
-        """Steps still to make."""
+        """Number of steps that are left."""
         return self.cell.total_steps - self.step
 
     def _join(
         self, transfers: TransferLog | None, resume: Checkpoint | None, servers: Servers | None
     ) -> Strategy:
-        """Brings this replica together with the others."""
+        """Opens the strategy's synchronisation with the other replicas."""
         cell, replica, recipe = self.cell, self._replica, self._recipe
         if cell.server is None:
             return DataParallel(
@@ -154,12 +154,12 @@ class Trainer:
         )
 
     def _keep_buffers(self) -> None:
-        """Leaves rank 0's buffers with the servers, where a worker may be replaced while others go on."""
+        """Stores rank 0's buffers on the servers, for workers that are replaced while the others go on."""
         if self._servers and not self.cell.together and self._replica.rank == 0:
             self._servers.keep_buffers(self.cell.name, dict(self._module.named_buffers()))
 
     def run(self, steps: int) -> None:
-        """Makes `steps` steps, with whatever is due between them; nothing is under way any more then.
+        """Makes `steps` steps, and what is due between them. No transfer is in flight afterwards.
 
         Raises:
             RunError: a step failed; it names host, rank and step.
@@ -188,7 +188,7 @@ class Trainer:
             self.step = done
 
     def check(self) -> None:
-        """Compares what all replicas hold, where they make their steps together.
+        """Compares the state of all replicas, if they make their steps together.
 
         Raises:
             RunError: it is not the same; it names the parameter.
@@ -200,7 +200,7 @@ class Trainer:
                 raise self._failure(error) from error
 
     def close(self) -> None:
-        """Lets go of connections, and of processes that decode images."""
+        """Closes connections, and ends processes that decode images."""
         self._batches.close()
         self._sync.close()
 
@@ -236,7 +236,7 @@ class Trainer:
             raise FloatingPointError(f"the loss is {loss.item()}; a lower `lr` (now {self._lr():g}) may help")
 
     def _meet(self) -> None:
-        """Waits for the other ranks, where they make their steps together."""
+        """Waits for the other ranks, if all make their steps together."""
         if self.cell.together:
             dist.barrier()
 
@@ -258,7 +258,7 @@ class Trainer:
         return rise * self._recipe.lr_at(self.step, self.cell.total_steps)
 
     def _due(self, done: int) -> tuple[bool, bool]:
-        """What is due once the next step has led to `done` updates: judging, saving."""
+        """Evaluates and saves, if that is due after `done` updates."""
         options = self.cell.options
 
         def passes(every: int) -> bool:
@@ -285,7 +285,7 @@ class Trainer:
         self._outbox.put({**records, "steps": self._settled()})
 
     def _settled(self) -> list[StepRecord]:
-        """The records of steps whose staleness is known by now, with it."""
+        """Records of the steps whose staleness has become known."""
         settled = []
         while self._unsettled:
             staleness = self._sync.staleness(self._unsettled[0].step)
@@ -295,14 +295,16 @@ class Trainer:
         return settled
 
     def _all_tx_bytes(self) -> int | None:
-        """TCP payload that ranks and servers have sent in steps so far; None where ranks do not meet."""
+        """TCP payload that ranks and servers have sent in steps so far; None if ranks make steps on their
+        own.
+        """
         if not self.cell.together:
             return None
         sent = self._gather(self._tx_bytes)
         return None if None in sent else sum(sent)
 
     def _gather(self, mine: Any) -> list[Any]:
-        """What every rank hands in; where they do not make their steps together, this one's alone."""
+        """Values of all ranks; only this rank's if ranks make steps on their own."""
         if not self.cell.together:
             return [mine]
         gathered: list[Any] = [None] * self._replica.world_size
@@ -310,7 +312,9 @@ class Trainer:
         return gathered
 
     def _evaluate(self, done: int) -> None:
-        """Accuracy and loss over all validation images: each rank judges its share, or the first all."""
+        """Accuracy and loss over all validation images. Each rank evaluates its share, or rank 0 evaluates
+        all.
+        """
         assert self._data.validation is not None
         if not self.cell.together and self._replica.rank != 0:
             return
@@ -322,7 +326,7 @@ class Trainer:
             loader_workers=self.cell.options.loader_workers,
         )
         self._module.eval()
-        share = judge(lambda images: self._logits(self._module, self._to_device(images)), batches)
+        share = count_correct(lambda images: self._logits(self._module, self._to_device(images)), batches)
         self._module.train()
         seen, right, loss = (sum(parts) for parts in zip(*self._gather(share), strict=True))
         bytes_so_far = self._all_tx_bytes()

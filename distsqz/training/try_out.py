@@ -1,4 +1,6 @@
-"""Tries a model before anything starts: how it is laid out, and whether strategies train it right."""
+"""Tries a model before anything starts: its memory order, and whether the strategies would train it
+correctly.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ class TriedModel:
     """A model that can be trained."""
 
     module: nn.Module
-    """It has made a step: its parameters are the initial ones, its buffers need not be."""
+    """The model after one step. Parameters have their initial values; buffers may have changed."""
     result: DryRun
     options: TrainingOptions
-    """As asked for, but contiguous where the model cannot be trained in channels_last."""
+    """Options of training, with contiguous memory if the model cannot be trained in channels_last."""
     notices: Sequence[str] = ()
-    """A line for each thing that is done otherwise than by default."""
+    """A line about each thing that differs from the defaults."""
 
 
 def try_out(
@@ -38,7 +40,7 @@ def try_out(
     evaluates: bool,
     gpus: bool,
 ) -> TriedModel:
-    """Builds a model and makes one training step with it, as each strategy will.
+    """Builds a model and makes one training step with it, as the strategies will.
 
     Args:
         model: a name of the registry, or package.module:factory.
@@ -98,7 +100,7 @@ def _settings(options: TrainingOptions, evaluates: bool, device: str) -> DryRunS
 
 
 def _run_laid_out(model: str, options: TrainingOptions, settings: DryRunSettings) -> TriedModel:
-    """Tries channels_last where it is due, and contiguous memory where that fails."""
+    """Tries channels_last if the options ask for it, and contiguous memory if that fails."""
     try:
         return _run(model, options, settings)
     except _LayoutError as error:
@@ -116,7 +118,7 @@ def _run_laid_out(model: str, options: TrainingOptions, settings: DryRunSettings
 
 
 class _LayoutError(RequestError):
-    """A model cannot be trained in channels_last, for which the layout may be the reason."""
+    """A model failed in channels_last, perhaps because of the memory order."""
 
 
 def _run(model: str, options: TrainingOptions, settings: DryRunSettings) -> TriedModel:
@@ -136,7 +138,7 @@ def _run(model: str, options: TrainingOptions, settings: DryRunSettings) -> Trie
 def _refuse_mistrained(
     result: DryRun, server: ServerOptions | None, options: TrainingOptions, model: str
 ) -> None:
-    """Refuses what a strategy would train wrong, or fail at only after the start."""
+    """Refuses a model that a strategy would train wrongly, or that would fail only after the start."""
     if result.repeated and server is None:
         raise InvalidValue(
             "model",

@@ -1,4 +1,6 @@
-"""Combinations of option values that are measured side by side, and which options have an effect where."""
+"""Combinations of option values that are measured side by side, and the strategies that each option
+affects.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ Vary = Mapping[str, Sequence[Any]]
 TRAINING = rules_by_option(TrainingOptions)
 SERVER = rules_by_option(ServerOptions)
 RULES = TRAINING | SERVER
-"""The rules of every option of a cell by its name."""
+"""Rules of every option of a cell, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,14 @@ Options = TypeVar("Options", TrainingOptions, ServerOptions)
 
 
 def effective(options: Options, strategy: str) -> Options:
-    """The options, those by default that have no effect under a strategy."""
+    """The options, with defaults for those that have no effect under a strategy."""
     defaults: dict[str, Any] = {each.name: each.default for each in fields(options)}
     idle = [name for name, of in rules_by_option(options).items() if not has_effect(of.strategies, strategy)]
     return replace(options, **{name: defaults[name] for name in idle})
 
 
 def has_effect(strategies: tuple[str, ...] | None, strategy: str) -> bool:
-    """Whether an option that is for some strategies is for this one; None is for all."""
+    """Whether an option has an effect under a strategy; None stands for all strategies."""
     return strategies is None or strategy in strategies
 
 
@@ -79,7 +81,7 @@ def not_multiplied(vary: Vary, models: Sequence[str], strategies: Sequence[str])
 
 
 def strategies_of(name: str) -> tuple[str, ...] | None:
-    """The strategies that an option has an effect on; None for all."""
+    """Strategies under which an option has an effect; None for all."""
     return ("ps",) if name in SERVER else TRAINING[name].strategies
 
 

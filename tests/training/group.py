@@ -15,7 +15,7 @@ from benchmarks.agreement.local_servers import LocalServers, running_servers, st
 from distsqz.cell_facts import CellFacts
 from distsqz.metering.schema import Record, StepRecord
 from distsqz.training.checkpoint import Checkpoint
-from distsqz.training.session import SessionPlan, run_session
+from distsqz.training.session import SessionPlan, train_session
 
 
 @dataclass
@@ -65,7 +65,7 @@ def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None
     box = Box()
     try:
         servers = LocalServers(folder, plan.server.shards) if plan.server else None
-        run_session(plan, replica, box, servers)
+        train_session(plan, replica, box, servers)
     except Exception as error:
         box.error = str(error)
     torch.save(box, folder / f"box-{rank}.pt")

@@ -135,8 +135,8 @@ def test_a_run_goes_on_with_more_steps_from_its_own_directory(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "bf16"}, "saved with --precision fp32, not bf16; give --precision fp32"),
-        ({"image_size": 32}, "saved with --image-size 64, not 32; give --image-size 64"),
+        ({"precision": "bf16"}, "saved with `precision=fp32`, not bf16; give `precision=fp32`"),
+        ({"image_size": 32}, "saved with `image_size=64`, not 32; give `image_size=64`"),
     ],
 )
 def test_training_that_computes_something_else_does_not_go_on(
@@ -174,7 +174,7 @@ def test_a_resumed_run_makes_the_losses_of_an_undisturbed_one(tmp_path: Path) ->
     resumed = run_group(rest, 2, tmp_path)
     assert [box.losses() for box in resumed] == [box.losses()[3:] for box in whole]
     assert [step.step for step in resumed[0].steps()] == [3, 4, 5]
-    with pytest.raises(RequestError, match="saved with --seed 0, not 1"):
+    with pytest.raises(RequestError, match="saved with `seed=0`, not 1"):
         plan_session([model], 2, options(steps=6, seed=1), resume=saved)
     end, undisturbed = resumed[0].checkpoint(6), whole[0].checkpoint(6)
     # A new DDP agrees on its buckets once more, which is all that it sends besides.

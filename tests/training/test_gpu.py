@@ -15,7 +15,7 @@ from distsqz.theory.placement import Placement
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.replica import Replica
-from distsqz.training.session import run_session
+from distsqz.training.session import train_session
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="takes a GPU")
 
@@ -41,7 +41,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         interface="lo",
     )
     kept = Box()
-    run_session(plan, replica, kept)
+    train_session(plan, replica, kept)
     dist.destroy_process_group()
     yield kept
 

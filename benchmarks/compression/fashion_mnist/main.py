@@ -18,7 +18,7 @@ from distsqz.cli.command import run_command
 from distsqz.data import ImageData, evaluation_batches, open_data
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
 from distsqz.models.weights import load_weights
-from distsqz.training.evaluation import judge
+from distsqz.training.evaluation import count_correct
 from distsqz.weights.archive import encode
 from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress
 from distsqz.weights.fine_tune import FineTuning, Free, fine_tune
@@ -151,7 +151,7 @@ def _row(
 
 def _accuracy(model: nn.Module, data: ImageData) -> float:
     assert data.validation is not None
-    seen, right, _loss = judge(
+    seen, right, _loss = count_correct(
         model.eval(), evaluation_batches(data.validation, rank=0, world_size=1, batch_size=250)
     )
     return right / seen

@@ -16,7 +16,7 @@ from distsqz.report.page.scales import Scale
 from distsqz.report.tables import CellTable
 
 ORDER = ("data_s", "forward_s", "backward_s", "exposed_comm_s", "wait_s", "optimizer_s", "other_s")
-"""Parts of a bar from left to right; waiting stands beside the communication that it is told apart from."""
+"""Parts of a bar from left to right; waiting stands beside communication."""
 
 NAMES = {
     "data_s": "loading data",

@@ -1,4 +1,4 @@
-"""The timeline of two steps: what each rank did when, and when its transfers were in flight."""
+"""The timeline of two steps: the phases of each rank, and its transfers in flight."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LABEL_WIDTH = 126
 """Width of the ranks' names where they stand beside the lanes, in pixels."""
 
 Interval = tuple[str, float, float]
-"""What, from when, until when: seconds since the timeline's beginning."""
+"""An interval of a lane: its kind, start and end, in seconds since the start of the timeline."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """What one rank did in the two steps."""
+    """Phases and transfers of one rank in the two steps."""
 
     rank: int
     host: str
     phases: list[Interval]
     transfers: list[Interval]
-    """When at least one transfer was in flight."""
+    """Intervals in which at least one transfer was in flight."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Timeline:
     steps: tuple[int, ...]
     lanes: list[Lane]
     ranks: int
-    """How many ranks there are, shown or not."""
+    """Number of ranks, including those that are not shown."""
     waits_apart: bool
-    """Whether waiting for the last rank is told apart from exposed communication."""
+    """Whether waiting for the last rank is separated from exposed communication."""
     gathered: bool
     """Whether waits of the forward pass are drawn together before it."""
     own_clocks: bool
@@ -63,7 +63,7 @@ class Timeline:
 
     @property
     def end_s(self) -> float:
-        """When the last phase ends."""
+        """End of the last phase."""
         return max(end for lane in self.lanes for _, _, end in lane.phases)
 
 

@@ -1,4 +1,4 @@
-"""How runs ended that did not complete."""
+"""Endings: why runs did not complete."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
 
 
 def _finding(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
-    """What the smaller model saves, and how sure that is."""
+    """Sentence about what the smaller model saves, and how certain that is."""
     scope = f"With {workers(comparison)} under {comparison['strategy']}"
     if not comparison["differences"]:
         claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]

@@ -1,4 +1,4 @@
-"""What a reader must know before believing the figures: warnings, what was trained, what was not real."""
+"""Remarks: warnings, what was trained, and what was emulated."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _remarks(measured: MeasuredRun) -> list[str]:
 
 
 def _setting(row: dict[str, Any]) -> str:
-    """What a cell was trained on and how, as far as its run tells."""
+    """Sentence about the data and options of a cell, as far as its run recorded them."""
     facts = [
         (f"{row['world_size']} workers", True),
         (f"on {row.get('data')} images at {row.get('image_size')}x{row.get('image_size')}", row.get("data")),
@@ -56,7 +56,7 @@ def _setting(row: dict[str, Any]) -> str:
 
 
 def _bytes_remarks(row: dict[str, Any]) -> list[str]:
-    """What the bytes of a cell leave out, where there is any of it."""
+    """Sentence about bytes that the figures of a cell leave out, if there are any."""
     lines = []
     if row["tcp_local_tx_bytes"] or row["predicted_local_tx_bytes"]:
         local = row["tcp_local_tx_bytes"]
@@ -80,7 +80,7 @@ def _bytes_remarks(row: dict[str, Any]) -> list[str]:
 
 
 def _emulation(row: dict[str, Any]) -> str:
-    """What about a cell's network was not real."""
+    """Sentence about the emulated parts of a cell's network."""
     rates = {format_rate(rate): hosts for rate, hosts in hosts_by_rate(row).items()}
     emulated = "Hosts and links were emulated on one machine"
     if not rates:

@@ -49,7 +49,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
 
 
 def _remarks(measured: MeasuredRun) -> list[str]:
-    """What a reader must know before believing the figures."""
+    """Notes that a reader needs to trust the figures."""
     rows = measured.shipments
     return [
         *shipment_warnings(measured),
@@ -85,7 +85,7 @@ def _too_fast(row: dict[str, Any]) -> str:
 
 
 def _network(row: dict[str, Any]) -> list[str]:
-    """What the bytes went through."""
+    """Sentence about the network that carried the bytes."""
     over_links, on_head = copies_over_links(row), len(row["hosts"]) - copies_over_links(row)
     lines = []
     if not over_links:

@@ -53,7 +53,7 @@ def _subject(comparison: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _finding(comparison: dict[str, Any], ambiguous: bool) -> str:
-    """What all-reduce saves, and how sure that is."""
+    """Sentence about what all-reduce saves, and how certain that is."""
     base, other = comparison["over"], comparison["strategy"]
     other = comparison["cell"] if ambiguous else other
     claims = [_bytes_claim(comparison, base, other)] if comparison["bytes_ratio"] is not None else []

@@ -30,7 +30,7 @@ from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.theory.placement import Placement
 from distsqz.training.directory import enter_directory
 from distsqz.training.replica import Replica
-from distsqz.training.session import SessionPlan, run_session
+from distsqz.training.session import SessionPlan, train_session
 
 
 class _LetOthersFinish(UserCallback):  # type: ignore[misc]  # Ray is untyped
@@ -130,7 +130,7 @@ def _worker(config: dict[str, Any]) -> None:
         enter_directory(plan.directory)
         with contextlib.ExitStack() as stack:
             servers = _servers(plan, reference, config["collector"], stack) if plan.server else None
-            run_session(plan, _replica(servers, config["timeout_s"]), outbox, servers)
+            train_session(plan, _replica_of_train_worker(servers, config["timeout_s"]), outbox, servers)
             if servers and ray.train.get_context().get_world_rank() == 0:
                 peaks = servers.close()
                 for cell in plan.cells:
@@ -166,7 +166,7 @@ def _all_gather(mine: Any) -> list[Any]:
     return gathered
 
 
-def _replica(servers: RayServers | None, timeout_s: float) -> Replica:
+def _replica_of_train_worker(servers: RayServers | None, timeout_s: float) -> Replica:
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
