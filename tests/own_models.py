@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch.distributed as dist
@@ -88,3 +89,32 @@ class DyingNet(_EndsBadly):
 
     def end(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class NotingNet(SmallNet):
+    """Notes in a file beside the runs when each of its training steps begins."""
+
+    PAUSE_S = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and dist.is_initialized():
+            folder = Path(os.environ["DISTSQZ_TEST_RUNS"]).parent
+            with (folder / f"begun-{dist.get_rank()}").open("a") as lines:
+                lines.write(f"{time.time()}\n")
+            time.sleep(self.PAUSE_S)
+        logits: Tensor = super().forward(images)
+        return logits
+
+
+class SlowNotingNet(NotingNet):
+    """Likewise, in steps of half a second."""
+
+    PAUSE_S = 0.5
+
+
+def begun_steps(folder: Path) -> dict[int, list[float]]:
+    """When each rank's steps of a `NotingNet` began, in seconds since the epoch."""
+    return {
+        int(file.name.removeprefix("begun-")): [float(line) for line in file.read_text().split()]
+        for file in folder.glob("begun-*")
+    }

@@ -82,6 +82,7 @@ class PartWriter:
                 for rows in _in_row_groups(parts):
                     file.write_table(rows)
             unfinished.replace(merged)
+            pa.default_memory_pool().release_unused()  # or the driver keeps what the merge took
         for path, (begin, end) in _spans(self._table).items():
             if path != merged and span[0] <= begin and end <= span[1]:
                 path.unlink()
