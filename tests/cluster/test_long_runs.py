@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def million() -> Iterator[dict[str, Any]]:
-    """The output of the driver of such a run. It writes to memory, as disks slow down while they write back."""
+    """The output of the driver of such a run. It writes to memory, as disks slow down while writing back."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as runs:
         done = subprocess.run(
             [sys.executable, Path(__file__).with_name("million_transfers.py"), runs],
