@@ -7,6 +7,7 @@ sections 3.2 (bucketing and overlap) and 4.2.
 # No postponed annotations: DDP inspects the annotations of the hook and refuses strings.
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ from distsqz.sync.agreement import adopt_rank_0, check_parameters
 from distsqz.sync.sgd import sgd_of
 from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes
 from distsqz.theory.placement import Placement
+
+_DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
+NO_BUFFERS_IN_FORWARD: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in _DDP_ARGUMENTS
+    else {"broadcast_buffers": False}  # before torch 2.13
+)
+"""The argument that stops DDP from broadcasting rank 0's buffers in every forward pass."""
 
 
 class UnusedParameterError(RuntimeError):
@@ -160,11 +169,11 @@ def replicate(
     replica = DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        forward_sync_buffers=False,
         init_sync=False,  # all ranks have the same values; sending them takes AlexNet minutes on a slow link
         find_unused_parameters=find_unused,
         bucket_cap_mb=bucket_mb,
         gradient_as_bucket_view=True,
+        **NO_BUFFERS_IN_FORWARD,
     )
     replica.register_comm_hook(buckets, _sum_bucket)
     return replica
