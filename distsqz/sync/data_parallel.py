@@ -27,7 +27,7 @@ _DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
 NO_BUFFERS_IN_FORWARD: dict[str, Any] = (
     {"forward_sync_buffers": False}
     if "forward_sync_buffers" in _DDP_ARGUMENTS
-    else {"broadcast_buffers": False}  # before torch 2.13
+    else {"broadcast_buffers": False}  # torch 2.11
 )
 """The argument that stops DDP from broadcasting rank 0's buffers in every forward pass."""
 
