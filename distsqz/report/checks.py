@@ -68,13 +68,31 @@ class Breach:
     """Rank that the rule is about; None if it is about a host or the whole cell."""
     host: str | None = None
 
-    def sentence(self) -> str:
-        """The warning in one line."""
-        where = f"rank {self.rank}" if self.rank is not None else self.host
+    @property
+    def place(self) -> str | None:
+        """Rank or host that the rule is about, in words."""
+        return self.host if self.rank is None else f"rank {self.rank}"
+
+    @property
+    def gap_share(self) -> float:
+        """Difference of the two values as a share of the larger one."""
+        return abs(self.values[0] - self.values[1]) / max(*map(abs, self.values), 1e-9)
+
+    def sentence(self, others: int = 0) -> str:
+        """The warning in one line.
+
+        Args:
+            others: number of further ranks or hosts of the cell where the same rule is broken for the same
+                reason, by no more.
+        """
+        where = f", {self.place}" if self.place else ""
+        if others:
+            kind = "host" if self.rank is None else "rank"
+            where += f" and {others} other {kind}{'s' if others > 1 else ''}"
         one, other = (f"{value:,.0f}" if value >= 100 else f"{value:.4g}" for value in self.values)
         return (
-            f"{self.cell}{f', {where}' if where else ''}: {self.views[0]} {one} does not go with "
-            f"{self.views[1]} {other} a step; likely cause: {self.cause}."
+            f"{self.cell}{where}: {self.views[0]} {one} does not agree with {self.views[1]} {other} a step; "
+            f"likely cause: {self.cause}."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distsqz.report.checks import Breach
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.tables import CellTable
 from distsqz.runs import COMPLETE
@@ -23,5 +24,15 @@ def missing_rows(measured: MeasuredRun) -> list[str]:
 
 
 def breach_warnings(cells: Sequence[CellTable]) -> list[str]:
-    """A sentence for each pair of views that contradict each other."""
-    return [f"Warning: {breach.sentence()}" for cell in cells for breach in cell.breaches]
+    """A sentence for each rule that a cell breaks, with the figures of the rank or host that breaks it most.
+
+    Breaches of a rule for different reasons have a sentence each.
+    """
+    alike: dict[tuple[object, ...], list[Breach]] = {}
+    for cell in cells:
+        for breach in cell.breaches:
+            alike.setdefault((breach.cell, breach.views, breach.cause, breach.rank is None), []).append(
+                breach
+            )
+    worst = ((max(each, key=lambda breach: breach.gap_share), len(each) - 1) for each in alike.values())
+    return [f"Warning: {breach.sentence(others)}" for breach, others in worst]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -12,7 +13,9 @@ from handmade_views import breaches, clean_views, ddp_cell, ps_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsqz.report.checks import CellViews, check
+from distsqz.report.checks import Breach, CellViews, check
+from distsqz.report.faults import breach_warnings
+from distsqz.report.tables import CellTable
 
 BIG_BYTES = 4_225_832
 """Payload of a model of 1,056,458 parameters."""
@@ -361,3 +364,18 @@ def test_an_older_run_on_hosts_of_one_name_raises_nothing() -> None:
 def test_a_cell_without_steps_raises_nothing() -> None:
     views = ring()
     assert check(replace(views, steps=views.steps[:0])) == []
+
+
+def test_ranks_that_break_a_rule_for_one_reason_share_a_warning_with_the_figures_of_the_worst() -> None:
+    def breach(rank: int, tcp: float, cause: str) -> Breach:
+        views = ("tcp_tx_bytes", "predicted_tx_bytes")
+        return Breach(cell="c", views=views, values=(tcp, 1000), cause=cause, rank=rank)
+
+    found = [breach(0, 900, "lost"), breach(1, 400, "lost"), breach(2, 2000, "doubled")]
+    cell = SimpleNamespace(breaches=found)
+    assert breach_warnings([cast(CellTable, cell)]) == [
+        "Warning: c, rank 1 and 1 other rank: tcp_tx_bytes 400 does not agree with predicted_tx_bytes 1,000 "
+        "a step; likely cause: lost.",
+        "Warning: c, rank 2: tcp_tx_bytes 2,000 does not agree with predicted_tx_bytes 1,000 a step; "
+        "likely cause: doubled.",
+    ]
