@@ -84,6 +84,9 @@ def figure(cells: Sequence[CellTable]) -> Figure:
 def _label(cell: CellTable) -> str:
     workers = cell.row["world_size"]
     label = f"{cell.row['model']}\n{cell.row['strategy']}, {workers} worker{'s' if workers > 1 else ''}"
+    plain = f"{cell.row['model'].replace(':', '.')}-{cell.row['strategy']}-w{workers}"
+    if (name := cell.row["cell"]) != plain:  # other cells may have the same model and strategy
+        label += f"\n{name.removeprefix(plain).lstrip('-')}"
     if cell.row.get("emulated"):
         rates = "/".join(map(format_rate, hosts_by_rate(cell.row)))
         label += f"\nemulated{', ' if rates else ''}{rates}"

@@ -198,3 +198,18 @@ def test_comparing_equal_bytes_of_strategies_calls_them_equal(tmp_path: Path) ->
     section = section_of("strategy_comparisons", MeasuredRun(Run(write_run(tmp_path, cells, records))))
     (sentence,) = (line for line in section.sentences if "alexnet" in line)
     assert "all processes together send equally many bytes of TCP payload (1.00x)" in sentence
+
+
+def test_findings_about_varied_cells_name_the_cells(tmp_path: Path) -> None:
+    shared = {"strategy": "ddp", "world_size": 2, "hosts": ["h1", "h2"]}
+    cells = [
+        cell(model, cell=f"{model}-ddp-w2-bucket{size}", bucket_mb=size, **shared)
+        for model in MODELS
+        for size in (1, 25)
+    ]
+    records: list[Record] = [row for of in cells for row in steps(of, [1.0, 1.0])]
+    run = MeasuredRun(Run(write_run(tmp_path, cells, records)))
+    sentences = section_of("comparisons", run).sentences
+    assert len(sentences) == 2
+    for sentence, size in zip(sentences, (1, 25), strict=True):
+        assert f"(squeezenet-ddp-w2-bucket{size} and alexnet-ddp-w2-bucket{size})" in sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,6 +26,7 @@ from distsqz.report.page.timeline import MOST_RANKS, Timeline, read_timelines, t
 from distsqz.report.report import document, read_sections
 from distsqz.report.section import Row, Section
 from distsqz.report.sections.links import MOST_LINKS
+from distsqz.report.sections.models import subject
 from distsqz.report.tables import CellTable
 
 MOST_FINDINGS = 4
@@ -95,9 +97,11 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
     """Which comparison or cell each heading and the first screen speak of, by its place in JSON."""
     comparisons, cells = document["comparisons"], document["cells"]
     strategies = document["strategy_comparisons"]
+    number_of = Counter(map(subject, comparisons))
     return {
         "strategies": [index for index, row in enumerate(strategies) if row["step_ratio"] is not None],
         "compared": range(min(len(comparisons), MOST_FINDINGS)),
+        "ambiguous": [index for index, row in enumerate(comparisons) if number_of[subject(row)] > 1],
         "most_bytes": _largest(comparisons, "bytes_ratio"),
         "most_time": _largest(comparisons, "step_ratio"),
         "most_comm": _largest(cells, "comm_share"),

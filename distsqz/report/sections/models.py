@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     comparisons = compare_all([run.cells for run in runs])
     by_cell = {(row["run_id"], row["cell"]): row for run in runs for row in run.rows}
     several = ("small_run_id", "large_run_id") if len(runs) > 1 else ()
+    number_of = Counter(map(subject, comparisons))
     return Section(
         key="comparisons",
         title=f"Larger model over smaller ({how_times_are_compared(comparisons)})",
@@ -41,15 +43,25 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
                 comparison,
                 by_cell[comparison["small_run_id"], comparison["small_cell"]],
                 by_cell[comparison["large_run_id"], comparison["large_cell"]],
+                number_of[subject(comparison)] > 1,
             )
             for comparison in comparisons
         ),
     )
 
 
-def _finding(comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any]) -> str:
+def subject(comparison: dict[str, Any]) -> tuple[Any, ...]:
+    """What a comparison is about; comparisons of several runs, or of varied options, may share it."""
+    return comparison["strategy"], comparison["world_size"], comparison["small"], comparison["large"]
+
+
+def _finding(
+    comparison: dict[str, Any], small: dict[str, Any], large: dict[str, Any], ambiguous: bool
+) -> str:
     """Sentence about what the smaller model saves, and how certain that is."""
     scope = f"With {workers(comparison)} under {comparison['strategy']}"
+    if ambiguous:
+        scope += f" ({small['cell']} and {large['cell']})"
     if not comparison["differences"]:
         claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]
     elif comparison["bytes_ratio"] is not None:
