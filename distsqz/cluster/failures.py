@@ -18,6 +18,9 @@ ANSWER_S = 1.0
 CALL_EVERY_S = 5.0
 """Seconds between two connections to every host."""
 
+IN_GLOO_MESSAGES = ("/gloo/", "Application timeout caused pair closure")
+"""Parts of Gloo's messages: most name a source file; that of a connection closed by its timeout does not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
@@ -57,12 +60,12 @@ def failure_of(error: Exception, rank: int, host: str) -> Failure:
 
 
 def _is_of_communication(error: BaseException) -> bool:
-    """Whether communication failed; Gloo has no exception of its own, its messages name its source files."""
+    """Whether communication failed. Gloo has no exception of its own, but its messages can be recognised."""
     from torch.distributed import DistError
 
     cause = error.__cause__ or error
     return isinstance(cause, DistError | ConnectionError) or (
-        isinstance(cause, RuntimeError) and "/gloo/" in str(cause)
+        isinstance(cause, RuntimeError) and any(each in str(cause) for each in IN_GLOO_MESSAGES)
     )
 
 

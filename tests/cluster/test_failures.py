@@ -10,7 +10,14 @@ import pytest
 from ray.train import ControllerError, WorkerGroupError
 
 from distsqz.addresses import listen
-from distsqz.cluster.failures import CALL_EVERY_S, Failure, Heartbeats, explain, hosts_without_answer
+from distsqz.cluster.failures import (
+    CALL_EVERY_S,
+    Failure,
+    Heartbeats,
+    explain,
+    failure_of,
+    hosts_without_answer,
+)
 from tests.ipv6 import LOOPBACK
 
 
@@ -115,3 +122,19 @@ def test_a_host_is_missing_once_it_has_not_answered_for_the_time_given(
     with socket.create_server(address):
         now[0] += CALL_EVERY_S
         assert heartbeats.missing() == set()
+
+
+@pytest.mark.parametrize(
+    ("message", "of_communication"),
+    [
+        ("[/x/gloo/transport/tcp/pair.cc:538] Connection closed by peer", True),
+        (
+            "Got the following error when running the callback: RuntimeError: Application timeout caused pair "
+            "closure",
+            True,
+        ),
+        ("shape mismatch", False),
+    ],
+)
+def test_errors_of_gloo_are_known_by_their_messages(message: str, of_communication: bool) -> None:
+    assert failure_of(RuntimeError(message), 0, "h1").of_communication == of_communication
