@@ -129,8 +129,8 @@ def test_a_host_is_missing_once_it_has_not_answered_for_the_time_given(
     [
         ("[/x/gloo/transport/tcp/pair.cc:538] Connection closed by peer", True),
         (
-            "Got the following error when running the callback: RuntimeError: Application timeout caused pair "
-            "closure",
+            "Got the following error when running the callback: RuntimeError: "
+            "Application timeout caused pair closure",
             True,
         ),
         ("shape mismatch", False),
