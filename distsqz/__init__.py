@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distsqz.runs import Run
+    from distsqz.runs.reader import Run
 
 __all__ = ["__version__", "open_run"]
 
@@ -31,9 +31,10 @@ def open_run(path: str | Path) -> Run:
     Raises:
         RequestError: there is no run, or it is damaged.
     """
-    from distsqz.runs import Run  # importing distsqz alone stays quick
+    from distsqz.metering.schema import TABLES  # importing distsqz alone stays quick
+    from distsqz.runs.reader import Run
 
-    return Run(Path(path))
+    return Run(Path(path), TABLES)
 
 
 def __getattr__(name: str) -> str:

@@ -16,11 +16,11 @@ from torch._C._distributed_c10d import FileStore
 from torch.nn import functional as F
 
 from benchmarks.agreement.local_servers import LocalServers, nothing, running_servers, start_processes
-from distsqz.cell_facts import CellFacts
 from distsqz.data import train_batches
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
 from distsqz.metering.schema import Record
+from distsqz.runs.cell_facts import CellFacts
 from distsqz.theory.placement import Placement
 from distsqz.training.cell import Cell
 from distsqz.training.replica import Replica

@@ -13,7 +13,7 @@ from distsqz.cli.measure import record
 from distsqz.cluster.session import SessionOptions
 from distsqz.report.bootstrap import paired_ratio
 from distsqz.report.tables import CellTable, read_cells
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 

@@ -21,7 +21,7 @@ from distsqz.cli.measure import record
 from distsqz.cluster.session import SessionOptions
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY
 from distsqz.report.bootstrap import paired_ratio
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 

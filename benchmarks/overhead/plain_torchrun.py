@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from distsqz.data import open_data, train_batches
-from distsqz.metering.cores import cores_of_this_host
 from distsqz.models.registry import ModelOptions, build_model, recipe_for
+from distsqz.runs.cores import cores_of_this_host
 
 
 def main(name: str, image_size: int, batch_size: int, output: Path) -> None:

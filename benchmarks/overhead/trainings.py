@@ -15,8 +15,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from distsqz import open_run
 from distsqz.errors import RequestError
-from distsqz.runs import Run, newest_run
+from distsqz.runs.listing import newest_run
 from distsqz.training.options import TrainingOptions
 
 PLAIN = Path(__file__).with_name("plain_torchrun.py")
@@ -75,7 +76,7 @@ class RayTraining(Training):
     def steps(self) -> NDArray[np.float64]:
         """From its run directory."""
         try:
-            steps = Run(newest_run(self._runs)).table("steps").to_pandas()
+            steps = open_run(newest_run(self._runs)).table("steps").to_pandas()
         except RequestError:  # it has not begun to write
             return np.empty((0, 2))
         steps = steps[steps["rank"] == 0]

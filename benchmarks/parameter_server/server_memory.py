@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from distsqz import open_run
 from distsqz.cli.command import run_command
 from distsqz.errors import RunError
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 
 OWN_COPIES = 3
 """Of the parameters: they themselves, their momentum, the sums under way."""
@@ -62,7 +63,7 @@ def _run(options: Options, workers: int) -> Run:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RunError(done.stderr.splitlines()[-1] if done.stderr else "training failed")
-    return Run(Path(json.loads(done.stdout)["runs"][0]["path"]))
+    return open_run(Path(json.loads(done.stdout)["runs"][0]["path"]))
 
 
 if __name__ == "__main__":

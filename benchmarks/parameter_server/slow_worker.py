@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.parameter_server.paced_net import SLOW_RANK
+from distsqz import open_run
 from distsqz.cli.command import run_command
 from distsqz.errors import RunError
-from distsqz.runs import Run
 
 NETS = "benchmarks.parameter_server.paced_net"
 CASES = {
@@ -61,7 +61,7 @@ def _updates_per_s(net: str, extra: list[str], steps: int) -> float:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RunError(done.stderr.splitlines()[-1] if done.stderr else "training failed")
-    made = Run(Path(json.loads(done.stdout)["runs"][0]["path"])).table("steps").to_pandas()
+    made = open_run(Path(json.loads(done.stdout)["runs"][0]["path"])).table("steps").to_pandas()
     fast = made[(made["rank"] != SLOW_RANK) & ~made["warmup"]]
     by_rank = fast.groupby("rank")["wall_s"].agg(["count", "sum"])
     return float((by_rank["count"] / by_rank["sum"]).mean())

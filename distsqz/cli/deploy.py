@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from distsqz import open_run
 from distsqz.cli.network import Network, NetworkOptions, lab_for, run_in_lab
 from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.deployment import DeploymentOptions, describe, run_deployment
@@ -19,11 +20,13 @@ from distsqz.cluster.session import SessionOptions
 from distsqz.errors import RequestError, renamed_fields
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
+from distsqz.metering.schema import TABLES
 from distsqz.metering.wire import emulated_hosts
 from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
-from distsqz.runs import Run, RunWriter
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import RunWriter
 from distsqz.shipping.files import ModelRequest, open_files, parse_models
 
 CLIENT_RATE, HEAD_RATE = "10mbit", "1gbit"
@@ -103,8 +106,10 @@ def _deploy(requests: list[ModelRequest], options: Options) -> Run:
         entries = [describe(shipped, clients) for shipped in shipped_files]
         sizes = {shipped.name: shipped.size_bytes for shipped in shipped_files}
         with (
-            RunWriter.create(options.runs, "deploy", sys.argv, asdict(options), entries) as writer,
+            RunWriter.create(
+                options.runs, "deploy", sys.argv, asdict(options), entries, tables=TABLES
+            ) as writer,
             ShippingProgress(sizes, clients, heading=f"run: {writer.path}") as progress,
         ):
             run_deployment(shipped_files, options.deployment, writer, progress)
-    return Run(writer.path)
+    return open_run(writer.path)

@@ -13,17 +13,20 @@ from typing import Any
 import psutil
 from tyro.conf import OmitArgPrefixes
 
+from distsqz import open_run
 from distsqz.cli.progress import SessionProgress
 from distsqz.cluster.ray_cluster import named_cluster
 from distsqz.cluster.session import SessionOptions, run_session
 from distsqz.errors import RequestError, RunError
+from distsqz.metering.schema import TABLES
 from distsqz.metering.wire import emulated_hosts
 from distsqz.report.faults import breach_warnings
 from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
 from distsqz.report.tables import read_cells
-from distsqz.runs import Run, RunWriter
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import RunWriter
 from distsqz.training.memory_needs import session_bytes
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
@@ -152,7 +155,7 @@ def record(
     Views of the bytes that do not go together are noted there, also where the run fails.
     """
     start_step = plan.resume.step if plan.resume else 0
-    writer = RunWriter.create(runs, name, sys.argv, options, entries)
+    writer = RunWriter.create(runs, name, sys.argv, options, entries, tables=TABLES)
     try:
         with (
             writer,
@@ -160,9 +163,9 @@ def record(
         ):
             run_session(plan, session, writer, progress)
     except (RunError, KeyboardInterrupt):
-        _note_breaches(Run(writer.path))
+        _note_breaches(open_run(writer.path))
         raise
-    run = Run(writer.path)
+    run = open_run(writer.path)
     _note_breaches(run)
     return run
 

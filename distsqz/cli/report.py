@@ -12,12 +12,15 @@ from typing import Annotated
 
 import tyro
 
+from distsqz import open_run
 from distsqz.errors import RequestError
+from distsqz.metering.schema import TABLES
 from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
 from distsqz.report.shipments import is_deployment
-from distsqz.runs import Run, newest_run, runs_under
+from distsqz.runs.listing import newest_run, runs_under
+from distsqz.runs.reader import Run
 
 DESCRIPTION = "Report what runs measured: bytes and times of each cell, and what a smaller model saves."
 FIGURE_SUFFIXES = (".svg", ".png")
@@ -83,7 +86,7 @@ def find_runs(names: Sequence[str], root: Path) -> list[Run]:
     """
     paths = [_find_run(name, root) for name in names] or [newest_run(root)]
     by_id: dict[str, Run] = {}
-    for run in [Run(path) for path in dict.fromkeys(path.resolve() for path in paths)]:
+    for run in [open_run(path) for path in dict.fromkeys(path.resolve() for path in paths)]:
         first = by_id.setdefault(run.run_id, run)
         if first is not run:
             print(f"left out {run.path}: the same run as {first.path}", file=sys.stderr)
@@ -96,7 +99,7 @@ def _find_run(name: str, root: Path) -> Path:
     for path in (Path(name), root / name):
         if os.path.isfile(path / "run.json"):  # noqa: PTH113 - unlike Path's, does not raise for any name
             return path
-    for run in runs_under(root)[0]:
+    for run in runs_under(root, TABLES)[0]:
         if run.run_id == name:
             return run.path
     if os.path.isdir(name):  # noqa: PTH112 - likewise

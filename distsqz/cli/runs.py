@@ -17,8 +17,11 @@ from distsqz.cli.command import run_command
 from distsqz.cli.report import find_runs
 from distsqz.cli.subcommands import SUBCOMMANDS
 from distsqz.errors import RequestError
+from distsqz.metering.schema import TABLES
 from distsqz.report.formats import Format, render
-from distsqz.runs import RUNNING, Run, runs_under
+from distsqz.runs.listing import runs_under
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import RUNNING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ def main(command: Command) -> None:
 
 
 def _list(command: List) -> None:
-    runs, others = runs_under(command.runs)
+    runs, others = runs_under(command.runs, TABLES)
     for error in others:
         print(f"skipped: {error}", file=sys.stderr)
     rows = [_row(each) for each in sorted(runs, key=lambda each: each.started_at)]

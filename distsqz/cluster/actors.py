@@ -25,7 +25,6 @@ import torch.distributed as dist
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch.distributed.distributed_c10d import PrefixStore
 
-from distsqz.cell_facts import Restarts, ServerMemory
 from distsqz.cluster.collector import CollectorOutbox
 from distsqz.cluster.failures import REPORTING_S, Failure, Heartbeats, explain, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
@@ -35,8 +34,9 @@ from distsqz.cluster.ray_cluster import node_addresses
 from distsqz.cluster.servers import RayServers, start_servers
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY, use_node_interface
 from distsqz.errors import RunError
-from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import LAB_VARIABLE
+from distsqz.runs.cell_facts import Restarts, ServerMemory
+from distsqz.runs.cores import cores_of_this_host
 from distsqz.sync.channel import SILENCE_S, StoreAddress, open_store
 from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint

@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from distsqz.cell_facts import CellFacts
 from distsqz.cluster.failures import Failure
 from distsqz.metering.schema import Record
+from distsqz.runs.cell_facts import CellFacts
 
 SEND_EVERY_S = 0.5
 """How long a worker keeps records. With the driver's pick-up and flush every second, a step is on disk within

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from distsqz.cell_facts import ShipmentFacts, ShipmentTraffic
 from distsqz.cluster.clients import Client, start_clients
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
 from distsqz.cluster.interfaces import LOOPBACK, interface_of
@@ -19,10 +18,11 @@ from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.session import Recorder
 from distsqz.errors import InvalidValue, RunError
 from distsqz.interrupts import noted_interrupts
-from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.queue import QueueMeter, retransmitted_bytes
 from distsqz.metering.schema import ShipmentRecord
 from distsqz.metering.wire import WireMeter
+from distsqz.runs.cell_facts import ShipmentFacts, ShipmentTraffic
+from distsqz.runs.cores import cores_of_this_machine
 from distsqz.shipping.files import ShippedFile
 from distsqz.shipping.protocol import FileLocation
 from distsqz.shipping.receiver import ReceiveResult

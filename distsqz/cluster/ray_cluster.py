@@ -32,7 +32,7 @@ from ray.exceptions import AuthenticationError, RayError
 from distsqz.addresses import host_of, is_same_host
 from distsqz.errors import InvalidValue, RequestError
 from distsqz.interrupts import ignored_interrupts, noted_interrupts
-from distsqz.metering.cores import cores_of_this_host
+from distsqz.runs.cores import cores_of_this_host
 
 LENT_PER_CORE = 4
 """Workers per core on an embedded Ray. With more workers than cores bytes are still right, but times are

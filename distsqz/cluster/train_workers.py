@@ -17,7 +17,6 @@ from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-from distsqz.cell_facts import ServerMemory
 from distsqz.cluster.collector import CollectorOutbox
 from distsqz.cluster.failures import REPORTING_S, failure_of
 from distsqz.cluster.hosts import emulated_rates_by_host, this_host
@@ -25,8 +24,9 @@ from distsqz.cluster.interfaces import metered_interface
 from distsqz.cluster.priority import lower_priority
 from distsqz.cluster.servers import RayServers, start_servers
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY, use_node_interface
-from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import LAB_VARIABLE
+from distsqz.runs.cell_facts import ServerMemory
+from distsqz.runs.cores import cores_of_this_host
 from distsqz.theory.placement import Placement
 from distsqz.training.directory import enter_directory
 from distsqz.training.replica import Replica

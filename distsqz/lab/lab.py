@@ -30,8 +30,8 @@ from distsqz.lab.state import (
     free_subnet,
     load,
 )
-from distsqz.metering.cores import cores_of_this_host
 from distsqz.metering.wire import SWITCH_NAMESPACE
+from distsqz.runs.cores import cores_of_this_host
 
 LEAST_MEMORY = 256 << 20
 """Minimum memory of a host, in bytes: a Ray node does not run with less."""

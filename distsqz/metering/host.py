@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from distsqz.metering.clock import NS_PER_S
-from distsqz.metering.columns import column
 from distsqz.metering.instrument import Place
+from distsqz.runs.columns import column
 
 
 class CounterFile:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-from distsqz.metering.columns import column
 from distsqz.metering.host import CounterFile
 from distsqz.metering.instrument import Place
+from distsqz.runs.columns import column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distsqz.metering.clock import NS_PER_S, Clock
-from distsqz.metering.columns import Value, values_of
 from distsqz.metering.instrument import Instrument
 from distsqz.metering.queue import QueueMeter, retransmitted_bytes
 from distsqz.metering.schema import READINGS, PeerRecord, Record, StepRecord, TransferRecord
 from distsqz.metering.tcp import Peer, PeerMeter, TcpColumns, TcpCounters, total
 from distsqz.metering.transfers import EPOCH_OFFSET_NS, Account, Traffic, Transfer, TransferLog
+from distsqz.runs.columns import Value, values_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,22 +7,18 @@ named `t_..._ns` are nanoseconds since the Unix epoch, from a clock that is mono
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distsqz.metering.columns import Column, Value, column, columns_of, values_of
 from distsqz.metering.registry import INSTRUMENTS
 from distsqz.metering.tcp import TcpColumns
 from distsqz.metering.transfers import Traffic
-
-SCHEMA_VERSION = 2
-"""1: a table is one file. 2: a table is a folder of parts, and run.json holds the meaning of its columns."""
+from distsqz.runs.columns import Column, Row, Tables, Value, column, columns_of, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
+class StepRecord(Row):
     """One optimizer update on one rank: where its wall time went, and what every instrument read."""
 
     cell: str = column("Name of the cell.")
@@ -84,7 +80,7 @@ READINGS: Mapping[str, Column] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferRecord:
+class TransferRecord(Row):
     """One collective, push or pull of one bucket."""
 
     cell: str = column("Name of the cell.")
@@ -106,7 +102,7 @@ class TransferRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeerRecord:
+class PeerRecord(Row):
     """TCP between one rank and one of its peers during one step, summed over their connections."""
 
     cell: str = column("Name of the cell.")
@@ -131,7 +127,7 @@ class PeerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRecord:
+class EvaluationRecord(Row):
     """Accuracy and mean loss over the whole validation set, with what it had cost to get there."""
 
     cell: str = column("Name of the cell.")
@@ -146,7 +142,7 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkRecord:
+class LinkRecord(Row):
     """What one path between two hosts carried before training began: a TCP stream, with no other traffic."""
 
     rank: int = column("First rank of the sending host.")
@@ -162,7 +158,7 @@ class LinkRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateRecord:
+class UpdateRecord(Row):
     """What a shard of a parameter server did with one push: the gradients of one chunk from one worker."""
 
     cell: str = column("Name of the cell.")
@@ -187,7 +183,7 @@ class UpdateRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShipmentRecord:
+class ShipmentRecord(Row):
     """One file that arrived at one client, whole and checked."""
 
     cell: str = column("Name of the cell.")
@@ -236,7 +232,7 @@ Record = (
     StepRecord | TransferRecord | PeerRecord | EvaluationRecord | LinkRecord | UpdateRecord | ShipmentRecord
 )
 
-TABLES: dict[str, type[Record]] = {
+RECORDS: dict[str, type[Record]] = {
     "steps": StepRecord,
     "transfers": TransferRecord,
     "peers": PeerRecord,
@@ -247,14 +243,8 @@ TABLES: dict[str, type[Record]] = {
 }
 """Table name -> the record that makes its rows."""
 
-
-@functools.cache
-def table_columns(table: str) -> tuple[Column, ...]:
-    """The columns of a table, in their order."""
-    own = columns_of(TABLES[table])
-    return (*own, *READINGS.values()) if table == "steps" else own
-
-
-def row_of(record: Record) -> dict[str, Value]:
-    """A record's values by column of its table."""
-    return record.values() if isinstance(record, StepRecord) else values_of(record)
+TABLES: Tables = {
+    name: (*columns_of(record), *(READINGS.values() if record is StepRecord else ()))
+    for name, record in RECORDS.items()
+}
+"""Table name -> its columns, in their order; `steps` has those of all instruments besides."""

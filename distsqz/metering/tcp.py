@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from distsqz.metering.columns import column
+from distsqz.runs.columns import column
 
 TCP_INFO_SIZE = 256
 SIOCOUTQ = 0x5411

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distsqz.metering.clock import Clock
-from distsqz.metering.columns import column, columns_of
+from distsqz.runs.columns import column, columns_of
 
 EPOCH_OFFSET_NS = time.time_ns() - time.perf_counter_ns()
 """Offset of this process's monotonic clock to the Unix epoch, in nanoseconds."""

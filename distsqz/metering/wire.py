@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from distsqz.metering.columns import column
 from distsqz.metering.instrument import Place
+from distsqz.runs.columns import column
 
 LAB_VARIABLE = "DISTSQZ_LAB"
 """Environment variable on every host of a lab: path of the lab's file. The switch's namespace lies beside

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distsqz.cell_spec import rules_by_option
 from distsqz.report.bootstrap import Floats, paired_ratio, unpaired_ratio
 from distsqz.report.tables import CellTable
-from distsqz.runs import Environment
+from distsqz.runs.cell_spec import rules_by_option
+from distsqz.runs.environment import Environment
 from distsqz.training.options import ServerOptions, TrainingOptions
 
 OPTION_RULES = rules_by_option(TrainingOptions) | rules_by_option(ServerOptions)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from distsqz.report.checks import Breach
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.tables import CellTable
-from distsqz.runs import COMPLETE
+from distsqz.runs.writer import COMPLETE
 
 
 def missing_rows(measured: MeasuredRun) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from distsqz.metering.columns import Column
+from distsqz.runs.columns import Column
 
 
 def combined(steps: pd.DataFrame, columns: Iterable[Column]) -> dict[str, float | None]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from distsqz.runs import COMPLETE, Run
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE
 
 
 def makes_steps_together(cell: dict[str, Any]) -> bool:

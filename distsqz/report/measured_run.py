@@ -10,7 +10,7 @@ import pandas as pd
 from distsqz.report.measured import measured_steps, measured_updates, of_steps
 from distsqz.report.shipments import is_deployment, read_shipments
 from distsqz.report.tables import CellTable, read_cells, read_links, read_shards, staleness_histogram
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 
 
 class MeasuredRun:

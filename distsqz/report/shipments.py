@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 from distsqz.theory.shipping import ClientLink, ShippingBound, shipping_bound, wire_bytes
 from distsqz.theory.token_bucket import TokenBucket
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distsqz.metering.columns import Column
 from distsqz.report.bootstrap import Floats, median_interval
 from distsqz.report.bounds import bound_s as bound_of
 from distsqz.report.checks import Breach, CellViews, check
@@ -19,7 +18,8 @@ from distsqz.report.instruments import combined
 from distsqz.report.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
 from distsqz.report.measured import makes_steps_together, measured_steps, measured_updates, of_steps
 from distsqz.report.traffic import by_host, in_flight_s
-from distsqz.runs import Run
+from distsqz.runs.columns import Column
+from distsqz.runs.reader import Run
 from distsqz.theory.all_reduce import bus_bandwidth
 
 PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimizer_s", "other_s"]

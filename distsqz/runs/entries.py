@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
-from distsqz.metering.columns import Column, Combination, TypeName
+from distsqz.runs.columns import Column, Combination, TypeName
 
 
 class _Entry(BaseModel):
@@ -31,7 +31,7 @@ def _from_text(value: Any) -> Any:
 
 
 class ColumnEntry(_Entry):
-    """A column of a table, as `distsqz.metering.columns.Column` declares it."""
+    """A column of a table, as `distsqz.runs.columns.Column` declares it."""
 
     name: str
     type: TypeName

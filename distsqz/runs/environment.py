@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
-from distsqz.metering.cores import cores_of_this_host, cpu_quota
+from distsqz.runs.cores import cores_of_this_host, cpu_quota
 
 
 def git_commit() -> str | None:

@@ -6,12 +6,17 @@ import sys
 from pathlib import Path
 
 from distsqz.errors import RequestError
+from distsqz.runs.columns import Tables
 from distsqz.runs.reader import Run, reason_of
 
 
-def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
+def runs_under(root: Path, tables: Tables) -> tuple[list[Run], list[RequestError]]:
     """Every run in a directory of `root` once, symbolic links included, and an error for each directory that
     has a run.json but no readable run.
+
+    Args:
+        root: directory of run directories.
+        tables: the columns that this program knows.
 
     Raises:
         RequestError: `root` cannot be read.
@@ -25,7 +30,7 @@ def runs_under(root: Path) -> tuple[list[Run], list[RequestError]]:
     runs, others = [], []
     for path in dict.fromkeys(path.resolve() for path in directories if _may_be_run(path)):
         try:
-            runs.append(Run(path))
+            runs.append(Run(path, tables))
         except RequestError as error:
             others.append(error)
     return runs, others
@@ -45,7 +50,7 @@ def newest_run(root: Path) -> Path:
     Raises:
         RequestError: there is none.
     """
-    runs, others = runs_under(root)
+    runs, others = runs_under(root, tables={})  # none is read
     reasons = "; ".join(map(str, others))
     if not runs:
         raise RequestError(

@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsqz.errors import RequestError
-from distsqz.metering.columns import Column
-from distsqz.metering.schema import SCHEMA_VERSION, TABLES, table_columns
 from distsqz.runs.arrow import RUN_ID, schema_of
+from distsqz.runs.columns import Column, Tables
 from distsqz.runs.entries import checked
 from distsqz.runs.parts import live_parts
-from distsqz.runs.writer import write_json
+from distsqz.runs.writer import SCHEMA_VERSION, write_json
 
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 """In schema 1 a table is a single file, and the columns are those of this program."""
@@ -28,13 +27,18 @@ _Part = TypeVar("_Part")
 class Run:
     """The run directory of a run that has ended or is still going on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tables: Tables) -> None:
         """Opens `path`.
+
+        Args:
+            path: directory of the run.
+            tables: the columns that this program knows; an older run may lack some of them.
 
         Raises:
             RequestError: there is no run at `path`, its run.json is damaged, or a newer distsqz wrote it.
         """
         self.path = path
+        self._known = tables
         try:
             self.meta: dict[str, Any] = json.loads((path / "run.json").read_text())
         except (OSError, ValueError, RecursionError) as error:
@@ -75,14 +79,14 @@ class Run:
     @property
     def tables(self) -> list[str]:
         """The names of the run's tables."""
-        return list(self._entry.columns or TABLES)
+        return list(self._entry.columns or self._known)
 
     def columns(self, table: str) -> tuple[Column, ...]:
         """Columns of a table; those of instruments that this program does not know come last.
 
         The run itself declares the columns that are unknown to this program (schema 2).
         """
-        known = table_columns(table) if table in TABLES else ()
+        known = self._known.get(table, ())
         names = {column.name for column in known}
         declared = (entry.column() for entry in self._entry.columns.get(table, ()))
         return (*known, *(column for column in declared if column.name not in names))

@@ -18,11 +18,14 @@ import pyarrow as pa
 
 from distsqz.errors import InvalidValue, RequestError, RunError
 from distsqz.interrupts import ignored_interrupts
-from distsqz.metering.schema import SCHEMA_VERSION, TABLES, Record, row_of, table_columns
-from distsqz.runs.arrow import RUN_ID, arrow_schema
+from distsqz.runs.arrow import RUN_ID, schema_of
+from distsqz.runs.checkpoint_names import checkpoint_name
+from distsqz.runs.columns import Column, Row, Tables
 from distsqz.runs.environment import environment, git_commit
 from distsqz.runs.parts import PartWriter
-from distsqz.training.checkpoint_names import checkpoint_name
+
+SCHEMA_VERSION = 2
+"""1: a table is one file. 2: a table is a folder of parts, and run.json holds the meaning of its columns."""
 
 RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
 
@@ -30,11 +33,14 @@ RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "inter
 class RunWriter:
     """Writes one run directory: `append` takes records, `flush` writes them, `finish` ends the run."""
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: dict[str, Any], tables: Tables) -> None:
         self.path = path
         self._meta = meta
         path.mkdir(parents=True)
-        self._tables = {name: _Table(path, name, meta["run_id"]) for name in TABLES}
+        self._tables = {
+            name: _Table(path / f"{name}.parquet", columns, meta["run_id"])
+            for name, columns in tables.items()
+        }
         self._write_meta()  # with which the directory is a run, and so last
 
     @classmethod
@@ -45,8 +51,10 @@ class RunWriter:
         command: Sequence[str],
         options: Mapping[str, Any],
         cells: Iterable[Mapping[str, Any]] = (),
+        *,
+        tables: Tables,
     ) -> RunWriter:
-        """Makes `root/<run_id>/`, its id made of the time, `name` and a random tail.
+        """Makes `root/<run_id>/`, its id made of the time, `name` and a random tail, with empty `tables`.
 
         Raises:
             RequestError: the directory cannot be made or written.
@@ -67,9 +75,9 @@ class RunWriter:
                 "cells": [dict(cell) for cell in cells],
                 "status": RUNNING,
                 "error": None,
-                "columns": {name: [asdict(each) for each in table_columns(name)] for name in TABLES},
+                "columns": {name: [asdict(each) for each in columns] for name, columns in tables.items()},
             }
-            return cls(path, meta)
+            return cls(path, meta, tables)
         except OSError as error:
             raise InvalidValue(
                 "runs", root, f"cannot write there ({error.strerror}); name a directory that you can write"
@@ -110,7 +118,7 @@ class RunWriter:
         part.write_bytes(checkpoint)
         part.replace(folder / checkpoint_name(cell, step))
 
-    def append(self, table: str, records: Iterable[Record]) -> None:
+    def append(self, table: str, records: Iterable[Row]) -> None:
         """Takes records for a table. The next flush writes them to disk."""
         self._tables[table].append(records)
 
@@ -144,16 +152,16 @@ class _Progress(NamedTuple):
 
     parts: int
     rows: int
-    waiting: list[Record]
+    waiting: list[Row]
     """Records for the next flush."""
 
 
 class _Table:
     """One table of a run. Records wait for the next flush, which writes them to disk as a part."""
 
-    def __init__(self, run: Path, name: str, run_id: str) -> None:
-        self._schema = arrow_schema(name).with_metadata({RUN_ID: run_id})
-        self._parts = PartWriter(run / f"{name}.parquet", self._schema)
+    def __init__(self, path: Path, columns: Sequence[Column], run_id: str) -> None:
+        self._schema = schema_of(columns).with_metadata({RUN_ID: run_id})
+        self._parts = PartWriter(path, self._schema)
         self._progress = _Progress(parts=1, rows=0, waiting=[])
 
     @property
@@ -166,13 +174,13 @@ class _Table:
         """Whether there is any record, on disk or waiting."""
         return bool(self._progress.rows or self._progress.waiting)
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Iterable[Row]) -> None:
         self._progress.waiting.extend(records)
 
     def flush(self) -> None:
         index, rows, records = self._progress
         if records:
-            part = pa.Table.from_pylist([row_of(record) for record in records], schema=self._schema)
+            part = pa.Table.from_pylist([record.values() for record in records], schema=self._schema)
             # After an interrupt just behind this line, the next flush writes the same part again, and more.
             self._parts.write(index, part)
             self._progress = _Progress(index + 1, rows + len(records), [])

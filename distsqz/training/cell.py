@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from distsqz.cell_spec import CellSpec
 from distsqz.data import ImageData, open_data, steps_per_epoch
 from distsqz.errors import InvalidValue
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, make_model, recipe_for
+from distsqz.runs.cell_spec import CellSpec
 from distsqz.sync.agreement import state_digests
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.memory_order import lay_out

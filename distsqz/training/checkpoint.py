@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from distsqz.errors import InvalidValue
-from distsqz.training.checkpoint_names import checkpoint_pattern
+from distsqz.runs.checkpoint_names import checkpoint_pattern
 
 
 @dataclass(frozen=True, kw_only=True)

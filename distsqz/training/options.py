@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from distsqz.cell_spec import rules
 from distsqz.errors import InvalidValue, require_at_least
+from distsqz.runs.cell_spec import rules
 from distsqz.sync.consistency import Consistency, Mode
 
 Placement = Literal["colocated", "dedicated"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from distsqz.cell_facts import CellFacts
 from distsqz.metering.schema import Record
+from distsqz.runs.cell_facts import CellFacts
 
 
 class Outbox(Protocol):

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from distsqz.cell_spec import CellSpec, session_names
 from distsqz.data import ImageData, absolute_spec, open_data
 from distsqz.errors import InvalidValue
 from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.registry import METAPARAMETERS, default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state, require_finite
+from distsqz.runs.cell_spec import CellSpec, session_names
 from distsqz.sync.flat import layout_of
 from distsqz.training.cell import DDP, PS, Cell, describe_cell, model_options, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint

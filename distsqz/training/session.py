@@ -11,11 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distsqz.cell_facts import ServerPlaces, WorkerFacts
-from distsqz.cell_spec import rules_by_option
 from distsqz.errors import InvalidValue
 from distsqz.metering.clock import Clock, HostClock
-from distsqz.metering.cores import cores_of_this_machine
 from distsqz.metering.instrument import Place
 from distsqz.metering.link import measure_ring
 from distsqz.metering.meter import Instruments
@@ -23,6 +20,9 @@ from distsqz.metering.queue import QueueMeter
 from distsqz.metering.registry import open_instruments
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import TransferLog
+from distsqz.runs.cell_facts import ServerPlaces, WorkerFacts
+from distsqz.runs.cell_spec import rules_by_option
+from distsqz.runs.cores import cores_of_this_machine
 from distsqz.sync.parameter_server import Servers
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint

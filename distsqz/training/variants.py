@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-from distsqz.cell_spec import rules_by_option
 from distsqz.models.registry import METAPARAMETERS, takes_metaparameters
+from distsqz.runs.cell_spec import rules_by_option
 from distsqz.training.options import ServerOptions, TrainingOptions
 
 Vary = Mapping[str, Sequence[Any]]

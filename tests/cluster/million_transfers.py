@@ -17,8 +17,8 @@ import ray
 
 from distsqz.cluster.collector import Collector, CollectorOutbox, Delivery
 from distsqz.cluster.ray_cluster import ray_cluster
-from distsqz.metering.schema import READINGS, PeerRecord, StepRecord, TransferRecord
-from distsqz.runs import COMPLETE, RunWriter
+from distsqz.metering.schema import READINGS, TABLES, PeerRecord, StepRecord, TransferRecord
+from distsqz.runs.writer import COMPLETE, RunWriter
 
 RANKS, BUCKETS, STEPS_A_FLUSH, FLUSHES = 2, 25, 40, 500
 PAYLOAD_BYTES = 4_993_696
@@ -89,7 +89,7 @@ def main(runs: Path) -> dict[str, Any]:
     with ray_cluster("local", 1, False):
         collector = Collector.remote()
         worker = Worker.remote(collector)
-        with RunWriter.create(runs, "million", [], {}, [CELL]) as writer:
+        with RunWriter.create(runs, "million", [], {}, [CELL], tables=TABLES) as writer:
             before_bytes = process.memory_info().rss
             for _ in range(FLUSHES):
                 ray.get(worker.make.remote())

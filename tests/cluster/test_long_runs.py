@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from million_transfers import BUCKETS, FLUSHES, RANKS, STEPS_A_FLUSH
 
-from distsqz.runs import Run
+from distsqz import open_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,7 +40,7 @@ def million() -> Iterator[dict[str, Any]]:
 
 
 def test_a_flush_costs_as_much_after_a_million_rows_as_at_the_start(million: dict[str, Any]) -> None:
-    assert Run(Path(million["run"])).table("transfers").num_rows == 1_000_000
+    assert open_run(Path(million["run"])).table("transfers").num_rows == 1_000_000
     assert RANKS * BUCKETS * STEPS_A_FLUSH * FLUSHES == 1_000_000
     tenth = FLUSHES // 10
     first_s, last_s = (

@@ -21,12 +21,13 @@ import pandas as pd
 import pytest
 from labs import namespaces, namespaces_of, networks_of, traces
 
+from distsqz import open_run
 from distsqz.lab import lab, processes
 from distsqz.lab.lab import Lab
 from distsqz.lab.privileges import is_true_root, what_is_missing
 from distsqz.lab.ssh import SSHD
 from distsqz.lab.state import DEFAULT_NAME, directory_of
-from distsqz.runs import Run, newest_run
+from distsqz.runs.listing import newest_run
 from distsqz.theory.all_reduce import ring_tx_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ def test_every_worker_trains_on_a_host_of_its_own_and_sends_what_theory_says(
     done = cluster.on_head(f"{TRAIN} --workers {workers} --steps 3 --warmup-steps 1 --runs {tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
 
-    run = Run(newest_run(tmp_path))
+    run = open_run(newest_run(tmp_path))
     (cell,) = run.cells
     assert sorted(cell["hosts"]) == cluster.names
     assert cell["emulated"]
@@ -196,7 +197,7 @@ def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heal
     finally:
         cluster.lab.set_cut("h3", cut=False)
         training.kill()
-    run = Run(newest_run(tmp_path))
+    run = open_run(newest_run(tmp_path))
     assert run.meta["status"] == "failed"
     assert datetime.datetime.fromisoformat(run.meta["ended_at"]).timestamp() - cut_at < TIMEOUT_S
     assert run.meta["error"]["host"] == "h3", (run.meta["error"], said)
@@ -208,14 +209,14 @@ def test_a_link_cut_during_training_ends_the_run_and_the_next_works_once_it_heal
     again = tmp_path / "again"
     done = cluster.on_head(f"{train} --steps 1 --warmup-steps 0 --runs {again}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(Run(newest_run(again)).cells[0]["hosts"]) == cluster.names
+    assert sorted(open_run(newest_run(again)).cells[0]["hosts"]) == cluster.names
 
 
 def wait_for_steps(runs: Path, training: subprocess.Popen[str]) -> None:
     """Returns once the first steps of a run are on disk."""
     end = time.monotonic() + 120
     while time.monotonic() < end and training.poll() is None:
-        if list(runs.iterdir()) and Run(newest_run(runs)).table("steps").num_rows:
+        if list(runs.iterdir()) and open_run(newest_run(runs)).table("steps").num_rows:
             return
         time.sleep(0.5)
     raise AssertionError(f"no steps: {training.communicate(timeout=5)[0] if training.poll() else 'too slow'}")

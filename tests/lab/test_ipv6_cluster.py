@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from labs import Commands, lab_up
 
+from distsqz import open_run
 from distsqz.lab import links
 from distsqz.lab.state import Host
-from distsqz.runs import Run, newest_run
+from distsqz.runs.listing import newest_run
+from distsqz.runs.reader import Run
 from tests.ipv6 import needs_ipv6
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, needs_ipv6]
@@ -57,7 +59,7 @@ def cluster() -> Iterator[Commands]:
 def run(cluster: Commands, runs: Path, script: str, *options: object) -> Run:
     python = ("env", "RAY_AUTH_MODE=disabled", sys.executable)
     cluster.on("h1", *python, f"launch/{script}.py", "--address", HEAD, "--runs", runs, *options)
-    return Run(newest_run(runs))
+    return open_run(newest_run(runs))
 
 
 @pytest.mark.parametrize("script", ["ddp", "ps"])

@@ -15,10 +15,13 @@ import pytest
 import torch
 from labs import ROOT, lab_up, wait_until
 
+from distsqz import open_run
 from distsqz.lab import lab
 from distsqz.lab.lab import Lab
 from distsqz.lab.ray_nodes import start_ray
-from distsqz.runs import COMPLETE, FAILED, Run, newest_run
+from distsqz.runs.listing import newest_run
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE, FAILED
 from distsqz.sync.channel import SILENCE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -53,11 +56,11 @@ class Cluster:
         """Rank and host of a worker beside the driver, once training has come so far."""
 
         def far_enough() -> bool:
-            tables = [Run(path.parent).table("steps") for path in runs.glob("*/run.json")]
+            tables = [open_run(path.parent).table("steps") for path in runs.glob("*/run.json")]
             return any(len(table) and max(table["step"].to_pylist()) >= after_step for table in tables)
 
         assert wait_until(far_enough, timeout_s=90)
-        (cell,) = Run(newest_run(runs)).cells
+        (cell,) = open_run(newest_run(runs)).cells
         return next((rank, host) for rank, host in enumerate(cell["hosts"]) if host != "h1")
 
 
@@ -91,7 +94,7 @@ def test_a_link_that_is_cut_for_five_seconds_costs_these_seconds_and_nothing_els
         cluster.lab.set_cut(host, cut=False)
         training.kill()
     assert training.returncode == 0, said
-    run = Run(newest_run(tmp_path / "cut"))
+    run = open_run(newest_run(tmp_path / "cut"))
     assert run.meta["status"] == COMPLETE
     assert "restarted" not in run.cells[0]
     steps = run.table("steps").to_pandas()
@@ -103,7 +106,7 @@ def test_a_link_that_is_cut_for_five_seconds_costs_these_seconds_and_nothing_els
     _, said = undisturbed.communicate(timeout=90)
     assert undisturbed.returncode == 0, said
     ended = last_parameters(run)
-    for name, value in last_parameters(Run(newest_run(tmp_path / "whole"))).items():
+    for name, value in last_parameters(open_run(newest_run(tmp_path / "whole"))).items():
         assert torch.equal(ended[name], value)
 
 
@@ -124,7 +127,7 @@ def test_a_link_that_is_cut_for_good_ends_the_run_in_time_and_names_who_is_lost(
     assert training.returncode == 1, said
     (line,) = [line for line in said.splitlines() if line.startswith("error:")]
     assert f"host {host}, rank {rank}" in line
-    run = Run(newest_run(tmp_path))
+    run = open_run(newest_run(tmp_path))
     assert run.meta["status"] == FAILED
     ended_at = datetime.datetime.fromisoformat(run.meta["ended_at"]).timestamp()
     assert ended_at - cut_at < SILENCE_S + TELLING_S

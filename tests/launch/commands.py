@@ -21,10 +21,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from distsqz import open_run
 from distsqz.cli import main
 from distsqz.lab.processes import holders
 from distsqz.lab.state import labs_directory
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 150
@@ -50,7 +51,7 @@ class Finished:
     def run(self) -> Run:
         """The only run in its runs directory."""
         (path,) = self.runs.iterdir()
-        return Run(path)
+        return open_run(path)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of that run."""

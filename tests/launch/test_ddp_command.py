@@ -12,7 +12,8 @@ import pytest
 from commands import SMALL, Commands, Finished, commands_that_join, commands_with_own_ray
 
 from distsqz.metering.schema import TABLES
-from distsqz.runs import COMPLETE, arrow_schema
+from distsqz.runs.arrow import schema_of
+from distsqz.runs.writer import COMPLETE
 
 pytestmark = pytest.mark.ray
 
@@ -97,7 +98,7 @@ def test_the_phases_of_a_step_add_up_to_its_wall_time(squeezenet: Finished) -> N
 
 @pytest.mark.parametrize("table", TABLES)
 def test_tables_have_exactly_the_columns_and_types_of_the_schema(squeezenet: Finished, table: str) -> None:
-    assert squeezenet.run.table(table).schema.equals(arrow_schema(table))
+    assert squeezenet.run.table(table).schema.equals(schema_of(TABLES[table]))
 
 
 def test_run_json_tells_what_ran_and_where(squeezenet: Finished) -> None:

@@ -11,7 +11,7 @@ import pytest
 from commands import SMALL, Commands, report
 from PIL import Image
 
-from distsqz.runs import FAILED
+from distsqz.runs.writer import FAILED
 from tests.own_models import COMPLAINT, ENDS_AT_STEP, ENDS_ON_RANK
 
 pytestmark = pytest.mark.ray

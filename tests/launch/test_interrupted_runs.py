@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from commands import SMALL, Commands, processes_of, report, wait_until
 
-from distsqz.runs import INTERRUPTED, RUNNING, Run
+from distsqz import open_run
+from distsqz.runs.writer import INTERRUPTED, RUNNING
 
 pytestmark = pytest.mark.ray
 
@@ -21,7 +22,7 @@ def wait_for_steps(runs: Path) -> None:
     """Until a run has steps on disk, and their transfers, which are written after them."""
 
     def measured() -> bool:
-        return any(Run(path.parent).table("transfers").num_rows for path in runs.glob("*/run.json"))
+        return any(open_run(path.parent).table("transfers").num_rows for path in runs.glob("*/run.json"))
 
     assert wait_until(measured, timeout_s=120)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from commands import Commands, processes_of, wait_until
 
-from distsqz.runs import RUNNING
+from distsqz.runs.writer import RUNNING
 from tests.own_models import begun_steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

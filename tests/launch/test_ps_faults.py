@@ -12,7 +12,9 @@ import pytest
 import torch
 from commands import SMALL, Commands, processes_of, wait_until
 
-from distsqz.runs import COMPLETE, FAILED, Run
+from distsqz import open_run
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE, FAILED
 from tests.own_models import ENDS_AT_STEP, ENDS_ON_RANK, MARKER
 
 pytestmark = pytest.mark.ray
@@ -25,7 +27,7 @@ def kill_one(home: Path, runs: Path, kind: str, at_step: int) -> None:
     """Kills an actor of this kind of the Ray in a directory, once training has come so far."""
 
     def far_enough() -> bool:
-        tables = [Run(path.parent).table("steps") for path in runs.glob("*/run.json")]
+        tables = [open_run(path.parent).table("steps") for path in runs.glob("*/run.json")]
         return any(len(table) and max(table["step"].to_pylist()) >= at_step for table in tables)
 
     assert wait_until(far_enough, timeout_s=90)

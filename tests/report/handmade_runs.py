@@ -8,6 +8,7 @@ from typing import Any
 
 from distsqz.metering.schema import (
     READINGS,
+    RECORDS,
     TABLES,
     EvaluationRecord,
     LinkRecord,
@@ -16,7 +17,7 @@ from distsqz.metering.schema import (
     TransferRecord,
     UpdateRecord,
 )
-from distsqz.runs import COMPLETE, RUNNING, RunWriter
+from distsqz.runs.writer import COMPLETE, RUNNING, RunWriter
 
 SQUEEZENET_BYTES, ALEXNET_BYTES = 4_993_696, 244_403_360
 START_NS = 1_790_000_000_000_000_000
@@ -181,8 +182,8 @@ def write_run(
     error: dict[str, Any] | None = None,
 ) -> Path:
     """Writes a run under `root` and gives its directory; a running one is left as its writer would."""
-    run = RunWriter.create(root, "test", ["test"], {}, cells)
-    tables = {record: name for name, record in TABLES.items()}
+    run = RunWriter.create(root, "test", ["test"], {}, cells, tables=TABLES)
+    tables = {record: name for name, record in RECORDS.items()}
     for record in records:
         run.append(tables[type(record)], [record])
     if status == RUNNING:

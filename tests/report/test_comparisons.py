@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from handmade_runs import ALEXNET_BYTES, SQUEEZENET_BYTES, cell, link, steps, write_run
 
+from distsqz import open_run
 from distsqz.metering.schema import Record
 from distsqz.report.comparisons import compare_all, compare_models, compare_options, compare_strategies
 from distsqz.report.tables import CellTable, read_cells
-from distsqz.runs import Run
 from distsqz.training.options import ServerOptions, TrainingOptions
 
 SERVER = {"strategy": "ps", "servers": 2, "placement": "colocated", "consistency": "sync", "staleness": 0}
@@ -21,7 +21,7 @@ SERVER |= {"backup_workers": 0, "restarts": 3, "server_hosts": ["a", "b"]}
 
 
 def compared(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
-    return compare_models(read_cells(Run(write_run(root, cells, records))))
+    return compare_models(read_cells(open_run(write_run(root, cells, records))))
 
 
 def alone(
@@ -32,7 +32,7 @@ def alone(
     meta = json.loads((path / "run.json").read_text())
     meta["environment"] |= environment
     (path / "run.json").write_text(json.dumps(meta))
-    return read_cells(Run(path))
+    return read_cells(open_run(path))
 
 
 def across(small: list[CellTable], large: list[CellTable]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def test_what_older_runs_do_not_tell_is_no_difference_but_said(tmp_path: Path) -
         del meta["environment"]["cpu_quota"]
         meta["environment"]["cpu"] = None
         (path / "run.json").write_text(json.dumps(meta))
-        runs.append(read_cells(Run(path)))
+        runs.append(read_cells(open_run(path)))
     row = across(*runs)
     assert row["step_ratio"] == 1.0
     assert row["differences"] == []
@@ -265,7 +265,7 @@ def test_blocks_count_within_a_run_and_not_across_runs_of_one_cell(tmp_path: Pat
 def test_strategies_are_compared_where_all_but_the_strategy_s_own_options_is_alike(tmp_path: Path) -> None:
     base, other = cell(bucket_mb=None), cell(cell="ps", bucket_mb=None, **SERVER)
     records = [*steps(base, [1.0] * 3), *steps(other, [2.0] * 3)]
-    (row,) = compare_strategies(read_cells(Run(write_run(tmp_path, [base, other], records))))
+    (row,) = compare_strategies(read_cells(open_run(write_run(tmp_path, [base, other], records))))
     assert (row["strategy"], row["over"], row["paired"], row["pairs"]) == ("ps", "ddp", True, 3)
     assert row["step_ratio"] == pytest.approx(2.0)
     assert (row["differences"], row["not_recorded"]) == ([], [])
@@ -274,7 +274,7 @@ def test_strategies_are_compared_where_all_but_the_strategy_s_own_options_is_ali
 def test_strategies_with_another_seed_are_not_compared_in_time(tmp_path: Path) -> None:
     base, other = cell(seed=0), cell(cell="ps", seed=1, **SERVER)
     records = [*steps(base, [1.0] * 3), *steps(other, [2.0] * 3)]
-    (row,) = compare_strategies(read_cells(Run(write_run(tmp_path, [base, other], records))))
+    (row,) = compare_strategies(read_cells(open_run(write_run(tmp_path, [base, other], records))))
     assert row["differences"] == ["seed 0 and 1"]
     assert (row["step_ratio"], row["paired"]) == (None, False)
     assert row["bytes_ratio"] == pytest.approx(2.0, rel=1e-3)  # the servers send as much as the workers
@@ -282,7 +282,7 @@ def test_strategies_with_another_seed_are_not_compared_in_time(tmp_path: Path) -
 
 def options_compared(root: Path, cells: list[dict[str, Any]], walls_s: list[float]) -> list[dict[str, Any]]:
     records = [each for of, wall_s in zip(cells, walls_s, strict=True) for each in steps(of, [wall_s] * 4)]
-    return compare_options(read_cells(Run(write_run(root, cells, records))))
+    return compare_options(read_cells(open_run(write_run(root, cells, records))))
 
 
 def test_cells_that_differ_in_one_option_are_compared_by_its_name(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_what_threads_came_to_is_an_option_and_what_is_measured_is_none(tmp_path
 def test_shapes_of_one_model_in_a_run_are_values_of_an_option(tmp_path: Path) -> None:
     small = cell(cell="narrow", squeeze_ratio=0.125)
     large = cell(cell="wide", squeeze_ratio=0.5) | {"payload_bytes": 2 * SQUEEZENET_BYTES}
-    run = Run(write_run(tmp_path, [small, large], [*steps(small, [1.0] * 3), *steps(large, [2.0] * 3)]))
+    run = open_run(write_run(tmp_path, [small, large], [*steps(small, [1.0] * 3), *steps(large, [2.0] * 3)]))
     assert compare_models(read_cells(run)) == []
     (row,) = compare_options(read_cells(run))
     assert row["option"] == "squeeze_ratio"
@@ -351,6 +351,6 @@ def test_an_option_of_all_reduce_alone_does_not_keep_strategies_apart(tmp_path: 
     ddp = cell(bucket_mb=25.0)
     ps = cell(cell="squeezenet-ps-w2", bucket_mb=None, **SERVER)
     records = [*steps(ddp, [1.0] * 3), *steps(ps, [2.0] * 3)]
-    (row,) = compare_strategies(read_cells(Run(write_run(tmp_path, [ddp, ps], records))))
+    (row,) = compare_strategies(read_cells(open_run(write_run(tmp_path, [ddp, ps], records))))
     assert row["differences"] == []
     assert row["step_ratio"] == pytest.approx(2.0)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from handmade_runs import cell, step, write_run
 
+from distsqz import open_run
 from distsqz.cli import report
 from distsqz.metering.schema import Record, StepRecord
 from distsqz.report.figures import figure
 from distsqz.report.tables import CellTable, read_cells
-from distsqz.runs import Run
 
 TRANSFER_S = 0.004
 PHASES = ["data", "forward", "backward", "optimizer"]
@@ -82,7 +82,7 @@ def records_of(of: dict[str, Any], index: int, planned: Work, exposed_s: np.ndar
 
 
 def read(root: Path, of: dict[str, Any], records: list[Record]) -> CellTable:
-    (table,) = read_cells(Run(write_run(root, [of], records)))
+    (table,) = read_cells(open_run(write_run(root, [of], records)))
     return table
 
 
@@ -225,7 +225,7 @@ def cells_of_every_kind(root: Path) -> list[CellTable]:
     records = [
         record for of, make in zip(cells, makers, strict=False) for record in make(of, work(of, jitter=1.0))
     ]
-    return read_cells(Run(write_run(root, cells, records)))
+    return read_cells(open_run(write_run(root, cells, records)))
 
 
 def test_the_figure_shows_the_table_s_step_times_and_intervals(tmp_path: Path) -> None:

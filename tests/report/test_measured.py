@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from handmade_runs import cell, push, step, steps, update, write_run
 
+from distsqz import open_run
 from distsqz.metering.schema import Record
 from distsqz.report.measured import measured_steps, measured_updates
 from distsqz.report.tables import read_cells, read_shards, staleness_histogram
-from distsqz.runs import COMPLETE, FAILED, RUNNING, Run
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE, FAILED, RUNNING
 
 
 def ps_cell(**entries: Any) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def ps_cell(**entries: Any) -> dict[str, Any]:
 
 def measured(root: Path, of: dict[str, Any], records: list[Record], status: str = COMPLETE) -> list[int]:
     """The steps that count."""
-    rows = measured_steps(Run(write_run(root, [of], records, status)))
+    rows = measured_steps(open_run(write_run(root, [of], records, status)))
     return sorted(rows["step"].unique())
 
 
@@ -39,7 +41,7 @@ def late_in_tcp(of: dict[str, Any], number: int) -> list[Record]:
 def test_a_parameter_server_is_unknown_until_its_first_block_is_whole(tmp_path: Path, status: str) -> None:
     of = ps_cell()
     path = write_run(tmp_path, [of], late_in_tcp(of, 9), status)
-    (table,) = read_cells(Run(path))
+    (table,) = read_cells(open_run(path))
     assert (table.row["steps"], table.row["tcp_tx_bytes"], table.row["tcp_vs_predicted"]) == (0, None, None)
     assert table.breaches == []
 
@@ -80,7 +82,7 @@ def test_a_step_counts_once_every_rank_has_reported_it(tmp_path: Path) -> None:
 def test_of_a_step_that_was_made_again_the_last_attempt_counts(tmp_path: Path) -> None:
     of = cell(steps=3)
     records = list(steps(of, [1.0] * 3)) + [step(of, rank, 3, 7.0, attempt=1) for rank in (0, 1)]
-    rows = measured_steps(Run(write_run(tmp_path, [of], records)))
+    rows = measured_steps(open_run(write_run(tmp_path, [of], records)))
     assert list(rows[rows["step"] == 3]["wall_s"]) == [7.0, 7.0]
     assert len(rows) == 6
 
@@ -105,7 +107,7 @@ def big_run(root: Path, older: bool = False, **entries: Any) -> Run:
                 records.append(push(of, rank, index, chunk, size))
                 made = update(of, rank, index, chunk, staleness=int(index < 5))
                 records.append(replace(made, step=None) if older else made)
-    return Run(write_run(root, [of], records))
+    return open_run(write_run(root, [of], records))
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -18,8 +18,9 @@ from handmade_runs import cell, evaluation, link, steps, transfer, write_run
 
 from distsqz.cli import report
 from distsqz.errors import RequestError
+from distsqz.metering.schema import TABLES
 from distsqz.report.formats import Format
-from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, RunWriter
+from distsqz.runs.writer import COMPLETE, FAILED, INTERRUPTED, RUNNING, RunWriter
 
 REPORT = Path(__file__).parents[2] / "analysis" / "report.py"
 PAIR = [cell("squeezenet"), cell("alexnet")]
@@ -375,7 +376,7 @@ def test_a_figure_of_a_deployment_is_refused_before_anything_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shipped = {"cell": "m", "kind": "shipment", "model": "m", "file_bytes": 8, "clients": 1}
-    writer = RunWriter.create(tmp_path, "deploy", [], {}, [shipped])
+    writer = RunWriter.create(tmp_path, "deploy", [], {}, [shipped], tables=TABLES)
     writer.finish(COMPLETE)
     figure = tmp_path / "f.svg"
     with pytest.raises(RequestError, match=f"^--figure {figure}: draws runs that trained; leave it out"):

@@ -8,11 +8,11 @@ from typing import Any
 
 from handmade_runs import cell, steps, write_run
 
+from distsqz import open_run
 from distsqz.metering.schema import PeerRecord, Record
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.section import Section
 from distsqz.report.sections import retransmissions
-from distsqz.runs import Run
 
 
 def peer(of: dict[str, Any], step: int, rank: int, peer_rank: int, **columns: Any) -> PeerRecord:
@@ -33,7 +33,7 @@ def peer(of: dict[str, Any], step: int, rank: int, peer_rank: int, **columns: An
 
 def section_of(root: Path, of: dict[str, Any], records: list[Record]) -> Section:
     made = [*steps(of, [1.0, 1.0]), *records]
-    return retransmissions.section([MeasuredRun(Run(write_run(root, [of], made)))])
+    return retransmissions.section([MeasuredRun(open_run(write_run(root, [of], made)))])
 
 
 def test_ranks_of_a_host_are_summed_by_link_and_warm_up_is_left_out(tmp_path: Path) -> None:

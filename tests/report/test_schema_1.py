@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from distsqz import open_run
 from distsqz.metering.schema import TABLES
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import read_sections, render_report
-from distsqz.runs import Run, arrow_schema
+from distsqz.runs.arrow import schema_of
+from distsqz.runs.reader import Run
 
 DEFINED_OTHERWISE_SINCE = {
     "exposed_comm_s",  # waiting for late ranks is no longer part of it
@@ -24,7 +26,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "schema_1"
 @pytest.fixture(scope="module")
 def run() -> Run:
     """SqueezeNet and AlexNet under all-reduce and a parameter server, 2 workers, 2 steps."""
-    return Run(FOLDER / "run")
+    return open_run(FOLDER / "run")
 
 
 def test_a_run_of_schema_1_is_reported_with_the_figures_that_its_own_version_printed(run: Run) -> None:
@@ -43,7 +45,7 @@ def test_a_run_of_schema_1_is_reported_with_the_figures_that_its_own_version_pri
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_of_schema_1_is_read_with_the_columns_of_today(run: Run, table: str) -> None:
     assert (run.path / f"{table}.parquet").is_file()
-    assert run.table(table).schema.equals(arrow_schema(table))
+    assert run.table(table).schema.equals(schema_of(TABLES[table]))
 
 
 def test_a_whole_run_of_schema_1_has_no_faults(run: Run) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from handmade_runs import ALEXNET_BYTES, cell, link, push, steps, transfer, update, write_run
 
+from distsqz import open_run
 from distsqz.metering.schema import Record
 from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import read_sections, render_report
 from distsqz.report.section import Section
-from distsqz.runs import Run
 
 MODELS = {"squeezenet": 1.0, "alexnet": 3.0}
 
@@ -58,7 +58,7 @@ def compare_records(cells: list[dict[str, Any]], stale: int = 0, uneven: int = 0
 
 def compare_run(root: Path, stale: int = 0, uneven: int = 0, **entries: Any) -> MeasuredRun:
     cells = compare_cells(**entries)
-    return MeasuredRun(Run(write_run(root, cells, compare_records(cells, stale, uneven))))
+    return MeasuredRun(open_run(write_run(root, cells, compare_records(cells, stale, uneven))))
 
 
 def rendered(fmt: Format, *runs: MeasuredRun) -> str:
@@ -113,7 +113,7 @@ def test_the_ratios_of_a_sentence_are_those_of_the_table(tmp_path: Path) -> None
 def test_the_model_that_is_slower_although_it_is_smaller_is_not_called_faster(tmp_path: Path) -> None:
     cells = [cell("squeezenet"), cell("alexnet")]
     records = [*steps(cells[0], [2.0, 2.1, 1.9, 2.0]), *steps(cells[1], [1.0, 1.05, 0.95, 1.0])]
-    text = rendered("markdown", MeasuredRun(Run(write_run(tmp_path, cells, records))))
+    text = rendered("markdown", MeasuredRun(open_run(write_run(tmp_path, cells, records))))
     assert "alexnet's step takes 0.500x the time of squeezenet's ([0.500x, 0.500x]" in text
     assert "less time" not in text
 
@@ -142,7 +142,7 @@ def test_no_line_is_wider_than_the_terminal(
 def test_a_report_on_40_cells_keeps_within_the_terminal_and_has_them_all(tmp_path: Path) -> None:
     cells = [cell(cell=f"squeezenet-ddp-w2-lr{index}", lr=index) for index in range(40)]
     records = list(chain.from_iterable(steps(of, [1.0]) for of in cells))
-    text = rendered("table", MeasuredRun(Run(write_run(tmp_path, cells, records))))
+    text = rendered("table", MeasuredRun(open_run(write_run(tmp_path, cells, records))))
     assert max(map(len, text.splitlines())) <= 120
     assert all(f"{of['cell']} " in text for of in cells)
 
@@ -181,7 +181,7 @@ def test_markdown_keeps_each_table_whole(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_finding_of_a_run_that_did_not_complete_comes_first(tmp_path: Path) -> None:
     cells = compare_cells()
     path = write_run(tmp_path, cells, compare_records(cells), "interrupted")
-    text = rendered("table", MeasuredRun(Run(path)))
+    text = rendered("table", MeasuredRun(open_run(path)))
     assert text.startswith("The run was interrupted after 16 of 16 measured steps.")
 
 
@@ -195,7 +195,7 @@ def test_comparing_equal_bytes_of_strategies_calls_them_equal(tmp_path: Path) ->
             if of["model"] == "alexnet"
         )
     )
-    section = section_of("strategy_comparisons", MeasuredRun(Run(write_run(tmp_path, cells, records))))
+    section = section_of("strategy_comparisons", MeasuredRun(open_run(write_run(tmp_path, cells, records))))
     (sentence,) = (line for line in section.sentences if "alexnet" in line)
     assert "all processes together send equally many bytes of TCP payload (1.00x)" in sentence
 
@@ -208,7 +208,7 @@ def test_findings_about_varied_cells_name_the_cells(tmp_path: Path) -> None:
         for size in (1, 25)
     ]
     records: list[Record] = [row for of in cells for row in steps(of, [1.0, 1.0])]
-    run = MeasuredRun(Run(write_run(tmp_path, cells, records)))
+    run = MeasuredRun(open_run(write_run(tmp_path, cells, records)))
     sentences = section_of("comparisons", run).sentences
     assert len(sentences) == 2
     for sentence, size in zip(sentences, (1, 25), strict=True):

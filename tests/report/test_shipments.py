@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from distsqz.metering.schema import ShipmentRecord
+from distsqz import open_run
+from distsqz.metering.schema import TABLES, ShipmentRecord
 from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import read_sections, render_report
 from distsqz.report.shipments import is_deployment, read_shipments
-from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING, Run, RunWriter
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE, FAILED, INTERRUPTED, RUNNING, RunWriter
 
 MBIT = 10**6
 
@@ -80,10 +82,10 @@ def written(
         "head_wire_tx_bytes": 310_000,
         **facts,
     }
-    writer = RunWriter.create(root, "deploy", [], {}, [cell])
+    writer = RunWriter.create(root, "deploy", [], {}, [cell], tables=TABLES)
     writer.append("shipments", records)
     writer.finish(status)
-    return Run(writer.path)
+    return open_run(writer.path)
 
 
 def test_bytes_and_times_are_held_against_what_links_must_take(tmp_path: Path) -> None:

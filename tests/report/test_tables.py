@@ -23,7 +23,7 @@ from handmade_runs import (
     write_run,
 )
 
-from distsqz.metering.columns import Column
+from distsqz import open_run
 from distsqz.metering.schema import TABLES, Record
 from distsqz.report.instruments import combined
 from distsqz.report.measured_run import MeasuredRun
@@ -33,11 +33,12 @@ from distsqz.report.tables import (
     read_cells,
     read_links,
 )
-from distsqz.runs import Run, arrow_schema
+from distsqz.runs.arrow import schema_of
+from distsqz.runs.columns import Column
 
 
 def read(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
-    return [table.row for table in read_cells(Run(write_run(root, cells, records)))]
+    return [table.row for table in read_cells(open_run(write_run(root, cells, records)))]
 
 
 def read_one(root: Path, of: dict[str, Any], records: list[Record]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def test_bus_bandwidth_is_held_against_the_goodput_of_the_slowest_link(tmp_path:
 
 def test_links_are_read_in_the_order_of_the_ring(tmp_path: Path) -> None:
     path = write_run(tmp_path, [cell()], [link(1, 2, 2e6), link(0, 1, 1e6), link(2, 0, 3e6)])
-    assert [(row["host"], row["goodput_bytes_per_s"]) for row in read_links(Run(path))] == [
+    assert [(row["host"], row["goodput_bytes_per_s"]) for row in read_links(open_run(path))] == [
         ("h0", 1e6),
         ("h1", 2e6),
         ("h2", 3e6),
@@ -280,8 +281,8 @@ def test_a_run_written_before_a_column_or_a_table_existed_is_read_as_if_nothing_
     table = pq.ParquetFile(part).read()
     newer = ["wire_tx_bytes", "wire_rx_bytes", "wire_tx_packets", "wire_rx_packets"]
     pq.write_table(table.drop_columns(newer), part)
-    run = Run(path)
-    assert all(run.table(name).schema.equals(arrow_schema(name)) for name in TABLES)
+    run = open_run(path)
+    assert all(run.table(name).schema.equals(schema_of(TABLES[name])) for name in TABLES)
     assert run.table("links").num_rows == 0
     read_back = run.table("steps")
     assert read_back.drop_columns(newer).equals(table.drop_columns(newer))
@@ -298,7 +299,7 @@ def test_a_bound_is_held_against_the_rank_that_launched_first(
     of = cell(hosts=["a", "b"])
     flights = [transfer(of, 0, 1, 0.1, 0.1 + first_s), transfer(of, 1, 1, 0.5, 0.6)]
     links = [replace(link(0, 1, of["payload_bytes"] / 0.4), host="a", peer_host="b")]
-    (found,) = read_cells(Run(write_run(tmp_path, [of], [*steps(of, [1.0]), *flights, *links])))
+    (found,) = read_cells(open_run(write_run(tmp_path, [of], [*steps(of, [1.0]), *flights, *links])))
     assert found.row["bound_s"] == pytest.approx(0.4)
     assert found.row["comm_s"] == pytest.approx(0.1)
     assert (("comm_s", "bound_s") in {breach.views for breach in found.breaches}) == told
@@ -328,7 +329,9 @@ def with_unknown_instrument(path: Path, watts: dict[int, float]) -> Path:
 
 def test_an_instrument_unknown_to_this_program_is_reported_as_its_run_declares_it(tmp_path: Path) -> None:
     of = cell()
-    run = Run(with_unknown_instrument(write_run(tmp_path, [of], steps(of, [1.0] * 4)), {0: 100.0, 1: 150.0}))
+    run = open_run(
+        with_unknown_instrument(write_run(tmp_path, [of], steps(of, [1.0] * 4)), {0: 100.0, 1: 150.0})
+    )
     cells = read_cells(run)
     assert cells[0].row["gpu_power_w"] == 250.0
     text = render_report([measured := MeasuredRun(run)], read_sections([measured]), "table")

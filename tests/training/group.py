@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.agreement.group import join_group, leave_group
 from benchmarks.agreement.local_servers import LocalServers, running_servers, start_processes
-from distsqz.cell_facts import CellFacts
 from distsqz.metering.schema import Record, StepRecord
+from distsqz.runs.cell_facts import CellFacts
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.session import SessionPlan, train_session
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from group import Box, run_group
 
+from distsqz import open_run
+from distsqz.metering.schema import TABLES
 from distsqz.report.tables import read_cells
-from distsqz.runs import COMPLETE, Run, RunWriter
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE, RunWriter
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 
@@ -19,7 +22,7 @@ RUNS = 50
 
 def write_run(root: Path, entries: list[dict[str, Any]], boxes: list[Box]) -> Run:
     """Writes what a session's ranks recorded as a run directory, and opens it."""
-    writer = RunWriter.create(root, "test", ["test"], {}, entries)
+    writer = RunWriter.create(root, "test", ["test"], {}, entries, tables=TABLES)
     for box in boxes:
         assert box.error is None
         for cell, facts in box.facts.items():
@@ -27,7 +30,7 @@ def write_run(root: Path, entries: list[dict[str, Any]], boxes: list[Box]) -> Ru
         for table, rows in box.records.items():
             writer.append(table, rows)
     writer.finish(COMPLETE)
-    return Run(writer.path)
+    return open_run(writer.path)
 
 
 def random_session(seed: int) -> tuple[int, TrainingOptions, list[ServerOptions | None]]:

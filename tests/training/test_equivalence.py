@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from distsqz.data import open_data, train_batches
 from distsqz.errors import RequestError
+from distsqz.metering.schema import TABLES
 from distsqz.models.recipes import OWN_MODEL
-from distsqz.runs import RunWriter
+from distsqz.runs.writer import RunWriter
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
@@ -122,7 +123,7 @@ def test_a_run_goes_on_with_more_steps_from_its_own_directory(tmp_path: Path) ->
     short, entries = plan_session([model], 1, asked)
     (tmp_path / "short").mkdir()
     (box,) = run_group(short, 1, tmp_path / "short")
-    run = RunWriter.create(tmp_path / "runs", "short", [], {}, entries)
+    run = RunWriter.create(tmp_path / "runs", "short", [], {}, entries, tables=TABLES)
     run.save_checkpoint(short.cells[0].name, 3, box.checkpoint(3).to_bytes())
     other = replace(box.checkpoint(3), seed=1, options=None)
     run.save_checkpoint("another-cell", 9, other.to_bytes())  # newer, but not of this training

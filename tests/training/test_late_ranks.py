@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from group import run_group
 
+from distsqz import open_run
+from distsqz.metering.schema import TABLES
 from distsqz.report.tables import read_cells
-from distsqz.runs import COMPLETE, Run, RunWriter
+from distsqz.runs.writer import COMPLETE, RunWriter
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 
@@ -27,14 +29,14 @@ def measure(
     """The report's rows by model and strategy, of one session without Ray."""
     plan, entries = plan_session([f"{MODELS}:{model}" for model in models], world_size, OPTIONS, strategies)
     boxes = run_group(plan, world_size, folder)
-    run = RunWriter.create(folder / "runs", "late", ["test"], {}, entries)
+    run = RunWriter.create(folder / "runs", "late", ["test"], {}, entries, tables=TABLES)
     for cell, facts in boxes[0].facts.items():
         run.describe_cell(cell, facts)
     for box in boxes:
         for table, records in box.records.items():
             run.append(table, records)
     run.finish(COMPLETE)
-    rows = [table.row for table in read_cells(Run(run.path))]
+    rows = [table.row for table in read_cells(open_run(run.path))]
     return {(row["model"].removeprefix(f"{MODELS}:"), row["strategy"]): row for row in rows}
 
 

@@ -13,7 +13,7 @@ from distsqz.report.measured import makes_steps_together, measured_steps
 from distsqz.report.page.dots import MARGIN, TOP, Tick, ticks_of
 from distsqz.report.page.rows import CHARACTER, LINE, elided
 from distsqz.report.page.scales import Scale, linear_scale
-from distsqz.runs import Run
+from distsqz.runs.reader import Run
 
 MOST_RANKS = 16
 """Ranks that a timeline shows."""

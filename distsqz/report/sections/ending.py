@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.section import Section
-from distsqz.runs import COMPLETE, FAILED, INTERRUPTED, RUNNING
+from distsqz.runs.writer import COMPLETE, FAILED, INTERRUPTED, RUNNING
 
 
 def section(runs: Sequence[MeasuredRun]) -> Section:

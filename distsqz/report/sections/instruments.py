@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distsqz.metering.columns import Column
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.section import Section
 from distsqz.report.tables import LOCAL, VIEWS
+from distsqz.runs.columns import Column
 
 OVER_RANKS = {"mean": "mean of the ranks", "sum": "sum over the ranks", "max": "largest of the ranks"}
 

@@ -9,7 +9,7 @@ from distsqz.lab.rate import format_rate
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.section import Section
 from distsqz.report.shipments import clients_by_host, copies_over_links
-from distsqz.runs import COMPLETE
+from distsqz.runs.writer import COMPLETE
 
 COLUMNS = (
     "model",

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from distsqz import open_run
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
 from distsqz.report.report import read_sections, render_report
-from distsqz.runs import Run
 
 VOID = {"meta", "link", "br"}
 
@@ -83,7 +83,7 @@ class Page:
 
 
 def page_of_run(*paths: Path) -> Page:
-    runs = [MeasuredRun(Run(path)) for path in paths]
+    runs = [MeasuredRun(open_run(path)) for path in paths]
     html = page_of(runs)
     reader = _Reader()
     reader.feed(html)

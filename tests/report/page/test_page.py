@@ -14,7 +14,7 @@ from test_shipments import record, written
 
 from distsqz.cli import report
 from distsqz.errors import RequestError
-from distsqz.runs import FAILED, INTERRUPTED, RUNNING
+from distsqz.runs.writer import FAILED, INTERRUPTED, RUNNING
 
 NAMES = {"name", "tick", "run-id", "label"}
 """Classes of elements whose digits belong to names, or are marks of a scale."""

@@ -8,6 +8,7 @@ shows of instruments follow from these declarations.
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -42,6 +43,20 @@ def column(
 ) -> Any:
     """Declares a field of a record as a column of a table; see `Column` for the arguments."""
     return field(metadata={"meaning": meaning, "unit": unit, "combine": combine, "heading": heading})
+
+
+Tables = Mapping[str, tuple[Column, ...]]
+"""The columns of each table, by its name."""
+
+
+class Row:
+    """Base of records that are rows of a table."""
+
+    __slots__ = ()
+
+    def values(self) -> dict[str, Value]:
+        """The record's values by column of its table."""
+        return values_of(self)
 
 
 def columns_of(record: type[Any]) -> tuple[Column, ...]:

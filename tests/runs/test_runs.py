@@ -15,9 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from distsqz import open_run
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES, EvaluationRecord
-from distsqz.runs import COMPLETE, INTERRUPTED, Run, RunWriter, arrow_schema, newest_run
+from distsqz.runs.arrow import schema_of
+from distsqz.runs.listing import newest_run
+from distsqz.runs.reader import Run
+from distsqz.runs.writer import COMPLETE, INTERRUPTED, RunWriter
 
 RECORD = EvaluationRecord(cell="c", step=1, samples_seen=8, bytes_so_far=None, accuracy=0.5, loss=1.0)
 TRAINED = {"cell": "c", "model": "m", "strategy": "ddp", "world_size": 2}
@@ -26,10 +30,10 @@ SHIPPED = {"cell": "c", "kind": "shipment", "model": "m", "file_bytes": 8, "clie
 
 def whole_run(root: Path, cell: dict[str, Any] = TRAINED, records: int = 2) -> Run:
     """A run that completed, with so many evaluations."""
-    writer = RunWriter.create(root, "test", [], {}, [cell])
+    writer = RunWriter.create(root, "test", [], {}, [cell], tables=TABLES)
     writer.append("evaluations", [RECORD] * records)
     writer.finish(COMPLETE)
-    return Run(writer.path)
+    return open_run(writer.path)
 
 
 def only_part(run: Path, table: str) -> Path:
@@ -58,16 +62,16 @@ def test_what_a_flush_could_not_write_is_written_by_the_next(
     def cut_short(*_: object) -> None:
         raise cut_short_by
 
-    writer = RunWriter.create(tmp_path, "test", [], {}, [])
+    writer = RunWriter.create(tmp_path, "test", [], {}, [], tables=TABLES)
     writer.append("evaluations", [RECORD])
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", cut_short)
         with pytest.raises(cut_short_by):
             writer.flush()
-    assert Run(writer.path).table("evaluations").num_rows == 0
+    assert open_run(writer.path).table("evaluations").num_rows == 0
     writer.append("evaluations", [RECORD])
     writer.finish(INTERRUPTED)
-    assert Run(writer.path).table("evaluations").num_rows == 2
+    assert open_run(writer.path).table("evaluations").num_rows == 2
 
 
 def test_a_whole_run_has_no_faults(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_a_missing_table_is_named_and_read_as_empty(tmp_path: Path, table: str) 
 
 
 def test_a_table_of_other_length_than_when_the_run_ended_is_named(tmp_path: Path) -> None:
-    writer = RunWriter.create(tmp_path, "test", [], {}, [TRAINED])
+    writer = RunWriter.create(tmp_path, "test", [], {}, [TRAINED], tables=TABLES)
     writer.append("evaluations", [RECORD])
     writer.flush()
     older = shutil.copytree(writer.path / "evaluations.parquet", tmp_path / "older")
@@ -91,7 +95,7 @@ def test_a_table_of_other_length_than_when_the_run_ended_is_named(tmp_path: Path
     writer.finish(COMPLETE)
     shutil.rmtree(writer.path / "evaluations.parquet")
     shutil.copytree(older, writer.path / "evaluations.parquet")
-    assert Run(writer.path).faults() == [
+    assert open_run(writer.path).faults() == [
         "Warning: evaluations.parquet has 1 of the 2 rows that the run wrote."
     ]
 
@@ -150,7 +154,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, name: str, told: s
     run = whole_run(tmp_path)
     (run.path / name).chmod(0)
     with pytest.raises(RequestError, match=f"{told} .*Permission denied"):
-        Run(run.path).table("steps")
+        open_run(run.path).table("steps")
 
 
 def test_a_table_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_a_run_json_that_is_none_is_refused_in_one_line(tmp_path: Path, content:
     run = whole_run(tmp_path)
     (run.path / "run.json").write_text(content, encoding="latin-1")
     with pytest.raises(RequestError, match=f"^{run.path}: ") as refused:
-        Run(run.path)
+        open_run(run.path)
     assert "\n" not in str(refused.value)
 
 
@@ -212,7 +216,7 @@ def test_a_run_json_that_is_none_is_refused_in_one_line(tmp_path: Path, content:
 def test_a_key_of_run_json_of_another_type_is_named(tmp_path: Path, key: str, value: object) -> None:
     path = edited(whole_run(tmp_path), lambda meta: meta.update({key: value}))
     with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \({key}"):
-        Run(path)
+        open_run(path)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def test_a_key_that_a_cell_lacks_is_named(tmp_path: Path, cell: dict[str, Any], 
     with pytest.raises(
         RequestError, match=rf"^{path}: run\.json is damaged \(cells\.0\.{key}: Field required"
     ):
-        Run(path)
+        open_run(path)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +248,7 @@ def test_a_key_that_a_cell_lacks_is_named(tmp_path: Path, cell: dict[str, Any], 
 def test_a_key_of_a_cell_of_another_type_is_named(tmp_path: Path, key: str, value: object) -> None:
     path = edited(whole_run(tmp_path), lambda meta: meta["cells"][0].update({key: value}))
     with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \(cells\.0\.{key}"):
-        Run(path)
+        open_run(path)
 
 
 def test_the_newest_run_is_the_one_that_started_last_whatever_its_name_and_time_zone(tmp_path: Path) -> None:
@@ -293,7 +297,7 @@ def evaluations_of(steps: range) -> list[EvaluationRecord]:
 
 def flushed_run(root: Path, flushes: int) -> RunWriter:
     """A run still going, with one evaluation a flush."""
-    writer = RunWriter.create(root, "test", [], {}, [TRAINED])
+    writer = RunWriter.create(root, "test", [], {}, [TRAINED], tables=TABLES)
     for record in evaluations_of(range(flushes)):
         writer.append("evaluations", [record])
         writer.flush()
@@ -306,7 +310,7 @@ def test_a_run_still_going_is_read_whole_and_in_order_by_us_and_by_pandas(
 ) -> None:
     path = flushed_run(tmp_path, flushes).path
     expected = list(range(flushes))
-    assert Run(path).table("evaluations")["step"].to_pylist() == expected
+    assert open_run(path).table("evaluations")["step"].to_pylist() == expected
     assert pd.read_parquet(path / "evaluations.parquet")["step"].tolist() == expected
 
 
@@ -315,7 +319,7 @@ def test_parts_are_merged_so_that_a_long_run_has_few_files(tmp_path: Path) -> No
     assert len(list((writer.path / "evaluations.parquet").iterdir())) <= 200 // 60 + 60
     writer.finish(COMPLETE)
     assert only_part(writer.path, "evaluations").name == "part-00000-00200.parquet"
-    assert Run(writer.path).table("evaluations")["step"].to_pylist() == list(range(200))
+    assert open_run(writer.path).table("evaluations")["step"].to_pylist() == list(range(200))
 
 
 def test_a_writer_killed_between_merging_parts_and_removing_them_leaves_each_row_once(
@@ -331,9 +335,9 @@ def test_a_writer_killed_between_merging_parts_and_removing_them_leaves_each_row
         with pytest.raises(KeyboardInterrupt):
             writer.flush()
     assert len(list((writer.path / "evaluations.parquet").iterdir())) == 61
-    assert Run(writer.path).table("evaluations")["step"].to_pylist() == list(range(59))
+    assert open_run(writer.path).table("evaluations")["step"].to_pylist() == list(range(59))
     writer.finish(INTERRUPTED)
-    assert Run(writer.path).table("evaluations")["step"].to_pylist() == list(range(59))
+    assert open_run(writer.path).table("evaluations")["step"].to_pylist() == list(range(59))
     assert len(pd.read_parquet(only_part(writer.path, "evaluations"))) == 59
 
 
@@ -356,14 +360,14 @@ def test_an_interrupted_flush_is_repeated_without_a_row_twice(
             writer.flush()
     writer.append("evaluations", [replace(RECORD, step=2)])
     writer.flush()
-    assert Run(writer.path).table("evaluations")["step"].to_pylist() == [0, 1, 2]
+    assert open_run(writer.path).table("evaluations")["step"].to_pylist() == [0, 1, 2]
 
 
 def test_a_reader_whose_parts_are_merged_meanwhile_reads_each_row_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = flushed_run(tmp_path, 30)
-    run, open_file = Run(writer.path), Path.open
+    run, open_file = open_run(writer.path), Path.open
 
     def merged_before(file: Path, *arguments: Any, **options: Any) -> Any:
         if file.name == "part-00010.parquet" and file.exists():
@@ -381,13 +385,13 @@ def test_a_column_that_is_declared_wrongly_is_named(tmp_path: Path, name: str, v
     run = whole_run(tmp_path)
     path = edited(run, lambda meta: meta["columns"]["steps"][0].update({name: value}))
     with pytest.raises(RequestError, match=rf"^{path}: run\.json is damaged \(columns\.steps\.0\.{name}"):
-        Run(path)
+        open_run(path)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_run_tells_what_its_columns_mean(tmp_path: Path, table: str) -> None:
     declared = whole_run(tmp_path).meta["columns"][table]
-    assert [column["name"] for column in declared] == arrow_schema(table).names
+    assert [column["name"] for column in declared] == schema_of(TABLES[table]).names
     assert all(column["meaning"].endswith(".") for column in declared)
     for suffix, unit in (
         ("_s", "seconds"),

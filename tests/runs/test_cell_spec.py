@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from distsqz.cell_spec import LONGEST_ID, CellSpec, label_of, rules, rules_by_option, session_names
 from distsqz.errors import RequestError
+from distsqz.runs.cell_spec import LONGEST_ID, CellSpec, label_of, rules, rules_by_option, session_names
 from distsqz.training.options import ServerOptions, TrainingOptions
 
 

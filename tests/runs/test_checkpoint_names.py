@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from distsqz.runs import RunWriter
+from distsqz.metering.schema import TABLES
+from distsqz.runs.checkpoint_names import checkpoint_name, checkpoint_pattern
+from distsqz.runs.writer import RunWriter
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
-from distsqz.training.checkpoint_names import checkpoint_name, checkpoint_pattern
 
 LEAST_NAME_MAX = 143
 """Bytes of a file name on eCryptfs, which takes the least of Linux's file systems."""
@@ -48,7 +49,7 @@ def test_a_pattern_finds_the_files_of_its_cell_alone() -> None:
 
 def test_a_run_keeps_checkpoints_of_cells_of_any_name_apart(tmp_path: Path) -> None:
     cells = ["m" * 240 + "-ddp-w2", "m" * 240 + "-ps-w2"]
-    writer = RunWriter.create(tmp_path, "test", [], {}, [])
+    writer = RunWriter.create(tmp_path, "test", [], {}, [], tables=TABLES)
     for seed, cell in enumerate(cells):
         writer.save_checkpoint(cell, 3, checkpoint(seed).to_bytes())
     assert [load_checkpoint(writer.path, cell, {}).seed for cell in cells] == [0, 1]

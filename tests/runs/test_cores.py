@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from distsqz.metering import cores
-from distsqz.metering.cores import cores_of_this_host, cpu_quota
+from distsqz.runs import cores
+from distsqz.runs.cores import cores_of_this_host, cpu_quota
 
 V1, V2 = "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup"
 MOUNTED_V1 = f"33 31 0:30 / {V1} rw,relatime - cgroup cgroup rw,cpu,cpuacct"
@@ -133,7 +133,7 @@ def real_group() -> Iterator[Path]:
 
 def test_a_process_in_a_real_group_with_a_quota_has_the_cores_of_the_quota(real_group: Path) -> None:
     told = (
-        "import json, os, sys; from distsqz.runs import environment;"
+        "import json, os, sys; from distsqz.runs.environment import environment;"
         "open(sys.argv[1], 'w').write(str(os.getpid())); print(json.dumps(environment()))"
     )
     done = subprocess.run(
