@@ -58,6 +58,7 @@ def _run(index: int, steps: int) -> list[dict[str, Any]]:
         *(
             sys.executable,
             "launch/compare.py",
+            "--no-baseline",
             "--format",
             "json",
             "--network",

@@ -103,7 +103,7 @@ def _raw(made: Lab, rate: str, repeats: int) -> None:
 def _train(made: Lab, variables: dict[str, str], options: Options, steps: int) -> dict[str, Any]:
     """Both models side by side; the report's cells by model."""
     command = [
-        *(sys.executable, "launch/compare.py", "--strategies", "ddp", "--format", "json"),
+        *(sys.executable, "launch/compare.py", "--no-baseline", "--strategies", "ddp", "--format", "json"),
         *("--image-size", str(options.image_size)),
         *("--steps", str(steps), "--warmup-steps", "1", "--block-steps", "2"),
     ]

@@ -69,7 +69,9 @@ def _measure_all(made: Lab, variables: dict[str, str], options: Options) -> list
     rows = []
     for per_host in options.workers_per_host:
         workers = per_host * len(made.hosts)
-        report = _train(made, variables, options, ["launch/compare.py", "--models", MODEL], workers)
+        report = _train(
+            made, variables, options, ["launch/compare.py", "--no-baseline", "--models", MODEL], workers
+        )
         rows += [_row(report, cell, per_host, "colocated") for cell in report["cells"]]
     dedicated = ["launch/ps.py", "--model", MODEL, "--placement", "dedicated"]
     report = _train(made, variables, options, dedicated, len(made.hosts) - 1)

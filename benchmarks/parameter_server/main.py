@@ -144,7 +144,7 @@ def _side_by_side(made: Lab, variables: dict[str, str], options: Options) -> lis
     cells: list[dict[str, Any]] = _on_head(
         made,
         variables,
-        *("launch/compare.py", "--image-size", options.image_size, "--steps", options.steps),
+        *("launch/compare.py", "--no-baseline", "--image-size", options.image_size, "--steps", options.steps),
         *("--warmup-steps", 1, "--block-steps", 3, "--format", "json"),
     )["cells"]
     return cells

@@ -29,6 +29,8 @@ class Options(MeasureOptions):
     """Values of an option to measure side by side, for example bucket_mb=1,25. Any option of the model, of
     training or of the parameter server can be varied. If given several times, all combinations are
     measured."""
+    baseline: bool = True
+    """Also train each model on one worker by itself, to tell what several workers gain over one machine."""
     server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
@@ -39,11 +41,11 @@ def main(options: Options) -> None:
     vary = parse_vary(options.vary, options.strategies)
     lab = lab_for(options.network, options.session)
     if lab is None:
-        measure("compare", options.models, options, asked, vary=vary)
+        measure("compare", options.models, options, asked, vary=vary, baseline=options.baseline)
         return
     with redirect_stdout(sys.stderr):  # a model of the user's may print
         # What is wrong with the request shows before hosts are made for it.
-        plan(options.models, options, asked, vary=vary)
+        plan(options.models, options, asked, vary=vary, baseline=options.baseline)
     sys.exit(run_in_lab(lab))
 
 

@@ -72,6 +72,8 @@ def measure(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     vary: Vary | None = None,
+    *,
+    baseline: bool = False,
 ) -> None:
     """Trains models on the same workers, in a session named `name`, and prints the report.
 
@@ -80,7 +82,7 @@ def measure(
         RunError: training failed; the run directory keeps what was measured until then.
     """
     with redirect_stdout(sys.stderr):  # Ray and an own model may print; stdout is for results
-        session, entries = plan(models, options, strategies, checkpoint, resume, vary)
+        session, entries = plan(models, options, strategies, checkpoint, resume, vary, baseline=baseline)
         for notice in session.notices:
             print(notice, file=sys.stderr)
         run = record(name, session, entries, options.session, options.runs, asdict(options))
@@ -94,6 +96,8 @@ def plan(
     checkpoint: Path | None = None,
     resume: Path | None = None,
     vary: Vary | None = None,
+    *,
+    baseline: bool = False,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
     """Plans the session that `options` ask for. Returns the plan and its cells' entries for run.json.
 
@@ -116,6 +120,7 @@ def plan(
         resume=resume,
         vary=vary,
         gpus=options.session.gpus,
+        baseline=baseline,
     )
     # Hosts of a cluster have memory of their own, of which nothing is known before Ray is joined.
     several = len(session.cells) > 1

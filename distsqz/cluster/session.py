@@ -124,7 +124,8 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         def take() -> None:
             delivery: Delivery = ray.get(collector.take.remote())
             failures.extend(delivery.failures)
-            hosts[:] = next((facts["hosts"] for facts in delivery.facts.values() if "hosts" in facts), hosts)
+            of_cells = [facts["hosts"] for facts in delivery.facts.values() if "hosts" in facts]
+            hosts[:] = max(of_cells, key=len, default=hosts)  # a baseline is on one of them
             pids.update(delivery.pids)
             if embedded and delivery.pids and len(pids) == options.workers + servers:
                 lower_priority(psutil.Process().children(recursive=True), pids)
@@ -134,7 +135,7 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
         timeout_s = options.collective_timeout_s - REPORTING_RESERVE_S
         stop = threading.Event()
 
-        stoppable = plan.server is not None and all(cell.server for cell in plan.cells)
+        stoppable = plan.server is not None and all(cell.server or cell.alone for cell in plan.cells)
 
         def train_all() -> None:
             if plan.server and stoppable:

@@ -62,6 +62,16 @@ def load_by_host(cell: dict[str, Any]) -> dict[str, LinkLoad] | None:
     return {host: each.load for host, each in traffic.items()}
 
 
+def busiest_host_bytes(cell: dict[str, Any]) -> int | None:
+    """Payload that the busiest host's link must carry in its busier direction in a step.
+
+    Returns:
+        None where no link is used, or the cell's entry does not determine it.
+    """
+    loads = load_by_host(cell) or {}
+    return max((max(load.tx_bytes, load.rx_bytes) for load in loads.values()), default=0) or None
+
+
 def _goodput_by_host(links: pd.DataFrame) -> dict[str, float]:
     """The faster of the paths from a host and to it, in bytes a second: its link is at least as fast."""
     ends = pd.concat([links.set_index("host"), links.set_index("peer_host")])["goodput_bytes_per_s"]

@@ -22,7 +22,7 @@ from distsqz.report.bootstrap import Floats, paired_ratio, unpaired_ratio
 from distsqz.report.tables import CellTable
 from distsqz.runs.cell_spec import rules_by_option
 from distsqz.runs.environment import Environment
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import SYNCHRONISED, ServerOptions, TrainingOptions
 
 OPTION_RULES = rules_by_option(TrainingOptions) | rules_by_option(ServerOptions)
 
@@ -49,7 +49,9 @@ MODEL = frozenset({"model", "squeeze_ratio", "pct_3x3"})
 
 STRATEGY_OPTIONS = frozenset(field.name for field in fields(ServerOptions))
 
-OF_ONE_STRATEGY = frozenset(name for name, of in OPTION_RULES.items() if of.strategies)
+OF_ONE_STRATEGY = frozenset(
+    name for name, of in OPTION_RULES.items() if of.strategies and not {*SYNCHRONISED} <= {*of.strategies}
+)
 """Options that have no effect under other strategies."""
 
 THREADS = "threads_per_worker"
@@ -354,7 +356,7 @@ def _comparison(pair: _Pair) -> dict[str, Any]:
         "large_run_id": large.run_id,
         "bytes_ratio": bytes_ratio,
         "bytes_source": bytes_source,
-        **(_no_step_ratio() if pair.differences else _step_ratio(small, large, pair.across_runs)),
+        **(_no_step_ratio() if pair.differences else step_ratio(small, large, pair.across_runs)),
         "differences": pair.lines(),
         "not_recorded": pair.not_recorded,
     }
@@ -373,15 +375,16 @@ def _no_step_ratio() -> dict[str, Any]:
     return {"step_ratio": None, "step_ratio_ci95": None, "paired": False, "pairs": None}
 
 
-def _step_ratio(small: CellTable, large: CellTable, across_runs: bool) -> dict[str, Any]:
+def step_ratio(small: CellTable, large: CellTable, across_runs: bool) -> dict[str, Any]:
+    """The step time of one cell over that of another: `step_ratio`, its interval and how it was measured."""
     paired = not across_runs and small.block_means_s() is not None
     numerators, denominators = _paired_blocks(small, large) if paired else _all_steps(small, large)
     known = len(numerators) > 0 and len(denominators) > 0
-    step_ratio, interval = (
+    ratio, interval = (
         (paired_ratio if paired else unpaired_ratio)(numerators, denominators) if known else (None, None)
     )
     return {
-        "step_ratio": step_ratio,
+        "step_ratio": ratio,
         "step_ratio_ci95": list(interval) if interval else None,
         "paired": paired,
         "pairs": len(numerators) if paired else None,

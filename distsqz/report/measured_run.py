@@ -9,6 +9,7 @@ import pandas as pd
 
 from distsqz.report.measured import measured_steps, measured_updates, of_steps
 from distsqz.report.shipments import is_deployment, read_shipments
+from distsqz.report.speedups import is_baseline, speedups
 from distsqz.report.tables import CellTable, read_cells, read_links, read_shards, staleness_histogram
 from distsqz.runs.reader import Run
 
@@ -45,9 +46,23 @@ class MeasuredRun:
         return measured_updates(self.run, self.steps)
 
     @cached_property
-    def cells(self) -> list[CellTable]:
-        """What each cell measured, in the run's order."""
+    def _tables(self) -> list[CellTable]:
         return read_cells(self.run, self.steps, self.peers, self.updates)
+
+    @property
+    def cells(self) -> list[CellTable]:
+        """What each cell measured, in the run's order, without baselines."""
+        return [cell for cell in self._tables if not is_baseline(cell)]
+
+    @property
+    def baselines(self) -> list[CellTable]:
+        """What each baseline measured: a model on one worker by itself."""
+        return [cell for cell in self._tables if is_baseline(cell)]
+
+    @cached_property
+    def speedups(self) -> list[dict[str, Any]]:
+        """Each cell that has a baseline against it."""
+        return speedups(self.cells, self.baselines)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

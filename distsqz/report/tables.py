@@ -13,6 +13,7 @@ import pandas as pd
 
 from distsqz.report.bootstrap import Floats, median_interval
 from distsqz.report.bounds import bound_s as bound_of
+from distsqz.report.bounds import busiest_host_bytes
 from distsqz.report.checks import Breach, CellViews, check
 from distsqz.report.instruments import combined
 from distsqz.report.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
@@ -215,6 +216,7 @@ def _read_cell(
         "comm_s": comm_s,
         "hidden_comm_s": _hidden(comm_s, waiting),
         "bound_s": bound_s,
+        "host_link_bytes": busiest_host_bytes(cell),
         "comm_vs_bound": _quotient(comm_s, bound_s),
         "busbw_bytes_per_s": busbw,
         # Every link carries as much as every other, so the slowest bounds the ring.

@@ -20,11 +20,8 @@ from distsqz.runs.cell_spec import CellSpec
 from distsqz.sync.agreement import state_digests
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.memory_order import lay_out
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import ALONE, ServerOptions, TrainingOptions
 from distsqz.training.seeding import seeded
-
-DDP, PS = "ddp", "ps"
-"""The names of the strategies: all-reduce, parameter server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +59,7 @@ class Cell:
 
     @property
     def strategy(self) -> str:
-        """Name of the strategy: `DDP` or `PS`."""
+        """Name of the strategy: `ddp`, `ps`, or `alone` for a baseline."""
         return self.spec.strategy
 
     @property
@@ -71,9 +68,14 @@ class Cell:
         return self.spec.world_size
 
     @property
+    def alone(self) -> bool:
+        """Whether rank 0 trains it by itself while the other workers wait."""
+        return self.strategy == ALONE
+
+    @property
     def together(self) -> bool:
-        """Whether all workers make each step together."""
-        return self.server is None or self.server.agreement.together
+        """Whether all workers of the session make each step together."""
+        return not self.alone and (self.server is None or self.server.agreement.together)
 
     @property
     def global_batch(self) -> int:

@@ -12,10 +12,17 @@ from distsqz.sync.consistency import Consistency, Mode
 
 Placement = Literal["colocated", "dedicated"]
 
+DDP, PS, ALONE = "ddp", "ps", "alone"
+"""The names of the strategies: all-reduce, parameter server, and the baseline of one worker by itself."""
+
+SYNCHRONISED = (DDP, PS)
+"""The strategies by which several workers agree. Options that only these have an effect on name them."""
+
 SERVERS_START_ONCE = "the cells of a session share their servers, which are started once"
 WHERE_SHARDS_ARE = "a checkpoint holds whole parameters, wherever their shards were"
 SAME_VALUES = "it changes speed and rounding, not what is computed"
 ONLY_OBSERVES = "it changes what is observed of training, not what is computed"
+MORE_STEPS = "more steps make a median surer, not larger"
 LENGTH = "a training may go on for longer than was planned"
 SCHEDULE = "a learning rate may be lowered as training goes on"
 
@@ -102,15 +109,17 @@ class TrainingOptions:
     """SqueezeNet's share of 3x3 filters among the expand filters, if not the paper's 0.5."""
     batch_size: int = field(default=16, metadata=rules(label="batch"))
     """Number of images for each worker in a step."""
-    steps: int = field(
-        default=20, metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH)
-    )
+    steps: int = field(default=20, metadata=rules(not_alike=MORE_STEPS, not_resumed=LENGTH))
     """Number of measured steps; ignored if epochs are given."""
     warmup_steps: int = field(default=5, metadata=rules(label="warmup", not_resumed=ONLY_OBSERVES))
     """Number of training steps before measuring begins; reports leave them out."""
     epochs: int | None = field(
         default=None,
-        metadata=rules(not_alike="more steps make a median surer, not larger", not_resumed=LENGTH),
+        metadata=rules(
+            strategies=SYNCHRONISED,
+            not_alike="more steps make a median surer, not larger",
+            not_resumed=LENGTH,
+        ),
     )
     """Number of passes over the training images, warm-up steps included; given instead of a number of
     steps."""
@@ -150,15 +159,17 @@ class TrainingOptions:
     lr_warmup_steps: int = field(default=0, metadata=rules(label="lrwarmup", not_resumed=SCHEDULE))
     """Number of steps over which the learning rate rises from near zero to its full value."""
     evaluate: Literal["never", "epoch", "end"] = field(
-        default="epoch", metadata=rules(not_resumed=ONLY_OBSERVES)
+        default="epoch", metadata=rules(strategies=SYNCHRONISED, not_resumed=ONLY_OBSERVES)
     )
     """When accuracy on the validation images is measured: after each full epoch, or once at the end."""
-    checkpoint_every: int = field(default=0, metadata=rules(label="every", not_resumed=ONLY_OBSERVES))
+    checkpoint_every: int = field(
+        default=0, metadata=rules(label="every", strategies=SYNCHRONISED, not_resumed=ONLY_OBSERVES)
+    )
     """Number of steps between checkpoints; one more is saved at the end. 0: none."""
     loader_workers: int | None = field(default=None, metadata=rules(label="loaders", not_resumed=SAME_VALUES))
     """Number of processes of each worker that decode images; by default 2 for image folders, 0 for data in
     memory."""
-    metered: bool = field(default=True, metadata=rules(not_resumed=ONLY_OBSERVES))
+    metered: bool = field(default=True, metadata=rules(strategies=SYNCHRONISED, not_resumed=ONLY_OBSERVES))
     """Count bytes. If switched off, only step times are measured, which shows what counting costs."""
 
     def __post_init__(self) -> None:

@@ -18,11 +18,11 @@ from distsqz.models.registry import METAPARAMETERS, default_image_size, takes_me
 from distsqz.models.weights import load_state, require_finite
 from distsqz.runs.cell_spec import CellSpec, session_names
 from distsqz.sync.flat import layout_of
-from distsqz.training.cell import DDP, PS, Cell, describe_cell, model_options, plan_cell
+from distsqz.training.cell import Cell, describe_cell, model_options, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
 from distsqz.training.classes import Classes, settle_classes
 from distsqz.training.memory_needs import MemoryNeeds, memory_needs
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import ALONE, DDP, PS, ServerOptions, TrainingOptions
 from distsqz.training.seeding import seeded
 from distsqz.training.session import SessionPlan
 from distsqz.training.try_out import TriedModel, try_out
@@ -40,6 +40,7 @@ def plan_session(
     *,
     vary: Vary | None = None,
     gpus: bool = False,
+    baseline: bool = False,
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
     """Plans a session of one cell for each model, strategy and variant. Returns the plan and the cells'
     entries for run.json.
@@ -56,6 +57,7 @@ def plan_session(
         vary: values of options of training or of the parameter server; all combinations are measured. Where
             an option has no effect on a model or a strategy, cells that would be alike are planned once.
         gpus: whether workers train on GPUs.
+        baseline: whether each model is also trained on one worker alone (`training/baseline.py`).
 
     Raises:
         RequestError: model, data, options or checkpoint do not make sense.
@@ -72,7 +74,7 @@ def plan_session(
         raise InvalidValue(
             "resume", resume, "a checkpoint is resumed by a single cell, and several are asked for"
         )
-    planner = _Planner(models, world_size, _Start.from_files(checkpoint, resume), gpus)
+    planner = _Planner(models, world_size, _Start.from_files(checkpoint, resume), gpus, baseline)
     planner.notices += not_multiplied(vary or {}, models, [PS if server else DDP for server in strategies])
     for variant in variants(options, strategies, vary or {}):
         planner.add(variant)
@@ -130,7 +132,9 @@ def _named(planned: Sequence[_Planned]) -> list[_Planned]:
 class _Planner:
     """Plans cells variant by variant. Work that variants have in common is done once."""
 
-    def __init__(self, models: Sequence[str], world_size: int, start: _Start, gpus: bool) -> None:
+    def __init__(
+        self, models: Sequence[str], world_size: int, start: _Start, gpus: bool, baseline: bool
+    ) -> None:
         self.planned: dict[str, _Planned] = {}
         """Planned cells by id."""
         self.notices: list[str] = []
@@ -138,6 +142,7 @@ class _Planner:
         self._world_size = world_size
         self._start = start
         self._gpus = gpus
+        self._baseline = baseline
         self._tried: dict[object, TriedModel] = {}
         self._drawn: dict[object, dict[str, Any] | None] = {}
         """Initial parameters of models that ignore the seed, for all cells; None for the others."""
@@ -167,6 +172,8 @@ class _Planner:
                 self._spec(model, of_model, server): settled
                 for server, settled in zip(variant.servers, servers, strict=True)
             }
+            if self._baseline:
+                specs[_baseline_spec(model, of_model)] = None
             new = {spec: server for spec, server in specs.items() if spec.id not in self.planned}
             if new:
                 settled_options = replace(of_model, image_size=image_size, num_classes=classes.asked[model])
@@ -190,7 +197,8 @@ class _Planner:
         classes: Classes,
         data: ImageData,
     ) -> None:
-        tried = self._try(model, options, list(specs.values()), classes.reason, data)
+        synchronised = [server for spec, server in specs.items() if spec.strategy != ALONE]
+        tried = self._try(model, options, synchronised, classes.reason, data)
         start = self._start
         if start.checkpoint:
             load_state(tried.module, start.state_dict, start.checkpoint)
@@ -198,6 +206,8 @@ class _Planner:
             require_finite(tried.module, "model", model)
         for spec, server in specs.items():
             of_cell = effective(tried.options, spec.strategy)
+            if spec.strategy == ALONE:
+                of_cell = _only_timed(baseline_options(tried.options))
             cell = plan_cell(spec, of_cell, data, tried.result.outputs, server)
             if server:
                 # Raises where the model cannot be split over so many.
@@ -270,6 +280,28 @@ def _open_data(options: TrainingOptions) -> ImageData:
 
 def _evaluates(options: TrainingOptions, data: ImageData) -> bool:
     return data.validation is not None and options.evaluate != "never"
+
+
+MOST_BASELINE_STEPS = 100
+
+
+def baseline_options(options: TrainingOptions) -> TrainingOptions:
+    """The options of a model's baseline: at most `MOST_BASELINE_STEPS` steps, in blocks as long as those of
+    the cells that are compared with it.
+    """
+    options = effective(options, ALONE)
+    if options.steps <= MOST_BASELINE_STEPS:
+        return options
+    return replace(options, steps=MOST_BASELINE_STEPS, block_steps=options.block)
+
+
+def _only_timed(options: TrainingOptions) -> TrainingOptions:
+    """The options, with nothing but training switched on."""
+    return replace(options, evaluate="never", checkpoint_every=0, metered=False)
+
+
+def _baseline_spec(model: str, options: TrainingOptions) -> CellSpec:
+    return CellSpec(model=model, strategy=ALONE, world_size=1, training=baseline_options(options))
 
 
 def _own_options(model: str, models: Sequence[str], options: TrainingOptions) -> TrainingOptions:

@@ -24,6 +24,7 @@ from distsqz.runs.cell_facts import ServerPlaces, WorkerFacts
 from distsqz.runs.cell_spec import rules_by_option
 from distsqz.runs.cores import cores_of_this_machine
 from distsqz.sync.parameter_server import Servers
+from distsqz.training.baseline import Baseline
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.directory import working_directory
@@ -102,12 +103,16 @@ def train_session(
             outbox.put({"links": links})
     with ExitStack() as stack:
         instruments = _instruments(replica, stack)
-        trainers = []
+        trainers: list[Trainer | Baseline] = []
         for cell in plan.cells:
             torch.set_num_threads(_threads(cell, replica))
             metered = instruments if cell.options.metered else Instruments(clock=instruments.clock)
             weights = plan.weights.get(cell.name)
-            trainers.append(Trainer(cell, replica, metered, outbox, weights, plan.resume, servers))
+            trainers.append(
+                Baseline(cell, replica, metered, outbox, weights)
+                if cell.alone
+                else Trainer(cell, replica, metered, outbox, weights, plan.resume, servers)
+            )
             stack.callback(trainers[-1].close)
         if not replica.joins:
             dist.barrier()  # no server may think that who has yet to come has left
@@ -157,7 +162,9 @@ def _clock(device: str) -> Clock[Any]:
 
 
 def _threads(cell: Cell, replica: Replica) -> int:
-    """Number of compute threads of a cell's worker on this host."""
+    """Number of compute threads of a cell's worker on this host; a baseline has all of its cores."""
+    if cell.alone:
+        return replica.cores
     return cell.options.threads or max(1, replica.cores // replica.local_world_size)
 
 
@@ -169,11 +176,12 @@ def _describe(plan: SessionPlan, replica: Replica, outbox: Outbox) -> None:
         return
     placement, rates = replica.placement, replica.emulated_rates_bits_per_s
     for cell, threads_of_cell in zip(plan.cells, zip(*threads_by_rank, strict=True), strict=True):
+        hosts = placement.workers[:1] if cell.alone else placement.workers
         facts = WorkerFacts(
-            hosts=list(placement.workers),
-            spans_hosts=placement.spans_hosts,
-            cores_by_host={each.host: each.cores for each in replicas},
-            threads_per_worker=max(threads_of_cell),
+            hosts=list(hosts),
+            spans_hosts=False if cell.alone else placement.spans_hosts,
+            cores_by_host={each.host: each.cores for each in replicas if each.host in hosts},
+            threads_per_worker=max(threads_of_cell[: len(hosts)]),
             interface=replica.interface,
             device=replica.device,
             emulated=rates is not None,

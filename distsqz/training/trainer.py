@@ -19,6 +19,7 @@ from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
 from distsqz.sync.agreement import adopt_buffers, adopt_buffers_of_rank_0, adopt_rank_0
+from distsqz.sync.alone import Alone
 from distsqz.sync.data_parallel import DataParallel
 from distsqz.sync.flat import load_rows
 from distsqz.sync.parameter_server import ParameterServer, Servers
@@ -122,6 +123,8 @@ class Trainer:
     ) -> Strategy:
         """Opens the strategy's synchronisation with the other replicas."""
         cell, replica, recipe = self.cell, self._replica, self._recipe
+        if cell.alone:
+            return Alone(self._module, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         if cell.server is None:
             return DataParallel(
                 self._module,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +34,7 @@ def said(compared: Finished) -> dict[str, Any]:
 
 
 def test_three_workers_send_four_thirds_of_either_model(compared: Finished, said: dict[str, Any]) -> None:
-    steps = compared.table("steps")
+    steps = compared.table("steps").query("strategy == 'ddp'")
     for model, payload, tolerance in (("squeezenet", 4_993_696, 1e-2), ("alexnet", 244_403_360, 1e-3)):
         predicted = payload * 4 / 3  # 2(n-1)/n
         of_model = steps[steps["model"] == model]
@@ -59,9 +58,31 @@ def test_each_rank_sends_to_one_neighbour_on_a_ring(compared: Finished) -> None:
 def test_models_take_turns_in_blocks_there_and_back(compared: Finished) -> None:
     steps = compared.table("steps")
     measured = steps[(steps["rank"] == 0) & ~steps["warmup"]].sort_values("t_start_ns")
-    turns = [(model, len(list(block))) for model, block in itertools.groupby(measured["model"])]
-    # blocks of one step: squeezenet alexnet, alexnet squeezenet, ...
-    assert turns == [("squeezenet", 1), ("alexnet", 2), ("squeezenet", 2), ("alexnet", 1)]
+    cells = ["squeezenet-ddp-w3", "squeezenet-alone-w1", "alexnet-ddp-w3", "alexnet-alone-w1"]
+    # Blocks of one step.
+    assert list(measured["cell"]) == [*cells, *reversed(cells), *cells]
+
+
+def test_a_baseline_is_trained_by_one_worker_while_the_others_wait(
+    compared: Finished, said: dict[str, Any]
+) -> None:
+    steps = compared.table("steps").sort_values("t_start_ns")
+    alone = steps[steps["strategy"] == "alone"]
+    assert set(alone["rank"]) == {0} and set(alone["world_size"]) == {1}
+    assert alone.groupby("cell").size().to_dict() == dict.fromkeys(alone["cell"], STEPS + 1)
+    ends_ns = steps["t_start_ns"] + steps["wall_s"] * 1e9
+    others = steps[steps["rank"] != 0]
+    for index, step in alone.iterrows():
+        overlapping = (others["t_start_ns"] < ends_ns[index]) & (ends_ns[others.index] > step["t_start_ns"])
+        assert not overlapping.any()
+    baselines = {cell["model"]: cell for cell in compared.run.cells if cell["strategy"] == "alone"}
+    gained = {row["model"]: row for row in said["speedups"]}
+    for model in ("squeezenet", "alexnet"):
+        # On a machine of its own the worker has all cores, not a share of them.
+        (cores,) = baselines[model]["cores_by_host"].values()
+        assert baselines[model]["threads_per_worker"] == cores
+        assert gained[model]["baseline_cell"] == f"{model}-alone-w1"
+        assert gained[model]["speedup_ratio"] > 0
 
 
 def test_warm_up_comes_before_anything_is_measured(compared: Finished) -> None:

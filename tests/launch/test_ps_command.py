@@ -22,7 +22,7 @@ def alexnet(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield commands(
             "launch/compare.py", "--models", "alexnet", "--strategies", "ddp", "ps", "--workers", 2,
             "--servers", 2, "--image-size", 64, "--batch-size", 2, "--num-classes", 1000,
-            "--steps", 4, "--warmup-steps", 1, "--block-steps", 1,
+            "--steps", 4, "--warmup-steps", 1, "--block-steps", 1, "--no-baseline",
         )  # fmt: skip
 
 

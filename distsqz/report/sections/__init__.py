@@ -19,6 +19,7 @@ TRAINING = tuple(
         "models",
         "strategies",
         "options",
+        "speedups",
         "cells",
         "views",
         "links",

@@ -29,15 +29,22 @@ COLUMNS = (
     "busbw_bytes_per_s",
 )
 SERVER_COLUMNS = ("servers", "placement", "consistency")
-WHERE_KNOWN = (*SERVER_COLUMNS, "busbw_vs_goodput", "comm_vs_bound", "accuracy")
+WHERE_KNOWN = ("busbw_vs_goodput", "comm_vs_bound", "accuracy")
 """Columns that are shown only if a cell has a value for them."""
+SHARES = (
+    "Shares of communication do not compare across strategies: servers compute on the workers' cores, and "
+    "their answers are waited for in the next forward pass. Step times compare."
+)
 
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row for each cell of every run."""
     rows = tuple(row for run in runs for row in run.rows)
     known = {name for row in rows for name, value in row.items() if value is not None}
-    optional = [name for name in WHERE_KNOWN if name in known]
+    optional = [
+        name for name in SERVER_COLUMNS if len({str(row.get(name)) for row in rows if row.get(name)}) > 1
+    ]
+    optional += [name for name in WHERE_KNOWN if name in known]
     if "servers" not in known:  # under all-reduce, busbw_vs_goodput says the same
         optional = [name for name in optional if name != "comm_vs_bound"]
     several = ["run_id"] if len(runs) > 1 else []
@@ -47,5 +54,6 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         columns=(*several, *COLUMNS, *optional),
         identifying=len(several) + 1,
         rows=rows,
+        notes=(SHARES,) if len({row["strategy"] for row in rows}) > 1 else (),
         in_csv=True,
     )

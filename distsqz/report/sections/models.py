@@ -64,6 +64,7 @@ def _finding(
         scope += f" ({small['cell']} and {large['cell']})"
     if not comparison["differences"]:
         claims = [_bytes_claim(comparison, small, large), _time_claim(comparison)]
+        claims += _why(large)
     elif comparison["bytes_ratio"] is not None:
         claims = [_bytes_claim(comparison, small, large)]
     else:
@@ -78,11 +79,33 @@ def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[
     verb, kind = ("sends", "of TCP payload") if source == "tcp" else ("must send", "by prediction")
     if small.get("spans_hosts"):
         kind += " to other hosts"
+    hosts = ""
+    if small["strategy"] != "ddp" and small["host_link_bytes"] and large["host_link_bytes"]:
+        hosts = f"; a host's link carries {_megabytes(small)} against {_megabytes(large)}"
     column = f"{source}_tx_bytes"
     return (
         f"{small['model']} {verb} {ratio(comparison['bytes_ratio'])} fewer bytes than {large['model']} "
-        f"({small[column]:,.0f} against {large[column]:,.0f} {kind} a rank and step)"
+        f"({small[column]:,.0f} against {large[column]:,.0f} {kind} a rank and step{hosts})"
     )
+
+
+def _megabytes(row: dict[str, Any]) -> str:
+    return f"{row['host_link_bytes'] / 1e6:,.1f} MB"
+
+
+def _why(row: dict[str, Any]) -> list[str]:
+    """Claim about how much of a cell's step its busiest link needs, if both are known."""
+    if not (row["host_link_bytes"] and row["goodput_bytes_per_s"] and row["step_s"]):
+        return []
+    link_s = row["host_link_bytes"] / row["goodput_bytes_per_s"]
+    return [
+        f"{_megabytes(row)} at {row['goodput_bytes_per_s'] / 1e6:,.1f} MB/s are {_seconds(link_s)} of "
+        f"{row['model']}'s {_seconds(row['step_s'])}"
+    ]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 def _time_claim(comparison: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from distsqz.report.faults import breach_warnings, missing_rows
 from distsqz.report.lateness import lateness_remarks
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.section import Section
+from distsqz.report.sections.links import are_alike, summary
 from distsqz.report.tables import hosts_by_rate
 
 
@@ -29,7 +30,9 @@ def _remarks(measured: MeasuredRun) -> list[str]:
     lines = [*missing_rows(measured), *breach_warnings(measured.cells)]
     lines += dict.fromkeys(_setting(row) for row in rows)
     lines += chain.from_iterable(map(lateness_remarks, rows))
-    lines += chain.from_iterable(map(_bytes_remarks, rows))
+    lines += _bytes_remarks(rows)
+    if measured.links and are_alike(measured.links):
+        lines.append(summary(measured.links))
     if any(row.get("interface") == "lo" for row in rows):
         lines.append(
             "The network was loopback: byte counts are real, but step times show this machine "
@@ -55,27 +58,20 @@ def _setting(row: dict[str, Any]) -> str:
     return f"Trained with {', '.join(words for words, known in facts if known)}."
 
 
-def _bytes_remarks(row: dict[str, Any]) -> list[str]:
-    """Sentence about bytes that the figures of a cell leave out, if there are any."""
+def _bytes_remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Sentences about bytes that the figures of cells leave out, if there are any."""
     lines = []
-    if row["tcp_local_tx_bytes"] or row["predicted_local_tx_bytes"]:
-        local = row["tcp_local_tx_bytes"]
-        known = "predicted" if local is None else "TCP"
-        local = row["predicted_local_tx_bytes"] if local is None else local
-        lines.append(
-            f"Bytes of {row['cell']} are those that cross the network. What a rank sends to processes on its "
-            f"own host ({local:,.0f} bytes a step by {known}) is left out."
-        )
-    if row["queue_dropped_packets"]:
-        lines.append(
-            f"The queues of the sending hosts dropped packets of {row['cell']} before they were on the wire "
-            f"({row['queue_dropped_packets']:,.1f} a step and rank). TCP sent them later; a byte counts once."
-        )
-    if row["tcp_retrans_bytes"]:
-        lines.append(
-            f"TCP sent {row['tcp_retrans_bytes']:,.0f} bytes a step and rank of {row['cell']} again; "
-            "they are not counted as payload."
-        )
+    for row in rows:
+        if row["queue_dropped_packets"]:
+            lines.append(
+                f"The queues of the sending hosts dropped packets of {row['cell']} before they were on the "
+                f"wire ({row['queue_dropped_packets']:,.1f} a step and rank). TCP sent them later; a byte "
+                "counts once."
+            )
+    again = [(row["tcp_retrans_bytes"], row["cell"]) for row in rows if row["tcp_retrans_bytes"]]
+    if again:
+        each = ", ".join(f"{count:,.0f} in {cell}" for count, cell in again)
+        lines.append(f"Bytes that TCP sent again are not counted as payload; a step and rank: {each}.")
     return lines
 
 

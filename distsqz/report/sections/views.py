@@ -16,22 +16,23 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     rows = tuple(row for run in runs for row in run.rows)
     on_the_wire = any(row["wire_tx_bytes"] is not None for row in rows)
     views = [view for view in VIEWS if view != "wire_tx_bytes" or on_the_wire]
-    local = LOCAL if any(row[name] for row in rows for name in LOCAL) else []
+    host = ["host_link_bytes"] if any(row["host_link_bytes"] for row in rows) else []
+    local = ["tcp_local_tx_bytes"] if any(row[name] for row in rows for name in LOCAL) else []
     notes = ["Interface counts the whole host of a rank."]
     if on_the_wire:
-        notes.append(
-            "Wire counts the whole host too, with the headers of every frame; wire vs tcp is its ratio to "
-            "the TCP bytes of all processes of a host."
-        )
+        notes = [
+            "Interface and wire count the whole host, wire with the headers of every frame; wire vs tcp is "
+            "its ratio to the TCP bytes of all processes of a host."
+        ]
+    if host:
+        notes.append("Host link is what the busiest host's link must carry in one direction.")
     if local:
-        notes.append(
-            "Local bytes go to processes on the rank's own host; predicted tx and tcp tx leave them out."
-        )
+        notes.append("Local bytes go to processes on the rank's own host; predicted and tcp leave them out.")
     several = ("run_id",) if len(runs) > 1 else ()
     return Section(
         key="views",
         title=f"{NUMBERS[len(views)]} views of the bytes that a rank sends a step",
-        columns=(*several, "cell", *views, *local, *(("wire_vs_tcp",) if on_the_wire else ())),
+        columns=(*several, "cell", *views, *host, *local, *(("wire_vs_tcp",) if on_the_wire else ())),
         headings={"nic_tx_bytes": "interface_tx_bytes"},
         identifying=len(several) + 1,
         rows=rows,

@@ -1,0 +1,69 @@
+"""A single replica that trains by itself: what one host computes where nothing has to be synchronised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from distsqz.metering.tcp import PeerMeter
+from distsqz.metering.transfers import Traffic, Transfer
+from distsqz.sync.sgd import sgd_of
+
+
+class Alone:
+    """A replica without others, with its own optimizer."""
+
+    model: nn.Module
+    peers: PeerMeter | None = None
+
+    def __init__(self, module: nn.Module, *, momentum: float, weight_decay: float) -> None:
+        """Prepares the optimizer.
+
+        Args:
+            module: the model.
+            momentum: momentum of SGD.
+            weight_decay: weight decay of SGD.
+        """
+        self.model = module
+        self._optimizer = sgd_of(module, momentum, weight_decay)
+        self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
+        """Starts a step with a learning rate."""
+        self._optimizer.param_groups[0]["lr"] = lr
+
+    def update(self, *, settle: bool) -> None:  # noqa: ARG002
+        """Updates the parameters that have a gradient."""
+        (group,) = self._optimizer.param_groups
+        if group["fused"] and any(parameter.grad is None for parameter in self._trained):
+            group["fused"] = False  # torch's fused SGD fails where a parameter has its first gradient later
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def check(self) -> None:
+        """Does nothing: there is no other replica."""
+
+    @property
+    def under_way(self) -> bool:
+        """Always False: nothing is transferred."""
+        return False
+
+    def next_step(self, step: int) -> int:
+        """Number of the next step."""
+        return step + 1
+
+    def staleness(self, step: int) -> int:  # noqa: ARG002
+        """Always 0: there are no other updates."""
+        return 0
+
+    def account(self, transfer: Transfer) -> Traffic:
+        """Raises AssertionError: nothing is transferred."""
+        raise AssertionError(f"{transfer.op} of a replica that trains alone")
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """State of torch's SGD."""
+        return self._optimizer.state_dict()
+
+    def close(self) -> None:
+        """Does nothing: there are no connections."""
