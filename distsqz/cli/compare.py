@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, UseAppendAction
 
+from distsqz import open_run
 from distsqz.cli.measure import MeasureOptions, measure, plan
-from distsqz.cli.network import NetworkOptions, lab_for, run_in_lab
+from distsqz.cli.network import DEFAULT_RATE, RUN_FILE, LabByDefault, lab_for, run_in_lab, run_sessions_in_lab
 from distsqz.cli.vary import parse_vary
 from distsqz.errors import RequestError
+from distsqz.lab.rate import parse_rate
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.report import print_report
 from distsqz.training.options import ServerOptions
+from distsqz.training.session import interleaved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,32 @@ class Options(MeasureOptions):
     baseline: bool = True
     """Also train each model on one worker by itself, to tell what several workers gain over one machine."""
     server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
-    network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
+    network: OmitArgPrefixes[LabByDefault] = field(default_factory=LabByDefault)
+    rates: tuple[str, ...] = ()
+    """Rates of the lab's links that are measured in turn, such as 100mbit 1gbit: a session at each, in the
+    order A B, B A, and so on."""
+    sessions: int | None = None
+    """Number of sessions, or of sessions at each rate. The report pools them. By default 1, or 2 if rates
+    are given."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value out of range, or for options that contradict each other."""
+        if self.sessions is not None and self.sessions < 1:
+            raise RequestError(f"--sessions {self.sessions}: must be at least 1")
+        if len(set(self.rates)) < len(self.rates):
+            raise RequestError(f"--rates {' '.join(self.rates)}: name each rate once")
+        if self.rates and self.network.rate is not None:
+            raise RequestError(
+                f"--rate {self.network.rate}: --rates gives the rates of the links; leave it out"
+            )
+        for rate in self.rates:
+            parse_rate(rate)
+
+    def turns(self) -> list[str]:
+        """The rate of the links in each session, in order."""
+        rates = self.rates or (self.network.rate or DEFAULT_RATE,)
+        sessions = self.sessions or (2 if self.rates else 1)
+        return [rates[index] for index in interleaved(len(rates), sessions)]
 
 
 def main(options: Options) -> None:
@@ -40,13 +71,26 @@ def main(options: Options) -> None:
     asked = strategies(options)
     vary = parse_vary(options.vary, options.strategies)
     lab = lab_for(options.network, options.session)
+    turns = options.turns()
     if lab is None:
-        measure("compare", options.models, options, asked, vary=vary, baseline=options.baseline)
+        one = RUN_FILE in os.environ  # the command that made this lab makes the other sessions
+        if options.rates and not one:
+            raise RequestError(f"--rates {' '.join(options.rates)}: is for a lab; add --network lab")
+        sessions = 1 if one else len(turns)
+        measure(
+            "compare", options.models, options, asked,
+            vary=vary, baseline=options.baseline, sessions=sessions,
+        )  # fmt: skip
         return
     with redirect_stdout(sys.stderr):  # a model of the user's may print
         # What is wrong with the request shows before hosts are made for it.
         plan(options.models, options, asked, vary=vary, baseline=options.baseline)
-    sys.exit(run_in_lab(lab))
+    if len(turns) == 1:
+        sys.exit(run_in_lab(replace(lab, rate=turns[0])))
+    status, paths = run_sessions_in_lab(lab, turns, options.runs)
+    if paths:
+        print_report([MeasuredRun(open_run(path)) for path in paths], options.format)
+    sys.exit(status)
 
 
 def strategies(options: Options) -> list[ServerOptions | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distsqz.cli.measure import OneModelOptions, measure
+from distsqz.cli.measure import OneModelOptions, measure_one_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,4 +14,4 @@ class Options(OneModelOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
-    measure("ddp", [options.model], options, checkpoint=options.checkpoint, resume=options.resume)
+    measure_one_model("ddp", options)

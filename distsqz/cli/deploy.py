@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from distsqz import open_run
-from distsqz.cli.network import Network, NetworkOptions, lab_for, run_in_lab
+from distsqz.cli.network import LabByDefault, Network, lab_for, run_in_lab
 from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.deployment import DeploymentOptions, describe, run_deployment
 from distsqz.cluster.ray_cluster import named_cluster
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
 def _lab(options: Options) -> LabOptions | None:
     """The lab to make, with a host for the head and one for each client; None to run without a lab."""
     links, address = options.links, options.deployment.address
-    network = NetworkOptions(network=links.network, rate=links.rate)
+    network = LabByDefault(network=links.network, rate=links.rate)
     lab = lab_for(network, SessionOptions(address=address), hosts=options.deployment.clients + 1)
     elsewhere = links.network in ("cluster", "loopback") or named_cluster(address)
     if links.head_rate and elsewhere and emulated_hosts() is None:

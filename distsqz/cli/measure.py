@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import psutil
 from tyro.conf import OmitArgPrefixes
 
 from distsqz import open_run
+from distsqz.cli.network import RUN_FILE, NetworkOptions, lab_for, run_in_lab
 from distsqz.cli.progress import SessionProgress
 from distsqz.cluster.ray_cluster import named_cluster
 from distsqz.cluster.session import SessionOptions, run_session
@@ -62,6 +64,30 @@ class OneModelOptions(MeasureOptions):
     are used."""
     resume: Path | None = None
     """Checkpoint to continue training from, or a run directory, whose newest checkpoint is taken."""
+    network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
+
+
+def measure_one_model(
+    name: str, options: OneModelOptions, strategies: Sequence[ServerOptions | None] = (None,)
+) -> None:
+    """Trains one model over the network that is asked for, and prints the report.
+
+    Raises:
+        RequestError: what was asked for cannot be done; it leaves no run behind.
+        RunError: training failed; the run directory keeps what was measured until then.
+    """
+    asked = [options.model], options, strategies, options.checkpoint, options.resume
+    if lab := lab_for(options.network, options.session):
+        with redirect_stdout(sys.stderr):  # a model of the user's may print
+            plan(*asked)  # what is wrong with the request shows before hosts are made for it
+        sys.exit(run_in_lab(lab))
+    (run,) = measure(name, *asked)
+    if all(cell.get("interface") == "lo" for cell in run.cells):
+        print(
+            "Over loopback communication is nearly free. To see what it costs on a network: "
+            f"distsqz {name} --network lab --rate 1gbit --model {options.model}",
+            file=sys.stderr,
+        )
 
 
 def measure(
@@ -74,8 +100,12 @@ def measure(
     vary: Vary | None = None,
     *,
     baseline: bool = False,
-) -> None:
-    """Trains models on the same workers, in a session named `name`, and prints the report.
+    sessions: int = 1,
+) -> list[Run]:
+    """Trains models on the same workers, in sessions named `name`, and prints the report on them.
+
+    Returns the runs. A command that makes one session of several in a lab (`RUN_FILE`) notes the path of its
+    run and prints no report.
 
     Raises:
         RequestError: what was asked for cannot be done; it leaves no run behind.
@@ -85,8 +115,15 @@ def measure(
         session, entries = plan(models, options, strategies, checkpoint, resume, vary, baseline=baseline)
         for notice in session.notices:
             print(notice, file=sys.stderr)
-        run = record(name, session, entries, options.session, options.runs, asdict(options))
-    print_report([MeasuredRun(run)], options.format)
+        runs = [
+            record(name, session, entries, options.session, options.runs, asdict(options))
+            for _ in range(sessions)
+        ]
+    if note := os.environ.get(RUN_FILE):
+        Path(note).write_text(str(runs[0].path.absolute()))
+    else:
+        print_report([MeasuredRun(run) for run in runs], options.format)
+    return runs
 
 
 def plan(

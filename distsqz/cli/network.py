@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from distsqz.cluster.ray_cluster import EMBEDDED, named_cluster
@@ -12,13 +15,15 @@ from distsqz.cluster.session import SessionOptions
 from distsqz.errors import RequestError
 from distsqz.lab import lab
 from distsqz.lab.driver import run_on
-from distsqz.lab.lab import LabOptions
+from distsqz.lab.lab import Lab, LabOptions
 from distsqz.lab.privileges import become_root, what_is_missing
 from distsqz.lab.rate import parse_rate
 from distsqz.lab.ray_nodes import start_ray
 from distsqz.metering.wire import emulated_hosts
 
 Network = Literal["auto", "loopback", "lab", "cluster"]
+
+DEFAULT_RATE = "1gbit"
 
 MEMORY_A_HOST = 7 << 29
 """3.5 GiB: a Ray node takes 1 GiB, and a worker that trains AlexNet 1 to 1.5 GiB for each strategy."""
@@ -28,10 +33,11 @@ MEMORY_A_HOST = 7 << 29
 class NetworkOptions:
     """Network between the workers."""
 
-    network: Network = "auto"
+    network: Network | None = None
     """Network to measure. lab: emulated hosts with shaped links, made for this run; cluster: the Ray cluster
     to join; loopback: this host alone; auto: a cluster if there is one to join, otherwise a lab, or loopback
-    if no lab can be made."""
+    if no lab can be made. By default a lab if --hosts or --rate is given, otherwise a cluster if there is one
+    to join, or loopback."""
     hosts: int | None = None
     """Number of emulated hosts in the lab. By default 4, or 2 if memory is short."""
     rate: str | None = None
@@ -43,6 +49,16 @@ class NetworkOptions:
             raise RequestError(f"--hosts {self.hosts}: a network takes at least 2")
         if self.rate is not None:
             parse_rate(self.rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabByDefault(NetworkOptions):
+    """Network between the workers, for commands that make a lab where they can."""
+
+    network: Network = "auto"
+    """Network to measure. lab: emulated hosts with shaped links, made for this run; cluster: the Ray cluster
+    to join; loopback: this host alone; auto: a cluster if there is one to join, otherwise a lab, or loopback
+    if no lab can be made."""
 
 
 def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None = None) -> LabOptions | None:
@@ -58,6 +74,10 @@ def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None 
     """
     if emulated_hosts() is not None:  # this process stands on a lab's host
         return None
+    if options.network is None:
+        if not (options.hosts or options.rate):
+            return None
+        options = replace(options, network="lab")
     address = named_cluster(session.address)
     _check(options, session, address)
     if options.network in ("cluster", "loopback") or address or session.address == EMBEDDED:
@@ -66,7 +86,7 @@ def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None 
     if options.network == "auto" and (reason := _no_lab(hosts, session.gpus)):
         print(f"measuring over loopback, not in a lab: {reason}", file=sys.stderr)
         return None
-    return LabOptions(hosts=max(2, hosts), rate=options.rate or "1gbit")
+    return LabOptions(hosts=max(2, hosts), rate=options.rate or DEFAULT_RATE)
 
 
 def _check(options: NetworkOptions, session: SessionOptions, address: str | None) -> None:
@@ -94,12 +114,66 @@ def _no_lab(hosts: int, gpus: bool) -> str | None:
     return what_is_missing()
 
 
+RUN_FILE = "DISTSQZ_RUN_FILE"
+"""Variable that names a file for the path of the run. A command that has it prints no report."""
+
+
 def run_in_lab(options: LabOptions) -> int:
     """Runs this command again on the head of a lab made for it, and returns its exit status.
 
     Raises:
         RequestError: the lab cannot be made as asked.
     """
+    with _lab(options) as (made, variables):
+        return run_on(made, made.hosts[0], [sys.executable, *sys.orig_argv[1:]], variables)
+
+
+def run_sessions_in_lab(options: LabOptions, rates: Sequence[str], runs: Path) -> tuple[int, list[Path]]:
+    """Runs this command again on the head of a lab, once for each of `rates`, to which all links are set.
+
+    Returns:
+        The exit status of the first session that failed, or 0, and the run directory of each session before.
+
+    Raises:
+        RequestError: the lab cannot be made as asked, or nothing can be written under `runs`.
+    """
+    done: list[Path] = []
+    with _lab(replace(options, rate=rates[0])) as (made, variables), _note_under(runs) as note:
+        for index, rate in enumerate(rates):
+            made.set_rate(parse_rate(rate))
+            print(f"session {index + 1} of {len(rates)}: links at {rate}", file=sys.stderr)
+            of_session = {**variables, RUN_FILE: str(note)}
+            status = run_on(made, made.hosts[0], [sys.executable, *sys.orig_argv[1:]], of_session)
+            if status:
+                return status, done
+            done.append(Path(note.read_text()))
+    return 0, done
+
+
+@contextlib.contextmanager
+def _note_under(runs: Path) -> Iterator[Path]:
+    """A file in the directory of the runs, which hosts of a lab share; it is removed in the end.
+
+    Raises:
+        RequestError: nothing can be written there.
+    """
+    note = runs.absolute() / f".session-{secrets.token_hex(3)}"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        note.touch()
+    except OSError as error:
+        raise RequestError(
+            f"--runs {runs}: cannot write there ({error.strerror}); name a directory that you can write"
+        ) from error
+    try:
+        yield note
+    finally:
+        note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lab(options: LabOptions) -> Iterator[tuple[Lab, Mapping[str, str]]]:
+    """A lab with a Ray on its hosts, and the variables that commands there need; taken down in the end."""
     name = "t" + secrets.token_hex(3)
     become_root(name)
     try:
@@ -110,7 +184,6 @@ def run_in_lab(options: LabOptions) -> int:
             + "; starting Ray on them",
             file=sys.stderr,
         )
-        variables = start_ray(made)
-        return run_on(made, made.hosts[0], [sys.executable, *sys.orig_argv[1:]], variables)
+        yield made, start_ray(made)
     finally:
         lab.down(name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tyro.conf import OmitArgPrefixes
 
-from distsqz.cli.measure import OneModelOptions, measure
+from distsqz.cli.measure import OneModelOptions, measure_one_model
 from distsqz.training.options import ServerOptions
 
 
@@ -19,11 +19,4 @@ class Options(OneModelOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
-    measure(
-        "ps",
-        [options.model],
-        options,
-        strategies=[options.server],
-        checkpoint=options.checkpoint,
-        resume=options.resume,
-    )
+    measure_one_model("ps", options, strategies=[options.server])

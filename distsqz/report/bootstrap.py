@@ -22,7 +22,9 @@ Interval = tuple[float, float]
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 FEWEST = 3
-"""Values below which no interval is given."""
+"""Values below which a median gets no interval."""
+FEWEST_PAIRS = 6
+"""Values on either side below which a ratio gets no interval: fewer say too little of their own spread."""
 
 _SEED = 20160224
 
@@ -38,11 +40,11 @@ def paired_ratio(numerators: Floats, denominators: Floats) -> tuple[float, Inter
     """The geometric mean of paired ratios and its 95% interval, pairs resampled whole.
 
     What slows both of a pair alike cancels out of their ratio, and the geometric mean of a / b is one over
-    that of b / a. The interval is None below three pairs.
+    that of b / a. The interval is None below `FEWEST_PAIRS` pairs.
     """
     logs = np.log(numerators / denominators)
     ratio = math.exp(logs.mean())
-    if len(logs) < FEWEST:
+    if len(logs) < FEWEST_PAIRS:
         return ratio, None
     low, high = _interval(_resampled_means(logs, _rng()), len(logs))
     return ratio, (math.exp(low), math.exp(high))
@@ -51,11 +53,11 @@ def paired_ratio(numerators: Floats, denominators: Floats) -> tuple[float, Inter
 def unpaired_ratio(numerators: Floats, denominators: Floats) -> tuple[float, Interval | None]:
     """The ratio of two medians and its 95% interval, the samples resampled each on its own.
 
-    The interval is None where either has fewer than three values.
+    The interval is None where either has fewer than `FEWEST_PAIRS` values.
     """
     ratio = float(np.median(numerators) / np.median(denominators))
     fewest = min(len(numerators), len(denominators))
-    if fewest < FEWEST:
+    if fewest < FEWEST_PAIRS:
         return ratio, None
     rng = _rng()
     ratios = _resampled_medians(numerators, rng) / _resampled_medians(denominators, rng)

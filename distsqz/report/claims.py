@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from distsqz.report.bootstrap import FEWEST_PAIRS
 from distsqz.report.formats import ratio
 
 
@@ -29,10 +30,10 @@ def time_claim(comparison: dict[str, Any], base: str, other: str, how: str) -> s
     if step_ratio is None:
         return "no step times to compare yet"
     if interval is None:
-        sureness = "too few steps to say how sure that is"
+        sureness = f"fewer than {FEWEST_PAIRS} blocks to compare, too few for an interval"
     else:
         low, high = interval
-        sureness = f"[{ratio(low)}, {ratio(high)}], 95% bootstrap interval, {how}"
+        sureness = f"[{ratio(low)}, {ratio(high)}], 95% interval within this session, {how}"
         if low <= 1 <= high:
             return (
                 "their step times cannot be told apart: "

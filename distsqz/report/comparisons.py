@@ -12,7 +12,6 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -105,13 +104,6 @@ class _Pair:
     def lines(self) -> list[str]:
         """A line for each difference."""
         return [f"{name} {_shown(one)} and {_shown(two)}" for name, (one, two) in self.differences.items()]
-
-
-def compare_all(cells: Sequence[list[CellTable]]) -> list[dict[str, Any]]:
-    """Comparisons of models within each run, then those across runs that hold a single cell each."""
-    within = chain(*(compare_models(of_run) for of_run in cells))
-    alone = [of_run[0] for of_run in cells if len(of_run) == 1]
-    return [*within, *compare_models(alone, across_runs=True)]
 
 
 def compare_models(cells: Iterable[CellTable], across_runs: bool = False) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from distsqz.report.comparisons import compare_models, compare_strategies
 from distsqz.report.measured import measured_steps, measured_updates, of_steps
 from distsqz.report.shipments import is_deployment, read_shipments
 from distsqz.report.speedups import is_baseline, speedups
@@ -58,6 +59,16 @@ class MeasuredRun:
     def baselines(self) -> list[CellTable]:
         """What each baseline measured: a model on one worker by itself."""
         return [cell for cell in self._tables if is_baseline(cell)]
+
+    @cached_property
+    def model_comparisons(self) -> list[dict[str, Any]]:
+        """Larger models against smaller ones."""
+        return compare_models(self.cells)
+
+    @cached_property
+    def strategy_comparisons(self) -> list[dict[str, Any]]:
+        """Other strategies against all-reduce."""
+        return compare_strategies(self.cells)
 
     @cached_property
     def speedups(self) -> list[dict[str, Any]]:

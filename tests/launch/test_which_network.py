@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from commands import SMALL_MODEL, Commands, own_labs, wait_until
 
 from distsqz.cli import network
-from distsqz.cli.network import NetworkOptions, lab_for
+from distsqz.cli.network import LabByDefault, NetworkOptions, lab_for
 from distsqz.cli.spelling import spell
 from distsqz.cluster.session import SessionOptions
 from distsqz.errors import RequestError
@@ -30,18 +31,18 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_four_hosts_at_a_gigabit_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "what_is_missing", lambda: None)
     monkeypatch.setattr(lab, "available_memory", lambda: 64 << 30)
-    assert lab_for(NetworkOptions(), SessionOptions()) == LabOptions(hosts=4, rate="1gbit")
+    assert lab_for(LabByDefault(), SessionOptions()) == LabOptions(hosts=4, rate="1gbit")
 
 
 def test_two_hosts_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "what_is_missing", lambda: None)
     monkeypatch.setattr(lab, "available_memory", lambda: 8 << 30)
-    assert lab_for(NetworkOptions(rate="100mbit"), SessionOptions()) == LabOptions(hosts=2, rate="100mbit")
+    assert lab_for(LabByDefault(rate="100mbit"), SessionOptions()) == LabOptions(hosts=2, rate="100mbit")
 
 
 def test_as_many_hosts_as_a_command_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "what_is_missing", lambda: None)
-    assert lab_for(NetworkOptions(), SessionOptions(), hosts=9) == LabOptions(hosts=9, rate="1gbit")
+    assert lab_for(LabByDefault(), SessionOptions(), hosts=9) == LabOptions(hosts=9, rate="1gbit")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_loopback_and_its_reason_where_a_lab_cannot_be(
 ) -> None:
     monkeypatch.setattr(network, "what_is_missing", lambda: missing)
     monkeypatch.setattr(lab, "available_memory", lambda: memory)
-    assert lab_for(NetworkOptions(), SessionOptions(gpus=gpus)) is None
+    assert lab_for(LabByDefault(), SessionOptions(gpus=gpus)) is None
     line = capsys.readouterr().err
     assert line.startswith("measuring over loopback") and said in line
 
@@ -70,14 +71,25 @@ def test_loopback_and_its_reason_where_a_lab_cannot_be(
 @pytest.mark.parametrize(
     ("options", "session"),
     [
-        (NetworkOptions(network="loopback"), SessionOptions()),
-        (NetworkOptions(network="cluster"), SessionOptions(address="h:6379")),
-        (NetworkOptions(), SessionOptions(address="h:6379")),
-        (NetworkOptions(), HERE),
+        (LabByDefault(network="loopback"), SessionOptions()),
+        (LabByDefault(network="cluster"), SessionOptions(address="h:6379")),
+        (LabByDefault(), SessionOptions(address="h:6379")),
+        (LabByDefault(), HERE),
     ],
 )
-def test_no_lab_where_another_network_is_named(options: NetworkOptions, session: SessionOptions) -> None:
+def test_no_lab_where_another_network_is_named(options: LabByDefault, session: SessionOptions) -> None:
     assert lab_for(options, session) is None
+
+
+def test_a_command_that_makes_no_lab_by_default_makes_one_where_its_links_are_described(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "what_is_missing", lambda: None)
+    monkeypatch.setattr(lab, "available_memory", lambda: 64 << 30)
+    assert lab_for(NetworkOptions(), SessionOptions()) is None
+    assert lab_for(NetworkOptions(rate="8mbit"), SessionOptions()) == LabOptions(hosts=4, rate="8mbit")
+    assert lab_for(NetworkOptions(hosts=3), SessionOptions()) == LabOptions(hosts=3, rate="1gbit")
+    assert lab_for(NetworkOptions(network="lab"), SessionOptions()) == LabOptions(hosts=4, rate="1gbit")
 
 
 @pytest.mark.parametrize(
@@ -95,8 +107,8 @@ def test_no_lab_where_another_network_is_named(options: NetworkOptions, session:
 )
 def test_what_contradicts_is_refused(options: dict[str, object], session: SessionOptions, named: str) -> None:
     with pytest.raises(RequestError) as refused:
-        lab_for(NetworkOptions(**options), session)  # type: ignore[arg-type]
-    assert spell(refused.value, NetworkOptions).startswith(f"{named}: ")
+        lab_for(LabByDefault(**options), session)  # type: ignore[arg-type]
+    assert spell(refused.value, LabByDefault).startswith(f"{named}: ")
 
 
 needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
@@ -115,7 +127,8 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     assert done.status == 0, done.stderr
     assert wait_until(lambda: own_labs(tmp_path / "runs") <= before, timeout_s=20)
     for cell in done.run.cells:
-        assert sorted(cell["hosts"]) == ["h1", "h2"]
+        # A baseline is on one host, the other waits.
+        assert sorted(cell["hosts"]) == (["h1"] if cell["strategy"] == "alone" else ["h1", "h2"])
         assert cell["emulated_rate_bits_per_s"] == {"h1": 10**8, "h2": 10**8}
     assert "each link shaped to 100mbit each way" in done.stdout
     steps, links = done.table("steps"), done.table("links")
@@ -124,6 +137,29 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     assert 1.02 < squeezenet["wire_tx_bytes"].sum() / squeezenet["tcp_tx_bytes"].sum() < 1.08
     # Shaped: loopback would carry a hundred times as much. How well, the tests of links tell.
     assert (links["goodput_bytes_per_s"] * 8e-6).between(20, 130).all()
+
+
+@needs_lab
+@pytest.mark.ray
+@pytest.mark.slow
+def test_rates_are_measured_in_turn_and_pooled(tmp_path: Path) -> None:
+    before = own_labs(tmp_path / "runs")
+    done = Commands(tmp_path / "runs", {})(
+        *("launch/compare.py", "--hosts", 2, "--rates", "20mbit", "200mbit", "--strategies", "ddp"),
+        *("--models", SMALL_MODEL, "squeezenet", "--image-size", 32, "--batch-size", 2),
+        *("--steps", 6, "--warmup-steps", 1, "--block-steps", 1, "--format", "json"),
+    )
+    assert done.status == 0, done.stderr
+    assert own_labs(tmp_path / "runs") <= before
+    report = json.loads(done.stdout)
+    rates = [run["options"]["network"]["rate"] for run in report["runs"]]
+    assert rates == [None] * 4  # the command's; the links' are the cells'
+    of_links = [{*cell["emulated_rate_bits_per_s"].values()} for cell in report["cells"]]
+    assert of_links == 2 * [{20_000_000}] + 4 * [{200_000_000}] + 2 * [{20_000_000}]
+    pooled = {row["rate_bits_per_s"]: row for row in report["sessions"] if row["kind"] == "models"}
+    assert {rate: row["sessions"] for rate, row in pooled.items()} == {20_000_000: 2, 200_000_000: 2}
+    # SqueezeNet sends five times the bytes of the small model: the slower the link, the more that counts.
+    assert pooled[20_000_000]["time_ratio"] > pooled[200_000_000]["time_ratio"] > 1
 
 
 @needs_lab

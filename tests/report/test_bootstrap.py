@@ -34,7 +34,7 @@ def test_interval_of_a_median_covers_the_true_median_about_as_often_as_it_says(s
 def test_interval_narrows_with_more_blocks() -> None:
     rng = np.random.default_rng(1)
     widths = []
-    for blocks in (5, 20, 80, 320):
+    for blocks in (6, 20, 80, 320):
         low, high = paired_ratio(noisy(3.0, blocks, rng), noisy(1.0, blocks, rng))[1]
         widths.append(high - low)
     assert widths == sorted(widths, reverse=True)
@@ -72,11 +72,17 @@ def test_unpaired_ratio_is_that_of_the_medians_and_covers_it() -> None:
     assert low < 3.0 < high
 
 
-def test_no_interval_below_three_values() -> None:
-    two, three = np.array([1.0, 2.0]), np.array([1.0, 2.0, 3.0])
-    assert median_interval(two) is None
-    assert median_interval(three) == (1.0, 3.0)
-    assert unpaired_ratio(two, three)[1] is None
+def test_a_median_of_fewer_than_three_values_has_no_interval() -> None:
+    assert median_interval(np.array([1.0, 2.0])) is None
+    assert median_interval(np.array([1.0, 2.0, 3.0])) == (1.0, 3.0)
+
+
+def test_a_ratio_of_fewer_than_six_values_has_no_interval() -> None:
+    five, six = np.linspace(1, 2, 5), np.linspace(1, 2, 6)
+    assert paired_ratio(five, five[::-1])[1] is None
+    assert paired_ratio(six, six[::-1])[1] is not None
+    assert unpaired_ratio(five, six)[1] is None
+    assert unpaired_ratio(six, six)[1] is not None
 
 
 def test_same_sample_gives_the_same_interval() -> None:

@@ -12,7 +12,7 @@ from handmade_runs import ALEXNET_BYTES, SQUEEZENET_BYTES, cell, link, steps, wr
 
 from distsqz import open_run
 from distsqz.metering.schema import Record
-from distsqz.report.comparisons import compare_all, compare_models, compare_options, compare_strategies
+from distsqz.report.comparisons import compare_models, compare_options, compare_strategies
 from distsqz.report.tables import CellTable, read_cells
 from distsqz.training.options import ServerOptions, TrainingOptions
 
@@ -36,7 +36,7 @@ def alone(
 
 
 def across(small: list[CellTable], large: list[CellTable]) -> dict[str, Any]:
-    (row,) = compare_all([small, large])
+    (row,) = compare_models([*small, *large], across_runs=True)
     return row
 
 
@@ -71,10 +71,10 @@ def test_bytes_ratio_falls_back_to_the_prediction_and_says_so(tmp_path: Path) ->
 
 def test_step_ratio_pairs_the_blocks_so_that_a_drifting_machine_cancels_out(tmp_path: Path) -> None:
     small, large = cell("squeezenet", block_steps=2), cell("alexnet", block_steps=2)
-    drift = [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+    drift = [float(wall) for wall in (1, 2, 4, 3, 5, 2) for _ in range(2)]
     records = [*steps(small, drift), *steps(large, [3 * wall for wall in drift])]
     (row,) = compared(tmp_path, [small, large], records)
-    assert row["pairs"] == 3
+    assert row["pairs"] == 6
     assert row["paired"] is True
     assert [row["step_ratio"], *row["step_ratio_ci95"]] == pytest.approx([3.0] * 3)
 
@@ -281,7 +281,7 @@ def test_strategies_with_another_seed_are_not_compared_in_time(tmp_path: Path) -
 
 
 def options_compared(root: Path, cells: list[dict[str, Any]], walls_s: list[float]) -> list[dict[str, Any]]:
-    records = [each for of, wall_s in zip(cells, walls_s, strict=True) for each in steps(of, [wall_s] * 4)]
+    records = [each for of, wall_s in zip(cells, walls_s, strict=True) for each in steps(of, [wall_s] * 6)]
     return compare_options(read_cells(open_run(write_run(root, cells, records))))
 
 
@@ -305,7 +305,7 @@ def test_cells_that_differ_in_one_option_are_compared_by_its_name(tmp_path: Path
         1.0,
         "tcp",
         True,
-        4,
+        6,
     )
     assert first["step_ratio_ci95"] == [pytest.approx(0.5)] * 2
 

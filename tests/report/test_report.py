@@ -36,7 +36,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_pair(root: Path, **entries: Any) -> Path:
     """Both models, SqueezeNet's step a third of AlexNet's."""
     cells = [cell(model, **entries) for model in ("squeezenet", "alexnet")]
-    walls = [1.0, 1.1, 0.9, 1.0]
+    walls = [1.0, 1.1, 0.9, 1.0, 1.05, 0.95]
     records = [*steps(cells[0], walls), *steps(cells[1], [3 * wall for wall in walls])]
     records += [transfer(of, rank, 1, 0.0, 0.5) for of in cells for rank in (0, 1)]
     return write_run(root, cells, records)
@@ -57,14 +57,14 @@ def test_the_finding_is_one_plain_sentence(tmp_path: Path, capsys: pytest.Captur
     assert (
         "With 2 workers under ddp, squeezenet sends 48.9x fewer bytes than alexnet (4,994,196 against "
         "244,403,860 of TCP payload a rank and step); squeezenet's step takes 3.00x less time "
-        "([3.00x, 3.00x], 95% bootstrap interval, paired blocks)."
+        "([3.00x, 3.00x], 95% interval within this session, paired blocks)."
     ) in printed(capsys, write_pair(tmp_path))
 
 
 def test_step_times_whose_ratio_may_be_one_are_not_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = [*steps(PAIR[0], [1.0, 1.2, 0.9, 1.0]), *steps(PAIR[1], [1.1, 1.0, 1.0, 0.9])]
+    records = [*steps(PAIR[0], 2 * [1.0, 1.2, 0.9]), *steps(PAIR[1], 2 * [1.1, 1.0, 0.9])]
     assert "cannot be told apart" in printed(capsys, write_run(tmp_path, PAIR, records))
 
 
@@ -226,7 +226,7 @@ def test_a_run_killed_before_its_first_step_is_reported(
 def test_runs_of_one_cell_each_are_compared_across_and_called_unpaired(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 4)) for of in PAIR]
+    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 6)) for of in PAIR]
     text = printed(capsys, *paths, fmt="markdown")
     assert "separate runs, unpaired" in text
     assert "### Larger model over smaller (step times: unpaired, ratios of medians)\n" in text
@@ -276,7 +276,7 @@ def test_what_keeps_strategies_from_being_compared_is_named(
 
 
 def test_what_an_older_run_does_not_tell_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 4)) for of in PAIR]
+    paths = [write_run(tmp_path, [of], steps(of, [1.0] * 6)) for of in PAIR]
     meta = json.loads((paths[0] / "run.json").read_text())
     del meta["environment"]["cpu_quota"]
     (paths[0] / "run.json").write_text(json.dumps(meta))

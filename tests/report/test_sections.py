@@ -27,7 +27,7 @@ def compare_cells(workers: int = 4, **entries: Any) -> list[dict[str, Any]]:
     shared = {"world_size": workers, "hosts": hosts, "spans_hosts": True, "emulated": True, **entries}
     servers = {"servers": workers, "server_hosts": hosts, "placement": "colocated", "consistency": "sync"}
     return [
-        cell(model, strategy=strategy, cell=f"{model}-{strategy}-w{workers}", **shared, **options)
+        cell(model, strategy=strategy, cell=f"{model}-{strategy}-w{workers}", steps=6, **shared, **options)
         for model in MODELS
         for strategy, options in (("ddp", {}), ("ps", servers))
     ]
@@ -41,11 +41,11 @@ def ring_bytes(of: dict[str, Any]) -> dict[str, int]:
 
 
 def compare_records(cells: list[dict[str, Any]], stale: int = 0, uneven: int = 0) -> list[Record]:
-    """Four steps of each cell; a push a shard and step, the first shard's larger by `uneven` bytes."""
+    """Six steps of each cell; a push a shard and step, the first shard's larger by `uneven` bytes."""
     records: list[Record] = [link(rank, (rank + 1) % 4, 1.19e9 + rank) for rank in range(4)]
     for of in cells:
         slower = MODELS[of["model"]] * (1.1 if of["strategy"] == "ps" else 1.0)
-        walls = [slower * wall for wall in (1.0, 1.1, 0.9, 1.0)]
+        walls = [slower * wall for wall in (1.0, 1.1, 0.9, 1.0, 1.05, 0.95)]
         records += steps(of, walls, **(ring_bytes(of) if of["strategy"] == "ddp" else {}))
         for rank in range(of["world_size"]):
             records.append(transfer(of, rank, 1, 0.0, 0.5))
@@ -112,7 +112,7 @@ def test_the_ratios_of_a_sentence_are_those_of_the_table(tmp_path: Path) -> None
 
 def test_the_model_that_is_slower_although_it_is_smaller_is_not_called_faster(tmp_path: Path) -> None:
     cells = [cell("squeezenet"), cell("alexnet")]
-    records = [*steps(cells[0], [2.0, 2.1, 1.9, 2.0]), *steps(cells[1], [1.0, 1.05, 0.95, 1.0])]
+    records = [*steps(cells[0], 2 * [2.0, 2.1, 1.9]), *steps(cells[1], 2 * [1.0, 1.05, 0.95])]
     text = rendered("markdown", MeasuredRun(open_run(write_run(tmp_path, cells, records))))
     assert "alexnet's step takes 0.500x the time of squeezenet's ([0.500x, 0.500x]" in text
     assert "less time" not in text
@@ -182,7 +182,7 @@ def test_a_finding_of_a_run_that_did_not_complete_comes_first(tmp_path: Path) ->
     cells = compare_cells()
     path = write_run(tmp_path, cells, compare_records(cells), "interrupted")
     text = rendered("table", MeasuredRun(open_run(path)))
-    assert text.startswith("The run was interrupted after 16 of 16 measured steps.")
+    assert text.startswith("The run was interrupted after 24 of 24 measured steps.")
 
 
 def test_comparing_equal_bytes_of_strategies_calls_them_equal(tmp_path: Path) -> None:

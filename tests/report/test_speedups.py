@@ -31,7 +31,7 @@ def measured(root: Path, walls_s: dict[str, list[float]], *cells: dict[str, Any]
 
 def test_a_speed_up_is_images_a_second_over_those_of_one_worker(tmp_path: Path) -> None:
     of = cell(spans_hosts=True)
-    run = measured(tmp_path, {"ddp": [1.6] * 4, "alone": [1.0] * 4}, of, baseline(of))
+    run = measured(tmp_path, {"ddp": [1.6] * 6, "alone": [1.0] * 6}, of, baseline(of))
     (row,) = run.speedups
     assert row["speedup_ratio"] == pytest.approx(2 / 1.6)
     assert row["efficiency_share"] == pytest.approx(1 / 1.6)
@@ -41,7 +41,7 @@ def test_a_speed_up_is_images_a_second_over_those_of_one_worker(tmp_path: Path) 
 
 def test_what_slows_both_of_a_pair_of_blocks_cancels_out(tmp_path: Path) -> None:
     of = cell(spans_hosts=True)
-    slow = [1.0, 3.0, 2.0, 5.0]
+    slow = [1.0, 3.0, 2.0, 5.0, 4.0, 1.5]
     run = measured(tmp_path, {"ddp": [4 * wall for wall in slow], "alone": slow}, of, baseline(of))
     (row,) = run.speedups
     assert row["speedup_ratio"] == pytest.approx(0.5)

@@ -16,6 +16,7 @@ TRAINING = tuple(
     _builder(module)
     for module in (
         "ending",
+        "sessions",
         "models",
         "strategies",
         "options",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from distsqz.report.claims import doubts, how_times_are_compared, time_claim, workers
-from distsqz.report.comparisons import compare_all
+from distsqz.report.comparisons import compare_models
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.pooling import pooled_runs
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -28,7 +30,10 @@ COLUMNS = (
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row and a sentence for each pair of models that are compared."""
-    comparisons = compare_all([run.cells for run in runs])
+    within = list(chain.from_iterable(run.model_comparisons for run in runs))
+    alone = [run.cells[0] for run in runs if len(run.cells) == 1]
+    comparisons = [*within, *compare_models(alone, across_runs=True)]
+    pooled = pooled_runs(runs, "models")
     by_cell = {(row["run_id"], row["cell"]): row for run in runs for row in run.rows}
     several = ("small_run_id", "large_run_id") if len(runs) > 1 else ()
     number_of = Counter(map(subject, comparisons))
@@ -46,6 +51,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
                 number_of[subject(comparison)] > 1,
             )
             for comparison in comparisons
+            if comparison["small_run_id"] not in pooled
         ),
     )
 

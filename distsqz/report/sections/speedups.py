@@ -8,6 +8,7 @@ from typing import Any
 
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.pooling import pooled_runs
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -33,13 +34,15 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     unknown = {"speedup_ratio_ci95"} if computed else {"own_hosts_step_s"}
     ambiguous = len({(row["model"], row["strategy"], row["world_size"]) for row in rows}) < len(rows)
     identifying = ("cell",) if ambiguous else ("model", "strategy")
+    pooled = pooled_runs(runs, "speedups")
+    spoken = [row for row in rows if row["run_id"] not in pooled]
     return Section(
         key="speedups",
         title="Images a second over those of one worker by itself, with all cores of its host",
         columns=tuple(name for name in (*identifying, *COLUMNS) if name not in unknown),
         identifying=len(identifying),
         rows=tuple(rows),
-        sentences=tuple(_findings(rows, "cell" if ambiguous else "model")),
+        sentences=tuple(_findings(spoken, "cell" if ambiguous else "model")),
         notes=(COMPUTED,) if computed else (),
     )
 

@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Any
 
 from distsqz.report.claims import doubts, how_times_are_compared, time_claim, workers
-from distsqz.report.comparisons import compare_strategies
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.pooling import pooled_runs
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -31,7 +31,9 @@ COLUMNS = (
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row and a sentence for each cell that has another strategy than all-reduce."""
-    comparisons = list(chain.from_iterable(compare_strategies(run.cells) for run in runs))
+    comparisons = list(chain.from_iterable(run.strategy_comparisons for run in runs))
+    pooled = pooled_runs(runs, "strategies")
+    spoken = chain.from_iterable(run.strategy_comparisons for run in runs if run.run_id not in pooled)
     number_of = Counter(map(_subject, comparisons))
     return Section(
         key="strategy_comparisons",
@@ -39,7 +41,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         columns=COLUMNS,
         identifying=3,
         rows=tuple(comparisons),
-        sentences=tuple(_finding(row, number_of[_subject(row)] > 1) for row in comparisons),
+        sentences=tuple(_finding(row, number_of[_subject(row)] > 1) for row in spoken),
         notes=(
             "Bytes are those that all processes, servers included, send to other hosts "
             "(over loopback, if all are on one host).",

@@ -1,0 +1,160 @@
+"""Pools sessions: comparisons of the same cells that were measured several times, on one machine or on more.
+
+A session's interval says how far its own blocks scatter. What another day, host or processor changes shows
+only between sessions, so several of them are taken as a sample: the pooled ratio is the geometric mean of the
+sessions' ratios, its interval Student's t over their logarithms. Sessions count alike, however long they are.
+
+Source: Student, "The Probable Error of a Mean" (1908).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from distsqz.report.bootstrap import CONFIDENCE, Floats, Interval
+from distsqz.report.comparisons import BLOCKS, OPTION_RULES
+from distsqz.report.tables import CellTable
+
+if TYPE_CHECKING:
+    from distsqz.report.measured_run import MeasuredRun
+
+FEWEST_SESSIONS = 2
+"""Sessions below which there is nothing to pool."""
+
+Kind = Literal["models", "strategies", "speedups"]
+
+
+def pooled_ratio(ratios: Floats) -> tuple[float, Interval | None]:
+    """The geometric mean of the sessions' ratios and its 95% interval, which holds the spread between them.
+
+    The interval is None for a single session.
+    """
+    logs = np.log(ratios)
+    mean = float(logs.mean())
+    if len(logs) < FEWEST_SESSIONS:
+        return math.exp(mean), None
+    t = float(special.stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2))
+    half = t * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
+
+
+class _Comparison(NamedTuple):
+    """What is compared, at which rate of the links."""
+
+    kind: Kind
+    base: str
+    other: str
+    strategy: str
+    world_size: int
+    rate_bits_per_s: int | None
+    settings: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One session's measurement of one comparison."""
+
+    run: MeasuredRun
+    bytes_ratio: float | None
+    ratio: float
+    interval: list[float] | None
+
+
+def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
+    """A row for each comparison of cells that several of the runs made, and for each rate that links had.
+
+    A row has `kind` (`models`, `strategies` or `speedups`), what is compared (`other` over `base`),
+    `rate_bits_per_s` of emulated links, `bytes_ratio`, the pooled `time_ratio` and its interval, the ratio of
+    each session, the number of `sessions`, and the `processors` they ran on.
+    """
+    groups: defaultdict[_Comparison, list[_Measured]] = defaultdict(list)
+    for run in runs:
+        for comparison, measured in _measured(run):
+            groups[comparison].append(measured)
+    at_any_rate: Counter[_Comparison] = Counter()
+    for comparison, sessions in groups.items():
+        at_any_rate[comparison._replace(rate_bits_per_s=None)] += len(sessions)
+    return [
+        _row(comparison, sessions)
+        for comparison, sessions in groups.items()
+        if at_any_rate[comparison._replace(rate_bits_per_s=None)] >= FEWEST_SESSIONS
+    ]
+
+
+def pooled_runs(runs: Sequence[MeasuredRun], kind: Kind) -> set[str]:
+    """The ids of the runs whose comparisons of one kind are pooled."""
+    return {run_id for row in pool(runs) if row["kind"] == kind for run_id in row["run_ids"]}
+
+
+def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
+    """The comparisons of a run; equal ones of several runs are measurements of the same."""
+    cells = {cell.row["cell"]: cell for cell in run.cells}
+
+    def measured(
+        kind: Kind, names: tuple[str, str], ends: tuple[str, str], row: dict[str, Any], ratio: str
+    ) -> tuple[_Comparison, _Measured]:
+        base, other = (cells[end] for end in ends)
+        comparison = _Comparison(
+            kind=kind,
+            base=names[0],
+            other=names[1],
+            strategy=other.row["strategy"],
+            world_size=other.row["world_size"],
+            rate_bits_per_s=_rate(other.row),
+            settings=(_settings(base), _settings(other)),
+        )
+        return comparison, _Measured(run, row.get("bytes_ratio"), row[ratio], row[f"{ratio}_ci95"])
+
+    for row in run.model_comparisons:
+        if row["step_ratio"] is not None:
+            ends = row["small_cell"], row["large_cell"]
+            yield measured("models", (row["small"], row["large"]), ends, row, "step_ratio")
+    for row in run.strategy_comparisons:
+        if row["step_ratio"] is not None:
+            names = f"{row['model']} {row['over']}", f"{row['model']} {row['strategy']}"
+            yield measured("strategies", names, (row["over_cell"], row["cell"]), row, "step_ratio")
+    for row in run.speedups:
+        if row["speedup_ratio"] is not None:
+            names = "one worker", row["model"]
+            yield measured("speedups", names, (row["cell"], row["cell"]), row, "speedup_ratio")
+
+
+def _row(comparison: _Comparison, sessions: Sequence[_Measured]) -> dict[str, Any]:
+    ratio, interval = pooled_ratio(np.array([each.ratio for each in sessions]))
+    known = [each.bytes_ratio for each in sessions if each.bytes_ratio is not None]
+    return {
+        **{name: value for name, value in comparison._asdict().items() if name != "settings"},
+        "bytes_ratio": math.exp(float(np.log(known).mean())) if known else None,
+        "time_ratio": ratio,
+        "time_ratio_ci95": list(interval) if interval else None,
+        "session_ratio": [each.ratio for each in sessions],
+        "session_ratio_ci95": [each.interval for each in sessions],
+        "sessions": len(sessions),
+        "processors": sorted({str(_processor(each.run)) for each in sessions}),
+        "run_ids": [each.run.run_id for each in sessions],
+    }
+
+
+def _settings(cell: CellTable) -> tuple[Any, ...]:
+    """What cells of different sessions must have in common to be the same: their options and their places."""
+    names = [name for name, of in OPTION_RULES.items() if not of.not_alike and name not in BLOCKS]
+    values = [(name, str(cell.entry.get(name))) for name in names]
+    hosts = [*(cell.entry.get("hosts") or []), *(cell.entry.get("server_hosts") or [])]
+    return (*values, *(hosts.index(host) for host in hosts))  # whatever the hosts' names
+
+
+def _rate(row: dict[str, Any]) -> int | None:
+    """The rate of a cell's emulated links where all have the same."""
+    rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
+    return int(rates.pop()) if len(rates) == 1 else None
+
+
+def _processor(run: MeasuredRun) -> str | None:
+    return (run.run.meta.get("environment") or {}).get("cpu")

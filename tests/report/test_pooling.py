@@ -1,0 +1,106 @@
+"""Pooled sessions: the interval covers what sessions share, also where days or processors differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade_runs import cell, steps, write_run
+
+from distsqz import open_run
+from distsqz.report.bootstrap import Floats, paired_ratio
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.pooling import pool, pooled_ratio
+from distsqz.report.report import document, read_sections, render_report
+
+TRUTH = 20.0
+DRAWS = 1000
+BLOCKS = 10
+WITHIN, BETWEEN = 0.03, 0.08
+"""Spread of the logarithm of a ratio over the blocks of a session, and over sessions."""
+
+
+def drawn_sessions(number: int, rng: np.random.Generator) -> list[tuple[Floats, Floats]]:
+    """Block means of two models in several sessions; each session has a ratio of its own around the truth."""
+    sessions = []
+    for of_session in TRUTH * np.exp(rng.normal(0, BETWEEN, number)):
+        small = np.exp(rng.normal(0, WITHIN, BLOCKS))
+        sessions.append((of_session * small * np.exp(rng.normal(0, WITHIN, BLOCKS)), small))
+    return sessions
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_a_pooled_interval_covers_the_truth_in_about_95_of_100_draws(number: int) -> None:
+    rng = np.random.default_rng(number)
+    covered = 0
+    for _ in range(DRAWS):
+        sessions = drawn_sessions(number, rng)
+        ratios = [float(np.exp(np.log(large / small).mean())) for large, small in sessions]
+        _, interval = pooled_ratio(np.array(ratios))
+        assert interval
+        covered += interval[0] <= TRUTH <= interval[1]
+    assert 0.90 <= covered / DRAWS <= 0.99
+
+
+def test_a_single_session_s_interval_does_not_cover_what_other_sessions_find() -> None:
+    rng = np.random.default_rng(1)
+    trials = 40
+    intervals = [paired_ratio(*drawn_sessions(1, rng)[0])[1] for _ in range(trials)]
+    covered = sum(low <= TRUTH <= high for low, high in filter(None, intervals))
+    assert covered < 0.6 * trials
+
+
+def test_one_session_has_no_spread_to_tell() -> None:
+    assert pooled_ratio(np.array([20.0])) == (pytest.approx(20.0), None)
+
+
+def session(root: Path, ratio: float, cpu: str, rate: int | None = None, **entries: Any) -> MeasuredRun:
+    """A run of both models whose step times have a ratio, on a processor, over links of a rate."""
+    rates = {"a": rate, "b": rate} if rate else None
+    emulated = {"emulated_rate_bits_per_s": rates, "spans_hosts": True, **entries}
+    small, large = cell(**emulated), cell("alexnet", **emulated)
+    path = write_run(root, [small, large], [*steps(small, [1.0] * 6), *steps(large, [ratio] * 6)])
+    meta = json.loads((path / "run.json").read_text())
+    meta["environment"]["cpu"] = cpu
+    (path / "run.json").write_text(json.dumps(meta))
+    return MeasuredRun(open_run(path))
+
+
+def test_sessions_of_the_same_cells_are_pooled_and_their_processors_told(tmp_path: Path) -> None:
+    runs = [session(tmp_path, ratio, cpu) for ratio, cpu in ((16.0, "EPYC"), (20.0, "Xeon"), (25.0, "EPYC"))]
+    (row,) = pool(runs)
+    assert row["time_ratio"] == pytest.approx(20.0)
+    assert row["session_ratio"] == pytest.approx([16.0, 20.0, 25.0])
+    low, high = row["time_ratio_ci95"]
+    assert low < 16 and high > 25  # two degrees of freedom: Student's t is 4.3
+    assert (row["sessions"], row["processors"]) == (3, ["EPYC", "Xeon"])
+    assert row["run_ids"] == [run.run_id for run in runs]
+
+
+def test_findings_are_of_the_pool_and_not_of_each_session(tmp_path: Path) -> None:
+    runs = [session(tmp_path, ratio, "EPYC") for ratio in (19.0, 21.0)]
+    text = " ".join(render_report(runs, read_sections(runs), "table").split())
+    assert "Over 2 sessions, with 2 workers under ddp, squeezenet sends 48.9x fewer bytes and" in text
+    assert "95% interval with the spread between sessions" in text
+    assert "within this session" not in text
+
+
+def test_ratios_at_several_rates_stand_in_one_table(tmp_path: Path) -> None:
+    rates = (10**8, 10**9, 10**9, 10**8)
+    runs = [session(tmp_path, 3e9 / rate, "EPYC", rate) for rate in rates]
+    rows = pool(runs)
+    assert [(row["rate_bits_per_s"], row["sessions"]) for row in rows] == [(10**8, 2), (10**9, 2)]
+    assert [row["time_ratio"] for row in rows] == pytest.approx([30.0, 3.0])
+    assert len(document(runs, read_sections(runs))["sessions"]) == 2
+
+
+@pytest.mark.parametrize("difference", [{"batch_size": 32}, {"hosts": ["a", "a"]}, {"precision": "bf16"}])
+def test_cells_that_differ_are_not_pooled(difference: dict[str, Any], tmp_path: Path) -> None:
+    assert pool([session(tmp_path, 20.0, "EPYC"), session(tmp_path, 20.0, "EPYC", **difference)]) == []
+
+
+def test_a_single_run_is_not_a_pool(tmp_path: Path) -> None:
+    assert pool([session(tmp_path, 20.0, "EPYC")]) == []
