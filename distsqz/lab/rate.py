@@ -12,20 +12,24 @@ LEAST, MOST = 10**6, 30 * 10**9
 overflow."""
 
 
-def parse_rate(rate: str) -> int:
+def parse_rate(rate: str, most: int = MOST) -> int:
     """Bits per second of a rate such as `1gbit`.
+
+    Args:
+        rate: a number and a unit.
+        most: the highest rate that is allowed; by default what a link can be shaped to.
 
     Raises:
         InvalidValue: it is not a rate, or out of range.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", rate.strip().lower())
     bits_per_s = float(match[1]) * UNITS[match[2]] if match else 0
-    if not LEAST <= bits_per_s <= MOST:
+    if not LEAST <= bits_per_s <= most:
         raise InvalidValue(
             "rate",
             rate,
             "give a number and kbit, mbit or gbit, such as 1gbit; "
-            f"{format_rate(LEAST)} at least, {format_rate(MOST)} at most",
+            f"{format_rate(LEAST)} at least, {format_rate(most)} at most",
         )
     return round(bits_per_s)
 

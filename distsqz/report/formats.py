@@ -161,6 +161,12 @@ def ratio(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") + "x" if abs(value) < 999.5 else f"{value:,.0f}x"
 
 
+def seconds(value: float) -> str:
+    """A time to three digits, in its own unit: 3.07 s, 62.7 ms."""
+    number, unit = (value, "s") if value >= 0.9995 else (value * 1e3, "ms")
+    return f"{f'{number:#.3g}'.rstrip('.')} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
+
+
 _UNITS: list[tuple[str, str, Callable[[float], str]]] = [
     ("_bytes_per_s", " MB/s", lambda value: f"{value / 1e6:,.1f}"),
     ("_bits_per_s", " Mbit/s", lambda value: f"{value / 1e6:,.1f}"),

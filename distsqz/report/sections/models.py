@@ -9,7 +9,7 @@ from typing import Any
 
 from distsqz.report.claims import doubts, how_times_are_compared, time_claim, workers
 from distsqz.report.comparisons import compare_models
-from distsqz.report.formats import ratio
+from distsqz.report.formats import ratio, seconds
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pooled_runs
 from distsqz.report.section import Section
@@ -105,13 +105,9 @@ def _why(row: dict[str, Any]) -> list[str]:
         return []
     link_s = row["host_link_bytes"] / row["goodput_bytes_per_s"]
     return [
-        f"{_megabytes(row)} at {row['goodput_bytes_per_s'] / 1e6:,.1f} MB/s are {_seconds(link_s)} of "
-        f"{row['model']}'s {_seconds(row['step_s'])}"
+        f"{_megabytes(row)} at {row['goodput_bytes_per_s'] / 1e6:,.1f} MB/s are {seconds(link_s)} of "
+        f"{row['model']}'s {seconds(row['step_s'])}"
     ]
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 def _time_claim(comparison: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""How far the brackets of `distsqz predict` hold what is measured."""

@@ -1,0 +1,94 @@
+"""What a training step takes on another network, as a bracket that needs no fit.
+
+A step computes, and its links carry what the strategy must send. It takes the longer of the two if
+communication hides behind computing as far as it can, and their sum if none of it does. Latency, protocol and
+late hosts are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distsqz.theory.all_reduce import ring_load_by_host
+from distsqz.theory.links import MeasuredLink, link_bound_s
+from distsqz.theory.parameter_server import full_duplex_s, half_duplex_s, traffic_by_host
+from distsqz.theory.placement import Placement
+from distsqz.theory.shipping import HEADER_BYTES, SEGMENT_BYTES
+
+EFFICIENT = 0.9
+"""Efficiency from which communication is said not to matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """The least and the most that a figure can be."""
+
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Bracket:
+        """The bracket of a multiple."""
+        return Bracket(self.low * factor, self.high * factor)
+
+    def inverted(self, numerator: float) -> Bracket:
+        """The bracket of a numerator divided by the figure."""
+        return Bracket(numerator / self.high, numerator / self.low)
+
+    def below(self, other: Bracket) -> bool:
+        """Whether the figure is smaller than another for certain."""
+        return self.high < other.low
+
+
+def goodput_bytes_per_s(rate_bits_per_s: float) -> float:
+    """TCP payload a second that full Ethernet frames carry at a link's rate."""
+    return rate_bits_per_s / 8 * SEGMENT_BYTES / (SEGMENT_BYTES + HEADER_BYTES)
+
+
+def rate_bits_per_s(goodput: float) -> float:
+    """The rate of a link that carries a goodput, in bytes a second, in full Ethernet frames."""
+    return goodput * 8 * (SEGMENT_BYTES + HEADER_BYTES) / SEGMENT_BYTES
+
+
+def all_reduce_s(payload_bytes: int, hosts: int, goodput: float) -> Bracket:
+    """Time that a ring all-reduce keeps the links busy, with a worker on each host."""
+    load = ring_load_by_host(payload_bytes, Placement(workers=_names(hosts)))
+    seconds = link_bound_s(load, dict.fromkeys(load, MeasuredLink(goodput)))
+    return Bracket(seconds, seconds)
+
+
+def parameter_server_s(payload_bytes: int, hosts: int, goodput: float, dedicated: int = 0) -> Bracket:
+    """Time that pushes and pulls keep the links busy: overlapping, or one after the other.
+
+    Args:
+        payload_bytes: gradients of a worker.
+        hosts: hosts with a worker each.
+        goodput: bytes a second that each link carries in each direction.
+        dedicated: servers on hosts of their own; 0: a server beside each worker.
+    """
+    workers = _names(hosts)
+    servers = [f"server {index}" for index in range(dedicated)] or workers
+    shares = [payload_bytes // len(servers)] * len(servers)
+    traffic = traffic_by_host(shares, servers, workers)
+    return Bracket(full_duplex_s(traffic, goodput), half_duplex_s(traffic, goodput))
+
+
+def step_s(compute_s: float, communication_s: Bracket) -> Bracket:
+    """Time of a step, from perfect overlap of computing and communication to none."""
+    return Bracket(max(compute_s, communication_s.low), compute_s + communication_s.high)
+
+
+def sufficient_rate_bits_per_s(compute_s: float, communication_at_1_s: Bracket) -> Bracket:
+    """The rate of the links from which a step has `EFFICIENT` of one machine's efficiency.
+
+    Args:
+        compute_s: time that a step computes.
+        communication_at_1_s: time that communication takes at a goodput of 1 byte a second: bytes.
+    """
+    with_overlap = communication_at_1_s.low * EFFICIENT / compute_s
+    without = communication_at_1_s.high / (compute_s * (1 / EFFICIENT - 1))
+    return Bracket(rate_bits_per_s(with_overlap), rate_bits_per_s(without))
+
+
+def _names(hosts: int) -> Sequence[str]:
+    return [f"host {index}" for index in range(hosts)]
