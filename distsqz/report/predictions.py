@@ -163,10 +163,11 @@ def _measured(
             if _same(row, baseline, strategy, hosts, rate):
                 return {
                     "measured_step_s": row["step_s"],
+                    "measured_wait_s": row["wait_s"],
                     "own_hosts_step_s": own.get(row["cell"]),
                     "measured_in": row["cell"],
                 }
-    return {"measured_step_s": None, "own_hosts_step_s": None, "measured_in": None}
+    return dict.fromkeys(("measured_step_s", "measured_wait_s", "own_hosts_step_s", "measured_in"))
 
 
 def _same(row: dict[str, Any], baseline: Baseline, strategy: Strategy, hosts: int, rate: int) -> bool:
