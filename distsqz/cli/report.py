@@ -15,15 +15,16 @@ import tyro
 from distsqz import open_run
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
-from distsqz.report.formats import Format
+from distsqz.report.formats import Format, prose
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.paper import PaperTable, latex_table, methods
 from distsqz.report.report import print_report
 from distsqz.report.shipments import is_deployment
 from distsqz.runs.listing import newest_run, runs_under
 from distsqz.runs.reader import Run
 
 DESCRIPTION = "Report what runs measured: bytes and times of each cell, and what a smaller model saves."
-FIGURE_SUFFIXES = (".svg", ".png")
+FIGURE_SUFFIXES = (".svg", ".png", ".pdf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,13 @@ class Options:
     format: Format = "table"
     """Format of the report on stdout. json has everything; csv has the cells only, or the shipments."""
     figure: Path | None = None
-    """File (.svg or .png) in which to draw bytes and step times of training runs."""
+    """File (.svg, .png or .pdf) in which to draw bytes and step times of training runs."""
+    table: PaperTable | None = None
+    """For --format latex: a single table for a paper, of the ratios between models or of the cells. It fits a
+    column of 3.4 inches and needs the package booktabs."""
+    methods: bool = False
+    """Print a paragraph about what was measured and how, with versions and how to cite it, in place of the
+    report."""
     html: Path | None = None
     """File in which to write the report as one HTML page, which needs no other file and no network."""
     debug: bool = False
@@ -48,14 +55,24 @@ def main(options: Options) -> None:
     """Prints the report, and draws the figure if one is asked for."""
     if options.figure and options.figure.suffix not in FIGURE_SUFFIXES:
         raise RequestError(f"--figure {options.figure}: must end in {' or '.join(FIGURE_SUFFIXES)}")
+    if options.table and options.format != "latex":
+        raise RequestError(f"--table {options.table}: is for --format latex")
     runs = find_runs(options.run, options.runs)
     if any(map(is_deployment, runs)):
+        for name in ("table", "methods"):
+            if getattr(options, name):
+                raise RequestError(f"--{name}: is for runs that trained; leave it out for these")
         if not all(map(is_deployment, runs)):
             raise RequestError("RUN: some deployed and some trained; report on them apart")
         if options.figure:
             raise RequestError(f"--figure {options.figure}: draws runs that trained; leave it out for these")
     measured = [MeasuredRun(run) for run in runs]
-    print_report(measured, options.format)
+    if options.table:
+        print(latex_table(measured, options.table))
+    elif options.methods:
+        print(prose([methods(measured)], "table"))
+    else:
+        print_report(measured, options.format)
     if options.figure:
         from distsqz.report.figures import draw  # matplotlib takes a second to import
 

@@ -9,6 +9,7 @@ SUBCOMMANDS: Mapping[str, str] = {
     "ps": "Train a model through a parameter server over Ray and count every byte that it sends.",
     "compare": "Train models side by side over Ray and report what synchronising each of them costs.",
     "report": "Report what runs measured: every byte, every millisecond, what a smaller model saves.",
+    "timeline": "Show what every rank did in a step: phases, transfers in flight, waiting.",
     "predict": "Predict, within bounds, what other networks and numbers of hosts would do to a step.",
     "runs": "List runs, or remove some.",
     "lab": "Emulate hosts and shaped links on this machine.",

@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import format_rate
-from distsqz.report.formats import UNKNOWN
+from distsqz.report.formats import UNKNOWN, ratio, seconds
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
+from distsqz.report.timelines import Timeline
 
 PART_COLOURS = {
     "data_s": "#b9c4cf",
@@ -34,7 +35,9 @@ PART_NAMES = {part: part.removesuffix("_s") for part in PARTS} | {
     "exposed_comm_s": "exposed communication",
 }
 
-TCP_COLOUR, PREDICTED_COLOUR = "#e8743b", "#f6c9b3"
+TCP_COLOUR, PREDICTED_COLOUR = "#2a8c82", "#a9d5d0"
+"""Bytes have a colour that no part of a step's time has."""
+TRANSFER_COLOUR = "#c2410c"
 INK, GRID = "#24292f", "#d9dee3"
 
 STYLE = {
@@ -55,19 +58,64 @@ STYLE = {
 }
 
 
+METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""By suffix, what makes the same run give the same file."""
+
+
 def draw(cells: Sequence[CellTable], path: Path) -> None:
-    """Writes the figure to `path`, as SVG or PNG by its suffix; opaque, so that it reads on any page.
+    """Writes the figure to `path`, as SVG, PNG or PDF by its suffix; opaque, so that it reads on any page.
 
     Raises:
         InvalidValue: `path` cannot be written.
     """
     with matplotlib.rc_context(STYLE):
         try:
-            figure(cells).savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure(cells).savefig(path, dpi=160, metadata=METADATA.get(path.suffix))
         except OSError as error:
             raise InvalidValue(
                 "figure", path, f"cannot be written ({error.strerror}); name a file in an existing directory"
             ) from error
+
+
+def draw_timelines(timelines: Sequence[Timeline], path: Path) -> None:
+    """Writes timelines to `path` as SVG: a lane for each rank, all cells on one axis of time.
+
+    Raises:
+        InvalidValue: `path` cannot be written.
+    """
+    with matplotlib.rc_context(STYLE):
+        try:
+            timelines_figure(timelines).savefig(path, metadata={"Date": None})
+        except OSError as error:
+            raise InvalidValue(
+                "svg", path, f"cannot be written ({error.strerror}); name a file in an existing directory"
+            ) from error
+
+
+def timelines_figure(timelines: Sequence[Timeline]) -> Figure:
+    """The figure of timelines: phases of each rank in colours, transfers in flight as a thin bar below."""
+    lanes = [len(timeline.lanes) for timeline in timelines]
+    drawn = Figure(
+        figsize=(11, 1.5 + 0.34 * sum(lanes) + 0.4 * len(lanes)), facecolor="white", layout="constrained"
+    )
+    rows = drawn.subplots(len(timelines), 1, sharex=True, squeeze=False, height_ratios=lanes)[:, 0]
+    for axes, timeline in zip(rows, timelines, strict=True):
+        for row, lane in enumerate(timeline.lanes):
+            for name, start, end in lane.phases:
+                axes.broken_barh([(start, end - start)], (row - 0.3, 0.45), color=PART_COLOURS[name])
+            spans = [(start, end - start) for _, start, end in lane.transfers]
+            axes.broken_barh(spans, (row + 0.18, 0.14), color=TRANSFER_COLOUR)
+        axes.set_yticks(
+            range(len(timeline.lanes)), [f"rank {lane.rank}, {lane.host}" for lane in timeline.lanes]
+        )
+        axes.set_ylim(len(timeline.lanes) - 0.5, -0.5)
+        axes.set_title(f"{timeline.cell}: {seconds(timeline.end_s)}", loc="left", fontsize=11)
+        axes.grid(axis="x")
+    rows[-1].set_xlabel("seconds")
+    handles = [Patch(color=PART_COLOURS[part], label=PART_NAMES[part]) for part in PARTS]
+    handles.append(Patch(color=TRANSFER_COLOUR, label="transfer in flight"))
+    drawn.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return drawn
 
 
 def figure(cells: Sequence[CellTable]) -> Figure:
@@ -110,7 +158,10 @@ def _draw_bytes(axes: Any, cells: Sequence[CellTable]) -> None:
         text = UNKNOWN if value is None else f"{value:,.0f}"
         text += " (predicted)" if value and seen is None else ""
         _note(axes, text, value or axes.get_xlim()[0], row)
-    axes.set_title("TCP bytes a rank sends a step (log scale)", loc="left", fontsize=11)
+    title = "TCP bytes a rank sends a step (log scale"
+    if len(positive) > 1:
+        title += f": the longest bar is {ratio(max(positive) / min(positive))} the shortest"
+    axes.set_title(f"{title})", loc="left", fontsize=11)
     axes.grid(axis="x")
 
 

@@ -63,6 +63,11 @@ def prose(lines: list[str], fmt: Format) -> str:
     return "\n".join(map(wrap, lines)) if fmt == "table" else "\n\n".join(lines)
 
 
+def escaped_latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return _escaped(text, "latex")
+
+
 def column_text(name: str, values: Sequence[Any]) -> tuple[str, list[str]]:
     """A column for people: its heading with the unit, and each value in that unit."""
     plain = [_plain(value) for value in values]

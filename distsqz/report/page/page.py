@@ -22,12 +22,13 @@ from distsqz.report.page.dots import Dot, dot_figure
 from distsqz.report.page.numbers import UNKNOWN, Numbers, heading, shown
 from distsqz.report.page.rows import WIDTHS
 from distsqz.report.page.shares import NAMES, ORDER, share_figure
-from distsqz.report.page.timeline import MOST_RANKS, Timeline, read_timelines, timeline_figure
+from distsqz.report.page.timeline import timeline_figure
 from distsqz.report.report import document, read_sections
 from distsqz.report.section import Row, Section
 from distsqz.report.sections.links import MOST_LINKS
 from distsqz.report.sections.models import subject
 from distsqz.report.tables import CellTable
+from distsqz.report.timelines import MOST_RANKS, Timeline, read_timelines
 
 MOST_FINDINGS = 4
 """Comparisons, or cells where there are none, on the first screen."""

@@ -1,0 +1,78 @@
+"""Shows what every rank did in a step: `distsqz timeline [RUN]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import tyro
+
+from distsqz.cli.report import find_runs
+from distsqz.errors import RequestError
+from distsqz.report.formats import prose, render, to_json
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.timeline_text import LEGEND, timeline_text
+from distsqz.report.timelines import RING, Timeline, read_timelines
+
+MOST_RANKS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `distsqz timeline`."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ""
+    """Run directory, or id of a run under --runs; the newest by default."""
+    step: int | None = None
+    """Step to show; by default two successive steps that are typical of each cell."""
+    cells: tuple[str, ...] = ()
+    """Cells to show, by their names in the report; by default all."""
+    svg: Path | None = None
+    """File (.svg) in which to draw the timelines, all cells on one axis of time."""
+    runs: Path = Path("runs")
+    """Directory in which runs are found by id."""
+    format: Literal["table", "json"] = "table"
+    """Format on stdout: text at the terminal's width, or every phase of every rank."""
+    debug: bool = False
+    """Print tracebacks."""
+
+
+def main(options: Options) -> None:
+    """Prints the timelines and the sums of their phases."""
+    if options.svg and options.svg.suffix != ".svg":
+        raise RequestError(f"--svg {options.svg}: must end in .svg")
+    (run,) = (MeasuredRun(run) for run in find_runs([options.run] if options.run else [], options.runs))
+    if run.shipped:
+        raise RequestError(f"RUN {run.run_id}: only sent models; name a run that trained")
+    names = [str(row["cell"]) for row in run.rows]
+    for name in options.cells:
+        if name not in names:
+            raise RequestError(f"--cells {name}: no cell of {run.run_id}; choose of {', '.join(names)}")
+    timelines = read_timelines(run.run, options.cells or names, options.step, MOST_RANKS)
+    if not timelines:
+        raise RequestError(f"RUN {run.run_id}: no step was measured")
+    sums = [row for timeline in timelines for row in _sums(timeline)]
+    if options.format == "json":
+        print(to_json({"run_id": run.run_id, "phases": sums}))
+    else:
+        title = f"Time in each phase, steps of {run.run_id}"
+        table = render(pd.DataFrame(sums, dtype=object).dropna(axis=1, how="all"), "table", title, 3)
+        print("\n\n".join([timeline_text(timelines), prose([LEGEND], "table"), table]))
+    if options.svg:
+        from distsqz.report.figures import draw_timelines  # matplotlib takes a second to import
+
+        draw_timelines(timelines, options.svg)
+
+
+def _sums(timeline: Timeline) -> Iterator[dict[str, Any]]:
+    """What each phase of each rank takes in the steps that are shown."""
+    for lane in timeline.lanes:
+        row: dict[str, Any] = {"cell": timeline.cell, "rank": lane.rank, "host": lane.host}
+        durations: dict[str, float | None] = dict.fromkeys(RING)
+        for name, start, end in lane.phases:
+            durations[name] = (durations[name] or 0.0) + end - start
+        known: Sequence[float] = [value for value in durations.values() if value is not None]
+        yield row | durations | {"wall_s": sum(known)}

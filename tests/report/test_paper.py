@@ -1,0 +1,108 @@
+"""What goes into a paper: the numbers of the report, in a table that fits a column and compiles."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from handmade_runs import cell, link, steps, write_run
+
+from distsqz import open_run
+from distsqz.cli import report
+from distsqz.errors import RequestError
+from distsqz.report.formats import ratio
+from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.paper import latex_table, methods
+
+
+def measured(root: Path) -> MeasuredRun:
+    """SqueezeNet and AlexNet on two emulated hosts, a step ratio of 3."""
+    entries = {
+        "data": "fashion-mnist",
+        "image_size": 64,
+        "spans_hosts": True,
+        "emulated": True,
+        "emulated_rate_bits_per_s": {"a": 10**9, "b": 10**9},
+    }
+    cells = [cell(model, **entries) for model in ("squeezenet", "alexnet")]
+    walls = [1.0, 1.1, 0.9, 1.0, 1.05, 0.95]
+    records = [*steps(cells[0], walls), *steps(cells[1], [3 * wall for wall in walls]), link(0, 1, 1.195e8)]
+    return MeasuredRun(open_run(write_run(root, cells, records)))
+
+
+def test_ratios_are_those_of_the_report_with_their_intervals_in_the_cell(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    (row,) = run.model_comparisons
+    text = latex_table([run], "ratios")
+    bytes_ratio, step_ratio = (ratio(row[name]).rstrip("x") for name in ("bytes_ratio", "step_ratio"))
+    low, high = (ratio(end).rstrip("x") for end in row["step_ratio_ci95"])
+    assert rf"all-reduce & 1gbit & ${bytes_ratio}\times$ & ${step_ratio}\times$ [{low}, {high}] \\" in text
+
+
+def test_cells_are_those_of_the_report(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    text = latex_table([run], "cells")
+    for row in run.rows:
+        step_ms = float(re.search(rf"{row['model']} & ddp & [\d.,]+ & ([\d.,]+)", text)[1].replace(",", ""))
+        assert step_ms == pytest.approx(row["step_s"] * 1e3, rel=1e-3)
+
+
+@pytest.mark.parametrize("which", ["ratios", "cells"])
+def test_a_caption_says_setup_statistic_and_definitions(tmp_path: Path, which: str) -> None:
+    text = latex_table([measured(tmp_path)], which)
+    for part in (r"\label{tab:distsqz-", r"\toprule", "TCP payload", "95\\%", "2 workers", "emulated"):
+        assert part in text
+
+
+def test_pooled_sessions_say_so(tmp_path: Path) -> None:
+    text = latex_table([measured(tmp_path), measured(tmp_path)], "ratios")
+    assert "2 sessions with 95\\% intervals that hold the spread" in " ".join(text.split())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="Debian's texlive-latex-recommended is needed")
+@pytest.mark.parametrize("which", ["ratios", "cells"])
+def test_a_table_compiles_and_fits_a_column_of_3_4_inches(tmp_path: Path, which: str) -> None:
+    runs = [measured(tmp_path / "runs")]
+    page = rf"""\documentclass{{article}}
+\usepackage{{booktabs}}
+\setlength{{\textwidth}}{{3.4in}}
+\begin{{document}}
+{latex_table(runs, which)}
+\end{{document}}
+"""
+    (tmp_path / "table.tex").write_text(page)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in (tmp_path / "table.log").read_text()
+
+
+def test_methods_say_what_was_measured_how_and_with_which_versions(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    text = methods([run])
+    versions = run.run.meta["environment"]["versions"]
+    for part in (
+        "alexnet and squeezenet by all-reduce",
+        "16 images of 64x64 a worker and step from fashion-mnist",
+        "shaped to 1gbit",
+        "956 Mbit/s",
+        f"torch {versions['torch']}",
+        f"distsqz {versions['distsqz']}",
+        run.run_id,
+    ):
+        assert part in text
+
+
+def test_a_table_for_a_paper_is_for_latex(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="--table ratios: is for --format latex"):
+        report.main(report.Options(run=(str(measured(tmp_path).run.path),), table="ratios"))
