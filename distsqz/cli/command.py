@@ -21,6 +21,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from distsqz.cli.extras import advice, missing_extra
+from distsqz.cli.parse_errors import line_of
 from distsqz.cli.spelling import spell
 from distsqz.errors import RequestError, RunError
 
@@ -167,7 +168,7 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise RequestError(_first_section(messages.getvalue())) from None
+        raise RequestError(line_of(_first_section(messages.getvalue()), options_type)) from None
 
 
 _REGISTRY = ConstructorRegistry()
@@ -202,7 +203,7 @@ def _first_section(box: str) -> str:
     advice = lines[rules[0] + 1 : rules[0] + 3]
     if advice and advice[0].startswith("Perhaps you meant"):
         message += f" (perhaps you meant {advice[1]})"
-    return f"{message}; --help lists the options"
+    return message
 
 
 def _print_error(line: str, options: HasDebug | None) -> None:

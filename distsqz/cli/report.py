@@ -16,9 +16,10 @@ from distsqz import open_run
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
 from distsqz.report.formats import Format, prose
+from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.paper import PaperTable, latex_table, methods
-from distsqz.report.report import print_report
+from distsqz.report.report import print_report, read_sections
 from distsqz.report.shipments import is_deployment
 from distsqz.runs.listing import newest_run, runs_under
 from distsqz.runs.reader import Run
@@ -45,6 +46,8 @@ class Options:
     methods: bool = False
     """Print a paragraph about what was measured and how, with versions and how to cite it, in place of the
     report."""
+    legend: bool = False
+    """Print what each column of the tables means, below the report."""
     html: Path | None = None
     """File in which to write the report as one HTML page, which needs no other file and no network."""
     debug: bool = False
@@ -73,6 +76,9 @@ def main(options: Options) -> None:
         print(prose([methods(measured)], "table"))
     else:
         print_report(measured, options.format)
+        if options.legend:
+            lines = legend(measured, read_sections(measured))
+            print(f"\n{prose(lines, 'table')}", file=sys.stdout if options.format == "table" else sys.stderr)
     if options.figure:
         from distsqz.report.figures import draw  # matplotlib takes a second to import
 

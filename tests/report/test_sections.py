@@ -14,6 +14,7 @@ from handmade_runs import ALEXNET_BYTES, cell, link, push, steps, transfer, upda
 from distsqz import open_run
 from distsqz.metering.schema import Record
 from distsqz.report.formats import Format
+from distsqz.report.legend import TERMS, legend
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import read_sections, render_report
 from distsqz.report.section import Section
@@ -213,3 +214,16 @@ def test_findings_about_varied_cells_name_the_cells(tmp_path: Path) -> None:
     assert len(sentences) == 2
     for sentence, size in zip(sentences, (1, 25), strict=True):
         assert f"(squeezenet-ddp-w2-bucket{size} and alexnet-ddp-w2-bucket{size})" in sentence
+
+
+def test_every_column_that_a_report_shows_has_a_line_of_legend(tmp_path: Path) -> None:
+    runs = [compare_run(tmp_path, stale=1, uneven=10**6) for _ in range(2)]
+    sections = read_sections(runs)
+    identifying = {"run_id", "small_run_id", "large_run_id", "model", "kind", "other", "base", "peer_host"}
+    shown = {name for section in sections if section.noteworthy for name in section.columns}
+    declared = {column.name for column in runs[0].run.columns("steps")}
+    named = {name.removesuffix("_ci95") for name in shown}
+    missing = named - TERMS.keys() - declared - identifying
+    assert missing <= {"host", "pushes", "received_bytes", "dropped", "busy_s", "updates", "share"}
+    lines = legend(runs, sections)
+    assert len(lines) == len(set(lines)) > 30

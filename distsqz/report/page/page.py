@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distsqz.report.formats import to_json
+from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.dots import Dot, dot_figure
 from distsqz.report.page.numbers import UNKNOWN, Numbers, heading, shown
@@ -59,6 +60,7 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
         "document": numbers.document,
         "tables": [_table(section, numbers) for section in sections if section.columns],
         "remarks": _remarks(sections, numbers.document),
+        "legend": [] if any(run.shipped for run in runs) else legend(runs, sections),
         "num": numbers.html,
         "part_names": NAMES,
         "most_findings": MOST_FINDINGS,
