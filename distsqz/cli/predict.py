@@ -21,8 +21,9 @@ from distsqz.report.predictions import Baseline, Strategy, baselines_of, predict
 ANY_RATE = 10**15
 NOTE = (
     "These are bounds, not a fit: a step takes at least the longer of computing and communication (perfect "
-    "overlap) and at most their sum (none). They leave out latency, protocol and late hosts. Computing is as "
-    "on one worker by itself, bytes follow from the strategy, and links carry full Ethernet frames of TCP."
+    "overlap) and at most their sum (none; under ps a link's two directions do not overlap either). They "
+    "leave out latency, protocol and late hosts. Computing is as on one worker by itself, bytes follow from "
+    "the strategy, and links carry full Ethernet frames of TCP."
 )
 
 

@@ -19,6 +19,7 @@ from distsqz.report.formats import Format, prose
 from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.paper import PaperTable, latex_table, methods
+from distsqz.report.pooling import pool
 from distsqz.report.report import print_report, read_sections
 from distsqz.report.shipments import is_deployment
 from distsqz.runs.listing import newest_run, runs_under
@@ -39,7 +40,8 @@ class Options:
     format: Format = "table"
     """Format of the report on stdout. json has everything; csv has the cells only, or the shipments."""
     figure: Path | None = None
-    """File (.svg, .png or .pdf) in which to draw bytes and step times of training runs."""
+    """File (.svg, .png or .pdf) in which to draw bytes and step times of training runs; of several
+    sessions their pooled ratios by the rate of the links."""
     table: PaperTable | None = None
     """For --format latex: a single table for a paper, of the ratios between models or of the cells. It fits a
     column of 3.4 inches and needs the package booktabs."""
@@ -80,11 +82,20 @@ def main(options: Options) -> None:
             lines = legend(measured, read_sections(measured))
             print(f"\n{prose(lines, 'table')}", file=sys.stdout if options.format == "table" else sys.stderr)
     if options.figure:
-        from distsqz.report.figures import draw  # matplotlib takes a second to import
-
-        draw(list(chain.from_iterable(run.cells for run in measured)), options.figure)
+        _draw(measured, options.figure)
     if options.html:
         _write_page(measured, options.html)
+
+
+def _draw(runs: Sequence[MeasuredRun], path: Path) -> None:
+    """Draws pooled sessions, or the cells where there are none."""
+    from distsqz.report.figures import draw, draw_ratios  # matplotlib takes a second to import
+
+    pooled = pool(runs)
+    if any(row["kind"] == "models" for row in pooled):
+        draw_ratios(pooled, path)
+    else:
+        draw(list(chain.from_iterable(run.cells for run in runs)), path)
 
 
 def _write_page(runs: Sequence[MeasuredRun], path: Path) -> None:

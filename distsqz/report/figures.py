@@ -5,7 +5,7 @@ It shows the numbers of the report's table: the same bytes, step times and inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ PART_NAMES = {part: part.removesuffix("_s") for part in PARTS} | {
 TCP_COLOUR, PREDICTED_COLOUR = "#2a8c82", "#a9d5d0"
 """Bytes have a colour that no part of a step's time has."""
 TRANSFER_COLOUR = "#c2410c"
+MARKERS = "os^Dv"
+TIME_COLOUR = PART_COLOURS["exposed_comm_s"]
 INK, GRID = "#24292f", "#d9dee3"
 
 STYLE = {
@@ -63,18 +65,25 @@ METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def draw(cells: Sequence[CellTable], path: Path) -> None:
-    """Writes the figure to `path`, as SVG, PNG or PDF by its suffix; opaque, so that it reads on any page.
+    """Writes the figure of cells to `path`, as SVG, PNG or PDF by its suffix; see `figure`.
 
     Raises:
         InvalidValue: `path` cannot be written.
     """
-    with matplotlib.rc_context(STYLE):
-        try:
-            figure(cells).savefig(path, dpi=160, metadata=METADATA.get(path.suffix))
-        except OSError as error:
-            raise InvalidValue(
-                "figure", path, f"cannot be written ({error.strerror}); name a file in an existing directory"
-            ) from error
+    _write(path, "figure", lambda: figure(cells))
+
+
+def draw_ratios(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes the figure of pooled sessions to `path`, as SVG, PNG or PDF by its suffix.
+
+    Args:
+        rows: what `distsqz.report.pooling.pool` gives.
+        path: the file.
+
+    Raises:
+        InvalidValue: `path` cannot be written.
+    """
+    _write(path, "figure", lambda: ratios_figure(rows))
 
 
 def draw_timelines(timelines: Sequence[Timeline], path: Path) -> None:
@@ -83,13 +92,62 @@ def draw_timelines(timelines: Sequence[Timeline], path: Path) -> None:
     Raises:
         InvalidValue: `path` cannot be written.
     """
+    _write(path, "svg", lambda: timelines_figure(timelines))
+
+
+def _write(path: Path, field: str, make: Callable[[], Figure]) -> None:
+    """Writes a figure, opaque, so that it reads on any page."""
     with matplotlib.rc_context(STYLE):
         try:
-            timelines_figure(timelines).savefig(path, metadata={"Date": None})
+            make().savefig(path, dpi=160, metadata=METADATA.get(path.suffix))
         except OSError as error:
             raise InvalidValue(
-                "svg", path, f"cannot be written ({error.strerror}); name a file in an existing directory"
+                field, path, f"cannot be written ({error.strerror}); name a file in an existing directory"
             ) from error
+
+
+def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
+    """The figure of pooled sessions: ratios of models by the rate of the links, times with their intervals.
+
+    A line marks the ratio of bytes, which no rate changes.
+    """
+    rows = [row for row in rows if row["kind"] == "models"]
+    rates = sorted({row["rate_bits_per_s"] for row in rows}, key=lambda rate: rate or 0)
+    pairs = list(dict.fromkeys((row["base"], row["other"]) for row in rows))
+    drawn = Figure(figsize=(1.5 + 3.6 * len(pairs), 4), facecolor="white", layout="constrained")
+    for axes, (base, other) in zip(drawn.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        of_pair = [row for row in rows if (row["base"], row["other"]) == (base, other)]
+        strategies = list(dict.fromkeys(row["strategy"] for row in of_pair))
+        for index, strategy in enumerate(strategies):
+            beside = 0.12 * (index - (len(strategies) - 1) / 2)
+            for row in (row for row in of_pair if row["strategy"] == strategy):
+                at = rates.index(row["rate_bits_per_s"]) + beside
+                _draw_ratio(axes, row, at, MARKERS[index % len(MARKERS)], left=index == 0)
+        handles = [
+            axes.plot([], [], MARKERS[index % len(MARKERS)], color=TIME_COLOUR, label=f"step time, {name}")[0]
+            for index, name in enumerate(strategies)
+        ]
+        if known := [row["bytes_ratio"] for row in of_pair if row["bytes_ratio"]]:
+            label = f"bytes: {ratio(known[0])} at any rate"
+            handles.append(axes.axhline(known[0], color=TCP_COLOUR, label=label))
+        axes.set_xticks(range(len(rates)), ["any" if rate is None else format_rate(rate) for rate in rates])
+        axes.set_xlim(-0.5, len(rates) - 0.5)
+        axes.set_ylim(0, 1.15 * max(axes.get_ylim()))
+        axes.set_title(f"{other} over {base}, by the rate of the links", loc="left", fontsize=11)
+        axes.grid(axis="y")
+        axes.legend(handles=handles, frameon=False, fontsize=9)
+    return drawn
+
+
+def _draw_ratio(axes: Any, row: dict[str, Any], at: float, marker: str, left: bool) -> None:
+    """A ratio with its interval and its number."""
+    value = row["time_ratio"]
+    if row["time_ratio_ci95"]:
+        low, high = row["time_ratio_ci95"]
+        axes.errorbar(at, value, yerr=[[value - low], [high - value]], color=INK, capsize=3)
+    axes.plot(at, value, marker, color=TIME_COLOUR)
+    place = {"xytext": (-7, 0), "ha": "right"} if left else {"xytext": (7, 0), "ha": "left"}
+    axes.annotate(ratio(value), (at, value), textcoords="offset points", va="center", **place)
 
 
 def timelines_figure(timelines: Sequence[Timeline]) -> Figure:

@@ -77,3 +77,12 @@ def half_duplex_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> flo
     push = max(max(host.push_tx_bytes, host.push_rx_bytes) for host in traffic.values())
     pull = max(max(host.pull_tx_bytes, host.pull_rx_bytes) for host in traffic.values())
     return (push + pull) / bytes_per_s
+
+
+def one_way_s(traffic: Mapping[str, HostTraffic], bytes_per_s: float) -> float:
+    """Seconds of communication in a step in which a link carries one direction at a time.
+
+    Unlike in a ring, nothing in the algorithm makes a host send while it receives. For n workers and one
+    dedicated shard of S bytes this is 2nS/B, with a shard beside each worker 4(n - 1)S/nB.
+    """
+    return max(host.load.tx_bytes + host.load.rx_bytes for host in traffic.values()) / bytes_per_s

@@ -1,8 +1,9 @@
 """What a training step takes on another network, as a bracket that needs no fit.
 
 A step computes, and its links carry what the strategy must send. It takes the longer of the two if
-communication hides behind computing as far as it can, and their sum if none of it does. Latency, protocol and
-late hosts are not in it.
+communication hides behind computing as far as it can, and their sum if none of it does. Of a parameter
+server's transfers those in opposite directions overlap likewise, or do not; a ring's always do. Latency,
+protocol and late hosts are not in it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from distsqz.theory.all_reduce import ring_load_by_host
 from distsqz.theory.links import MeasuredLink, link_bound_s
-from distsqz.theory.parameter_server import full_duplex_s, half_duplex_s, traffic_by_host
+from distsqz.theory.parameter_server import full_duplex_s, one_way_s, traffic_by_host
 from distsqz.theory.placement import Placement
 from distsqz.theory.shipping import HEADER_BYTES, SEGMENT_BYTES
 
@@ -58,7 +59,7 @@ def all_reduce_s(payload_bytes: int, hosts: int, goodput: float) -> Bracket:
 
 
 def parameter_server_s(payload_bytes: int, hosts: int, goodput: float, dedicated: int = 0) -> Bracket:
-    """Time that pushes and pulls keep the links busy: overlapping, or one after the other.
+    """Time that pushes and pulls keep the links busy: both directions at once, or one after the other.
 
     Args:
         payload_bytes: gradients of a worker.
@@ -70,7 +71,7 @@ def parameter_server_s(payload_bytes: int, hosts: int, goodput: float, dedicated
     servers = [f"server {index}" for index in range(dedicated)] or workers
     shares = [payload_bytes // len(servers)] * len(servers)
     traffic = traffic_by_host(shares, servers, workers)
-    return Bracket(full_duplex_s(traffic, goodput), half_duplex_s(traffic, goodput))
+    return Bracket(full_duplex_s(traffic, goodput), one_way_s(traffic, goodput))
 
 
 def step_s(compute_s: float, communication_s: Bracket) -> Bracket:

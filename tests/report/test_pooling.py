@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from handmade_runs import cell, steps, write_run
 
 from distsqz import open_run
+from distsqz.cli import report
 from distsqz.report.bootstrap import Floats, paired_ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool, pooled_ratio
@@ -95,6 +97,14 @@ def test_ratios_at_several_rates_stand_in_one_table(tmp_path: Path) -> None:
     assert [(row["rate_bits_per_s"], row["sessions"]) for row in rows] == [(10**8, 2), (10**9, 2)]
     assert [row["time_ratio"] for row in rows] == pytest.approx([30.0, 3.0])
     assert len(document(runs, read_sections(runs))["sessions"]) == 2
+
+
+def test_the_figure_shows_the_pooled_ratios_of_the_table(tmp_path: Path) -> None:
+    runs = [session(tmp_path, 3e9 / rate, "EPYC", rate) for rate in (10**8, 10**9, 10**9, 10**8)]
+    path = tmp_path / "ratios.svg"
+    report.main(report.Options(run=tuple(str(run.run.path) for run in runs), figure=path))
+    drawn = re.findall(r"<!-- (.*?) -->", path.read_text())  # matplotlib keeps each text in a comment
+    assert {"30.0x", "3.00x", "100mbit", "1gbit", "bytes: 48.9x at any rate"} <= set(drawn)
 
 
 @pytest.mark.parametrize("difference", [{"batch_size": 32}, {"hosts": ["a", "a"]}, {"precision": "bf16"}])
