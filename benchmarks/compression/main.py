@@ -17,7 +17,8 @@ from tyro.conf import Positional
 
 from benchmarks.compression.other_coders import huffman_bytes, order0_bytes, xz_bytes, zstd_bytes
 from distsqz.cli.command import run_command
-from distsqz.report.formats import Format, render
+from distsqz.report.formats import render
+from distsqz.report.section import Format
 from distsqz.weights.agreement import agreement, logits_of
 from distsqz.weights.archive import decode, encode
 from distsqz.weights.crops import random_crops

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.ratios import shown
 from distsqz.cli.command import run_command
 from distsqz.cli.measure import record
-from distsqz.cluster.session import SessionOptions
+from distsqz.cluster.options import SessionOptions
 from distsqz.report.bootstrap import paired_ratio
 from distsqz.report.tables import CellTable, read_cells
 from distsqz.runs.reader import Run

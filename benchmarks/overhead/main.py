@@ -18,7 +18,7 @@ from benchmarks.overhead.trainings import RayTraining, TorchrunTraining, Trainin
 from benchmarks.ratios import shown
 from distsqz.cli.command import run_command
 from distsqz.cli.measure import record
-from distsqz.cluster.session import SessionOptions
+from distsqz.cluster.options import SessionOptions
 from distsqz.cluster.worker_env import KEEP_FREED_MEMORY
 from distsqz.report.bootstrap import paired_ratio
 from distsqz.runs.reader import Run

@@ -26,7 +26,8 @@ from distsqz.models.registry import (
     image_size_of,
     smallest_image_size,
 )
-from distsqz.report.formats import Format, render, to_json
+from distsqz.report.formats import render, to_json
+from distsqz.report.section import Format
 
 ALEXNETS = ("alexnet_bvlc", "alexnet")
 

@@ -10,16 +10,11 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, UseAppendAction
 
-from distsqz import open_run
-from distsqz.cli.measure import MeasureOptions, measure, plan
+from distsqz.cli.measure_options import MeasureOptions
 from distsqz.cli.network import DEFAULT_RATE, RUN_FILE, LabByDefault, lab_for, run_in_lab, run_sessions_in_lab
-from distsqz.cli.vary import parse_vary
 from distsqz.errors import RequestError
 from distsqz.lab.rate import parse_rate
-from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.report import print_report
 from distsqz.training.options import ServerOptions
-from distsqz.training.session import interleaved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +56,8 @@ class Options(MeasureOptions):
 
     def turns(self) -> list[str]:
         """The rate of the links in each session, in order."""
+        from distsqz.training.session import interleaved  # imports torch
+
         rates = self.rates or (self.network.rate or DEFAULT_RATE,)
         sessions = self.sessions or (2 if self.rates else 1)
         return [rates[index] for index in interleaved(len(rates), sessions)]
@@ -68,6 +65,9 @@ class Options(MeasureOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
+    from distsqz.cli.measure import measure, plan, print_pooled  # torch and Ray take seconds to import
+    from distsqz.cli.vary import parse_vary
+
     asked = strategies(options)
     vary = parse_vary(options.vary, options.strategies)
     lab = lab_for(options.network, options.session)
@@ -89,7 +89,7 @@ def main(options: Options) -> None:
         sys.exit(run_in_lab(replace(lab, rate=turns[0])))
     status, paths = run_sessions_in_lab(lab, turns, options.runs)
     if paths:
-        print_report([MeasuredRun(open_run(path)) for path in paths], options.format)
+        print_pooled(paths, options.format)
     sys.exit(status)
 
 

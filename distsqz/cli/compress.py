@@ -20,7 +20,8 @@ from tyro.conf import OmitArgPrefixes, Positional
 from distsqz.cli.train_compressed import CompressionTraining, compress_by_training, report
 from distsqz.data.class_folders import LabelledFiles
 from distsqz.errors import RequestError, RunError, renamed_fields, require_at_least
-from distsqz.report.formats import Format, prose, render, to_json
+from distsqz.report.formats import prose, render, to_json
+from distsqz.report.section import Format
 from distsqz.weights.agreement import Agreement, agreement, logits_of, top_k_accuracy
 from distsqz.weights.archive import decode, write_archive
 from distsqz.weights.crops import CROPS_PER_BATCH, random_crops

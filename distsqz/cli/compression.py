@@ -15,7 +15,8 @@ import pandas as pd
 import tyro
 from tyro.conf import Positional
 
-from distsqz.report.formats import Format, render, to_json
+from distsqz.report.formats import render, to_json
+from distsqz.report.section import Format
 from distsqz.weights.layer_sizes import layer_sizes
 from distsqz.weights.readers import outline, read_compressed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distsqz.cli.measure import OneModelOptions, measure_one_model
+from distsqz.cli.measure_options import OneModelOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,4 +14,6 @@ class Options(OneModelOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
+    from distsqz.cli.measure import measure_one_model  # torch and Ray take seconds to import
+
     measure_one_model("ddp", options)

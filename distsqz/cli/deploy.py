@@ -15,16 +15,16 @@ from distsqz import open_run
 from distsqz.cli.network import LabByDefault, Network, lab_for, run_in_lab
 from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.deployment import DeploymentOptions, describe, run_deployment
+from distsqz.cluster.options import SessionOptions
 from distsqz.cluster.ray_cluster import named_cluster
-from distsqz.cluster.session import SessionOptions
 from distsqz.errors import RequestError, renamed_fields
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
 from distsqz.metering.schema import TABLES
 from distsqz.metering.wire import emulated_hosts
-from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
+from distsqz.report.section import Format
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import RunWriter
 from distsqz.shipping.files import ModelRequest, open_files, parse_models

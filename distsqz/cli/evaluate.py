@@ -20,7 +20,8 @@ from tyro.conf import Positional
 from distsqz.data import evaluation_batches, open_data
 from distsqz.data.class_folders import LabelledFiles
 from distsqz.errors import RequestError, renamed_fields
-from distsqz.report.formats import Format, render
+from distsqz.report.formats import render
+from distsqz.report.section import Format
 from distsqz.weights.agreement import agreement, logits_of, top_k_accuracy
 from distsqz.weights.images import BATCH, check_labels, find_images, labelled_batches
 from distsqz.weights.quantised import ModelInfo

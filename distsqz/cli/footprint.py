@@ -31,7 +31,8 @@ from distsqz.errors import RequestError
 from distsqz.models.layers import layer_table
 from distsqz.models.memory import Step, memory_steps, stored_tensors
 from distsqz.models.registry import ModelOptions, build_model, image_size_of
-from distsqz.report.formats import Format, render, to_json
+from distsqz.report.formats import render, to_json
+from distsqz.report.section import Format
 from distsqz.weights.readers import outline, read_compressed
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -20,7 +20,8 @@ from distsqz.lab.lab import LabOptions
 from distsqz.lab.privileges import become_root, is_true_root
 from distsqz.lab.rate import format_rate, parse_rate
 from distsqz.lab.state import DEFAULT_NAME
-from distsqz.report.formats import Format, render
+from distsqz.report.formats import render
+from distsqz.report.section import Format
 
 
 @dataclass(frozen=True, kw_only=True)

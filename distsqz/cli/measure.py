@@ -7,64 +7,36 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
-from tyro.conf import OmitArgPrefixes
 
 from distsqz import open_run
-from distsqz.cli.network import RUN_FILE, NetworkOptions, lab_for, run_in_lab
+from distsqz.cli.measure_options import MeasureOptions, OneModelOptions
+from distsqz.cli.network import RUN_FILE, lab_for, run_in_lab
 from distsqz.cli.progress import SessionProgress
+from distsqz.cluster.options import SessionOptions
 from distsqz.cluster.ray_cluster import named_cluster
-from distsqz.cluster.session import SessionOptions, run_session
+from distsqz.cluster.session import run_session
 from distsqz.errors import RequestError, RunError
 from distsqz.metering.schema import TABLES
 from distsqz.metering.wire import emulated_hosts
 from distsqz.report.faults import breach_warnings
-from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
+from distsqz.report.section import Format
 from distsqz.report.tables import read_cells
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import RunWriter
 from distsqz.training.memory_needs import session_bytes
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import ServerOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 from distsqz.training.variants import Vary
 
 GIB = 1 << 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureOptions:
-    """Options of every measuring command."""
-
-    session: OmitArgPrefixes[SessionOptions] = field(default_factory=SessionOptions)
-    training: OmitArgPrefixes[TrainingOptions] = field(default_factory=TrainingOptions)
-    runs: Path = Path("runs")
-    """Directory in which the run directory is made."""
-    format: Format = "table"
-    """Format of the report on stdout."""
-    debug: bool = False
-    """Print tracebacks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OneModelOptions(MeasureOptions):
-    """Options of a measuring command that trains a single model."""
-
-    model: str = "squeezenet"
-    """Model: squeezenet, squeezenet1_1, squeezenet_simple_bypass, squeezenet_complex_bypass, alexnet,
-    alexnet_bvlc, or package.module:factory for a model of your own."""
-    checkpoint: Path | None = None
-    """File of initial parameters: a published .pth, a .safetensors or an .sqz. Of an .sqz only the parameters
-    are used."""
-    resume: Path | None = None
-    """Checkpoint to continue training from, or a run directory, whose newest checkpoint is taken."""
-    network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
 
 def measure_one_model(
@@ -124,6 +96,11 @@ def measure(
     else:
         print_report([MeasuredRun(run) for run in runs], options.format)
     return runs
+
+
+def print_pooled(paths: Sequence[Path], fmt: Format) -> None:
+    """Prints the report on the runs of several sessions."""
+    print_report([MeasuredRun(open_run(path)) for path in paths], fmt)
 
 
 def plan(

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from distsqz.cluster.ray_cluster import EMBEDDED, named_cluster
-from distsqz.cluster.session import SessionOptions
+from distsqz.cluster.options import EMBEDDED, SessionOptions
 from distsqz.errors import RequestError
 from distsqz.lab import lab
 from distsqz.lab.driver import run_on
@@ -27,6 +26,13 @@ DEFAULT_RATE = "1gbit"
 
 MEMORY_A_HOST = 7 << 29
 """3.5 GiB: a Ray node takes 1 GiB, and a worker that trains AlexNet 1 to 1.5 GiB for each strategy."""
+
+
+def named_cluster(address: str | None) -> str | None:
+    """The address of the Ray to join, if there is one to join; see `distsqz.cluster.ray_cluster`."""
+    from distsqz.cluster import ray_cluster  # Ray takes a second to import
+
+    return ray_cluster.named_cluster(address)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ import tyro
 from distsqz.cli.report import find_runs
 from distsqz.errors import RequestError
 from distsqz.lab.rate import format_rate, parse_rate
-from distsqz.report.formats import Format, prose, ratio, render, seconds, to_json
+from distsqz.report.formats import prose, ratio, render, seconds, to_json
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.predictions import Baseline, Strategy, baselines_of, predict
+from distsqz.report.section import Format
 
 ANY_RATE = 10**15
 NOTE = (

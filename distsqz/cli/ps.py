@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tyro.conf import OmitArgPrefixes
 
-from distsqz.cli.measure import OneModelOptions, measure_one_model
+from distsqz.cli.measure_options import OneModelOptions
 from distsqz.training.options import ServerOptions
 
 
@@ -19,4 +19,6 @@ class Options(OneModelOptions):
 
 def main(options: Options) -> None:
     """Plans, trains and reports."""
+    from distsqz.cli.measure import measure_one_model  # torch and Ray take seconds to import
+
     measure_one_model("ps", options, strategies=[options.server])

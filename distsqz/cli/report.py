@@ -15,12 +15,13 @@ import tyro
 from distsqz import open_run
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
-from distsqz.report.formats import Format, prose
+from distsqz.report.formats import prose
 from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.paper import PaperTable, latex_table, methods
 from distsqz.report.pooling import pool
 from distsqz.report.report import print_report, read_sections
+from distsqz.report.section import Format
 from distsqz.report.shipments import is_deployment
 from distsqz.runs.listing import newest_run, runs_under
 from distsqz.runs.reader import Run

@@ -18,7 +18,8 @@ from distsqz.cli.report import find_runs
 from distsqz.cli.subcommands import SUBCOMMANDS
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
-from distsqz.report.formats import Format, render
+from distsqz.report.formats import render
+from distsqz.report.section import Format
 from distsqz.runs.listing import runs_under
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import RUNNING

@@ -10,7 +10,8 @@ from torch import nn
 
 from distsqz.data import ImageData, evaluation_batches, open_data
 from distsqz.models.registry import default_image_size
-from distsqz.report.formats import Format, prose, render, to_json
+from distsqz.report.formats import prose, render, to_json
+from distsqz.report.section import Format
 from distsqz.training.evaluation import count_correct
 from distsqz.weights.coder import encode_symbols
 from distsqz.weights.deep_compress import DeepCompressOptions, deep_compress

@@ -30,6 +30,7 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError, RayError
 
 from distsqz.addresses import host_of, is_same_host
+from distsqz.cluster.options import EMBEDDED
 from distsqz.errors import InvalidValue, RequestError
 from distsqz.interrupts import ignored_interrupts, noted_interrupts
 from distsqz.runs.cores import cores_of_this_host
@@ -38,8 +39,6 @@ LENT_PER_CORE = 4
 """Workers per core on an embedded Ray. With more workers than cores bytes are still right, but times are
 not."""
 
-EMBEDDED = "local"
-"""The address that requests an embedded Ray, even if another Ray runs on this host."""
 
 QUIET_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -21,15 +20,15 @@ from distsqz.cluster.actors import train_through_servers
 from distsqz.cluster.collector import Collector, Delivery
 from distsqz.cluster.failures import Failure, explain, hosts_without_answer
 from distsqz.cluster.hosts import host_ports
+from distsqz.cluster.options import REPORTING_RESERVE_S, SessionOptions
 from distsqz.cluster.priority import lower_priority
 from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.servers import check_servers_fit
 from distsqz.cluster.train_workers import end_controller, train
 from distsqz.cluster.trial import try_on_worker
-from distsqz.errors import RunError, require_at_least
+from distsqz.errors import RunError
 from distsqz.interrupts import noted_interrupts
 from distsqz.metering.schema import Record
-from distsqz.metering.wire import emulated_hosts
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
@@ -38,8 +37,6 @@ FURTHER_FAILURES_S = 3.0
 notice an unreachable host."""
 LEAVING_S = 10.0
 """Seconds that stopped training may take to end its workers and servers."""
-REPORTING_RESERVE_S = 5
-"""Part of the collective timeout, in seconds, that is reserved for reporting why a collective did not end."""
 
 
 class Recorder(Protocol):
@@ -66,30 +63,6 @@ class Recorder(Protocol):
 
 Watch = Callable[[Delivery], None]
 """Called with everything received since the last call, to show progress."""
-
-
-def default_workers() -> int:
-    """The default number of workers: the number of hosts of the lab that this process is in, otherwise 2."""
-    return len(emulated_hosts() or ()) or 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionOptions:
-    """Workers of a session, and the Ray that they run on."""
-
-    workers: int = field(default_factory=default_workers)
-    """Number of data-parallel workers. By default one on each host of a lab, otherwise 2."""
-    address: str | None = None
-    """HOST:PORT of the Ray to join (also RAY_ADDRESS). By default a Ray that `ray start` started on this host
-    is joined; if there is none, a Ray is started for the run. local: always start one."""
-    gpus: bool = False
-    """Train on GPUs: each worker has one GPU and communicates over NCCL instead of Gloo."""
-    collective_timeout_s: int = 60
-    """Seconds after which a collective, push or pull that has not ended counts as failed."""
-
-    def __post_init__(self) -> None:
-        """Raises InvalidValue for a value out of range."""
-        require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * REPORTING_RESERVE_S})
 
 
 def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, watch: Watch) -> None:

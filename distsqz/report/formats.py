@@ -11,14 +11,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from distsqz.report.section import Format
 from distsqz.report.terminal import Alignment, fit_table, wrap
-
-Format = Literal["table", "markdown", "csv", "json", "latex"]
 
 UNKNOWN = "–"  # noqa: RUF001  # an en dash stands for "no figure"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from distsqz.report.faults import breach_warnings, missing_rows
-from distsqz.report.formats import Format, prose, render, to_json
+from distsqz.report.formats import prose, render, to_json
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.section import Section
+from distsqz.report.section import Format, Section
 from distsqz.report.sections import SHIPPING, TRAINING
 from distsqz.report.sections.shipments import shipment_warnings
 

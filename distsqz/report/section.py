@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from distsqz.report.measured_run import MeasuredRun
+
+Format = Literal["table", "markdown", "csv", "json", "latex"]
+"""A format of a report."""
 
 Row = dict[str, Any]
 """Values by column; a value that is not known is None."""

@@ -92,3 +92,11 @@ def test_a_failed_import_of_anything_else_is_no_missing_extra() -> None:
 def test_open_run_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"run\.json"):
         open_run(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["ddp", "ps", "compare"])
+def test_a_command_line_is_read_before_torch_ray_or_pandas_are_loaded(command: str) -> None:
+    parsed = f"from distsqz.cli import {command}; parse({command}.Options, '', [])"
+    loaded = "import sys; print(*({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+    done = python(f"from distsqz.cli.command import parse; {parsed}; {loaded}")
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

@@ -12,7 +12,7 @@ from commands import SMALL_MODEL, Commands, own_labs, wait_until
 from distsqz.cli import network
 from distsqz.cli.network import LabByDefault, NetworkOptions, lab_for
 from distsqz.cli.spelling import spell
-from distsqz.cluster.session import SessionOptions
+from distsqz.cluster.options import SessionOptions
 from distsqz.errors import RequestError
 from distsqz.lab import lab
 from distsqz.lab.lab import LabOptions

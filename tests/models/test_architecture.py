@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distsqz.cli.architecture import Options, main
-from distsqz.report.formats import Format
+from distsqz.report.section import Format
 
 SCRIPT = Path(__file__).parents[2] / "analysis" / "architecture.py"
 

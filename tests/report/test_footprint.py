@@ -28,7 +28,7 @@ from distsqz.cli.footprint import (
 )
 from distsqz.errors import RequestError
 from distsqz.models.squeezenet import SqueezeNet
-from distsqz.report.formats import Format
+from distsqz.report.section import Format
 from distsqz.weights.archive import write_archive
 from distsqz.weights.quantised import CompressedModel, ModelInfo, Quantised
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from distsqz.report.formats import Format, prose, render, to_json
+from distsqz.report.formats import prose, render, to_json
+from distsqz.report.section import Format
 
 FRAME = pd.DataFrame(
     [

@@ -19,7 +19,7 @@ from handmade_runs import cell, evaluation, link, steps, transfer, write_run
 from distsqz.cli import report
 from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
-from distsqz.report.formats import Format
+from distsqz.report.section import Format
 from distsqz.runs.writer import COMPLETE, FAILED, INTERRUPTED, RUNNING, RunWriter
 
 REPORT = Path(__file__).parents[2] / "analysis" / "report.py"

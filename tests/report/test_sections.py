@@ -13,11 +13,10 @@ from handmade_runs import ALEXNET_BYTES, cell, link, push, steps, transfer, upda
 
 from distsqz import open_run
 from distsqz.metering.schema import Record
-from distsqz.report.formats import Format
 from distsqz.report.legend import TERMS, legend
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import read_sections, render_report
-from distsqz.report.section import Section
+from distsqz.report.section import Format, Section
 
 MODELS = {"squeezenet": 1.0, "alexnet": 3.0}
 

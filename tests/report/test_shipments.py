@@ -10,9 +10,9 @@ import pytest
 
 from distsqz import open_run
 from distsqz.metering.schema import TABLES, ShipmentRecord
-from distsqz.report.formats import Format
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import read_sections, render_report
+from distsqz.report.section import Format
 from distsqz.report.shipments import is_deployment, read_shipments
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import COMPLETE, FAILED, INTERRUPTED, RUNNING, RunWriter
