@@ -216,10 +216,10 @@ def _draw_bytes(axes: Any, cells: Sequence[CellTable]) -> None:
         text = UNKNOWN if value is None else f"{value:,.0f}"
         text += " (predicted)" if value and seen is None else ""
         _note(axes, text, value or axes.get_xlim()[0], row)
-    title = "TCP bytes a rank sends a step (log scale"
+    scale = "log scale"
     if len(positive) > 1:
-        title += f": the longest bar is {ratio(max(positive) / min(positive))} the shortest"
-    axes.set_title(f"{title})", loc="left", fontsize=11)
+        scale += f", longest {ratio(max(positive) / min(positive))} the shortest"
+    axes.set_title(f"TCP bytes a rank sends a step\n({scale})", loc="left", fontsize=11)
     axes.grid(axis="x")
 
 
