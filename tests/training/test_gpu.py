@@ -31,7 +31,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     options = TrainingOptions(
         image_size=64, batch_size=16, steps=STEPS, warmup_steps=2, block_steps=3, precision="bf16"
     )
-    plan, _ = plan_session(["squeezenet", "alexnet"], 1, options)
+    plan, _ = plan_session(["squeezenet", "alexnet"], 1, options, baseline=True)
     replica = Replica(
         rank=0,
         placement=Placement(workers=["here"]),
@@ -47,15 +47,22 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 
 def test_every_step_of_both_models_is_recorded(box: Box) -> None:
-    steps = box.steps()
+    steps = [step for step in box.steps() if step.strategy == "ddp"]
     assert {step.model for step in steps} == {"squeezenet", "alexnet"}
     assert all(step.cell == f"{step.model}-ddp-w1" for step in steps)
     assert len(steps) == 2 * (STEPS + 2)
     assert all(step.loss > 0 for step in steps)
 
 
+def test_baselines_are_timed_between_the_blocks_of_the_other_cells(box: Box) -> None:
+    alone = [step for step in box.steps() if step.strategy == "alone"]
+    assert {step.cell for step in alone} == {"squeezenet-alone-w1", "alexnet-alone-w1"}
+    assert len(alone) == 2 * (STEPS + 2)
+    assert all(step.wall_s > 0 and step.logical_tx_bytes is None for step in alone)
+
+
 def test_the_phases_add_up_to_the_step(box: Box) -> None:
-    for step in box.steps():
+    for step in (step for step in box.steps() if step.strategy == "ddp"):
         assert step.exposed_comm_s is not None
         phases = (step.data_s, step.forward_s, step.backward_s, step.exposed_comm_s, step.optimizer_s)
         assert min(phases) >= 0
@@ -63,7 +70,7 @@ def test_the_phases_add_up_to_the_step(box: Box) -> None:
 
 
 def test_the_payload_is_counted_and_tcp_is_unknown_on_a_gpu(box: Box) -> None:
-    for step in box.steps():
+    for step in (step for step in box.steps() if step.strategy == "ddp"):
         payload = {"squeezenet": 4_993_696, "alexnet": 244_403_360}[step.model]
         assert step.logical_tx_bytes == payload
         assert step.predicted_tx_bytes == 0  # a ring of one rank sends nothing

@@ -58,6 +58,23 @@ def test_blocks_follow_each_other_in_time(boxes: list[Box]) -> None:
     assert "".join(name for name, _ in order[2:]) == "ssmmmmss"
 
 
+def test_a_baseline_trains_as_one_worker_without_others_does(tmp_path: Path) -> None:
+    plan, _ = plan_session([MODEL], 2, options(block_steps=2), baseline=True)
+    folders = [tmp_path / "two", tmp_path / "one"]
+    for folder in folders:
+        folder.mkdir()
+    first, second = run_group(plan, 2, folders[0])
+    (one,) = run_group(plan_session([MODEL], 1, options())[0], 1, folders[1])
+    name = "small_models.small_net-alone-w1"
+    assert first.losses(name) == pytest.approx(one.losses(), rel=1e-5)
+    assert second.steps(name) == []
+    assert len(second.steps()) == len(first.steps()) - len(first.steps(name))
+    assert (
+        first.facts[name]["threads_per_worker"]
+        == first.facts[name]["cores_by_host"][first.facts[name]["hosts"][0]]
+    )
+
+
 def test_every_rank_counts_the_ring_s_bytes_to_within_a_percent(boxes: list[Box]) -> None:
     for box in boxes:
         for step in (step for step in box.steps() if step.model == "squeezenet"):
