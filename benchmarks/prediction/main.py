@@ -2,9 +2,8 @@
 
 Three models are trained under both strategies, in labs of several sizes at several rates, each beside its
 baseline. A line is printed for each cell: the bracket that follows from the baseline and the bytes, its
-width, and the measured step. A bracket leaves out waiting for late hosts, so that the
-step without it is held against the bracket; where emulated hosts share cores, the step that hosts of their
-own would make (`distsqz/report/speedups.py`).
+width, and the measured step. Where emulated hosts share cores, the step that hosts of
+their own would make is held against the bracket (`distsqz/report/speedups.py`).
 """
 
 from __future__ import annotations
@@ -73,8 +72,7 @@ def _measured(hosts: int, rate: str, steps: int, runs: Path) -> list[dict[str, A
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    # A bracket leaves out waiting for hosts that are late, and so does the step of hosts of their own.
-    held_s = row["own_hosts_step_s"] or row["measured_step_s"] - row["measured_wait_s"]
+    held_s = row["own_hosts_step_s"] or row["measured_step_s"]
     return {
         "model": row["model"].rpartition(":")[2],
         "strategy": row["strategy"],

@@ -22,9 +22,10 @@ from distsqz.report.section import Format
 ANY_RATE = 10**15
 NOTE = (
     "These are bounds, not a fit: a step takes at least the longer of computing and communication (perfect "
-    "overlap) and at most their sum (none; under ps a link's two directions do not overlap either). They "
-    "leave out latency, protocol and late hosts. Computing is as on one worker by itself, bytes follow from "
-    "the strategy, and links carry full Ethernet frames of TCP."
+    "overlap, links always full) and at most their sum (none, links at the 93% of their goodput that "
+    "training sustained; under ps a link's two directions do not overlap either). They leave out latency and "
+    "late hosts. Computing is as on one worker by itself, bytes follow from the strategy, and links carry "
+    "full Ethernet frames of TCP."
 )
 
 

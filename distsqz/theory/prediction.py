@@ -2,8 +2,8 @@
 
 A step computes, and its links carry what the strategy must send. It takes the longer of the two if
 communication hides behind computing as far as it can, and their sum if none of it does. Of a parameter
-server's transfers those in opposite directions overlap likewise, or do not; a ring's always do. Latency,
-protocol and late hosts are not in it.
+server's transfers those in opposite directions overlap likewise, or do not; a ring's always do. At the upper
+end links carry no more than training sustained in measurements. Latency and late hosts are not in it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from distsqz.theory.shipping import HEADER_BYTES, SEGMENT_BYTES
 
 EFFICIENT = 0.9
 """Efficiency from which communication is said not to matter."""
+SUSTAINED_SHARE = 0.93
+"""Least share of a TCP stream's goodput that links carried while models trained by all-reduce at 100 Mbit/s
+and 1 Gbit/s (benchmarks/link/README.md): streams start and probe, and buckets end one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ def parameter_server_s(payload_bytes: int, hosts: int, goodput: float, dedicated
 
 
 def step_s(compute_s: float, communication_s: Bracket) -> Bracket:
-    """Time of a step, from perfect overlap of computing and communication to none."""
-    return Bracket(max(compute_s, communication_s.low), compute_s + communication_s.high)
+    """Time of a step, from perfect overlap over links that are full to none over links that are not."""
+    return Bracket(max(compute_s, communication_s.low), compute_s + communication_s.high / SUSTAINED_SHARE)
 
 
 def sufficient_rate_bits_per_s(compute_s: float, communication_at_1_s: Bracket) -> Bracket:
@@ -87,7 +90,7 @@ def sufficient_rate_bits_per_s(compute_s: float, communication_at_1_s: Bracket) 
         communication_at_1_s: time that communication takes at a goodput of 1 byte a second: bytes.
     """
     with_overlap = communication_at_1_s.low * EFFICIENT / compute_s
-    without = communication_at_1_s.high / (compute_s * (1 / EFFICIENT - 1))
+    without = communication_at_1_s.high / SUSTAINED_SHARE / (compute_s * (1 / EFFICIENT - 1))
     return Bracket(rate_bits_per_s(with_overlap), rate_bits_per_s(without))
 
 

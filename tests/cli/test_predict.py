@@ -47,7 +47,7 @@ def test_a_step_lies_between_full_overlap_and_none(
     (row,) = predicted(capsys, write(tmp_path), rates=("1gbit",), workers=(4,), strategies=("ddp",))
     communication_s = 1.5 * SQUEEZENET_BYTES / GIGABIT
     assert row["step_low_s"] == pytest.approx(communication_s, rel=1e-3)
-    assert row["step_high_s"] == pytest.approx(0.02 + communication_s, rel=1e-3)
+    assert row["step_high_s"] == pytest.approx(0.02 + communication_s / 0.93, rel=1e-3)
     assert row["speedup_low_ratio"] == pytest.approx(4 * 0.02 / row["step_high_s"])
     assert row["samples_high_per_s"] == pytest.approx(4 * 16 / row["step_low_s"])
     assert row["measured_step_s"] is None

@@ -127,8 +127,8 @@ def test_a_lab_is_made_measured_in_and_taken_down(tmp_path: Path) -> None:
     assert done.status == 0, done.stderr
     assert wait_until(lambda: own_labs(tmp_path / "runs") <= before, timeout_s=20)
     for cell in done.run.cells:
-        # A baseline is on one host, the other waits.
-        assert sorted(cell["hosts"]) == (["h1"] if cell["strategy"] == "alone" else ["h1", "h2"])
+        assert {*cell["hosts"]} <= {"h1", "h2"}
+        assert len(cell["hosts"]) == (1 if cell["strategy"] == "alone" else 2)  # of a baseline's one waits
         assert cell["emulated_rate_bits_per_s"] == {"h1": 10**8, "h2": 10**8}
     assert "each link shaped to 100mbit each way" in done.stdout
     steps, links = done.table("steps"), done.table("links")
