@@ -103,6 +103,9 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
     number_of = Counter(map(subject, comparisons))
     return {
         "strategies": [index for index, row in enumerate(strategies) if row["step_ratio"] is not None],
+        "speedups": [
+            index for index, row in enumerate(document["speedups"]) if row["speedup_ratio"] is not None
+        ],
         "compared": range(min(len(comparisons), MOST_FINDINGS)),
         "ambiguous": [index for index, row in enumerate(comparisons) if number_of[subject(row)] > 1],
         "most_bytes": _largest(comparisons, "bytes_ratio"),
