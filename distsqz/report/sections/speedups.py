@@ -66,15 +66,24 @@ def _finding(rows: Sequence[dict[str, Any]], name: str) -> str:
     where = f"{hosts} hosts" if hosts == workers else f"{workers} workers on {hosts} host"
     where += "s" if hosts not in (1, workers) else ""
     how = " (computed for hosts that share no cores)" if rows[0]["computed"] else ""
-    gains: defaultdict[str, list[str]] = defaultdict(list)
+    of_subject: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        gains[row[name]].append(_gain(row))
-    each = "; ".join(f"{subject} {' and '.join(of_subject)}" for subject, of_subject in gains.items())
+        of_subject[row[name]].append(row)
+    each = "; ".join(f"{subject} {_gains(of_one)}" for subject, of_one in of_subject.items())
     return f"Over one worker alone, {where} train as many times the images a second{how}: {each}."
+
+
+def _gains(rows: Sequence[dict[str, Any]]) -> str:
+    """What one model gains under each strategy, slower ones told apart where not all are slower."""
+    slow = [row["speedup_ratio"] < 1 for row in rows]
+    if all(slow):
+        return f"{' and '.join(map(_gain, rows))}, slower than one machine"
+    apart = {True: " (slower than one machine)", False: ""}
+    return " and ".join(_gain(row) + apart[is_slow] for row, is_slow in zip(rows, slow, strict=True))
 
 
 def _gain(row: dict[str, Any]) -> str:
     gain = f"{ratio(row['speedup_ratio'])} under {row['strategy']}"
     if row["efficiency_share"] is not None:
         gain += f" ({row['efficiency_share']:.0%} efficiency)"
-    return gain + (", slower than one machine" if row["speedup_ratio"] < 1 else "")
+    return gain
