@@ -178,7 +178,7 @@ def record(
     try:
         with (
             writer,
-            SessionProgress(plan.cells, start_step, heading=f"run: {writer.path}") as progress,
+            SessionProgress(plan.cells, start_step, f"run: {writer.path}", entries) as progress,
         ):
             run_session(plan, session, writer, progress)
     except (RunError, KeyboardInterrupt):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from rich import filesize
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from distsqz.cluster.collector import Delivery
 from distsqz.metering.schema import EvaluationRecord, StepRecord
+from distsqz.report.bounds import busiest_host_bytes
 from distsqz.training.cell import Cell
 
 
@@ -29,6 +32,8 @@ class RunningMeans:
     sent_bytes: int = 0
     loss: float = float("nan")
     """Loss of the last step."""
+    host_bytes: int | None = None
+    """Bytes that the busiest host's link must carry in a step, in one direction; None if not known."""
 
     def add(self, step: StepRecord) -> None:
         """Adds a step."""
@@ -46,23 +51,39 @@ class RunningMeans:
     def __str__(self) -> str:
         """Text of the bar, for example `203 ms/step 7.5 MB/step sent loss 6.908`."""
         sent_bytes = round(self.sent_bytes / self.steps_with_bytes) if self.steps_with_bytes else None
-        sent = "" if sent_bytes is None else f"{filesize.decimal(sent_bytes)}/step sent  "
+        sent = ""
+        if sent_bytes is not None:
+            sent = f"{filesize.decimal(sent_bytes)}/step sent{self._link(sent_bytes)}  "
         phase = "warm-up: " if self.warmup else ""
         return f"{phase}{self.wall_s / self.steps * 1000:,.0f} ms/step  {sent}loss {self.loss:.3f}"
+
+    def _link(self, sent_bytes: int) -> str:
+        """What a host's link carries, where that is not just what a worker sends."""
+        if not self.host_bytes or math.isclose(self.host_bytes, sent_bytes, rel_tol=0.05):
+            return ""
+        return f", {filesize.decimal(self.host_bytes)} on a host's link"
 
 
 class SessionProgress:
     """Shows the progress of each cell from the first step on; called with every delivery of records."""
 
-    def __init__(self, cells: Sequence[Cell], start_step: int = 0, heading: str | None = None) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        start_step: int = 0,
+        heading: str | None = None,
+        entries: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Prepares a bar for each cell.
 
         Args:
             cells: the cells of the session.
             start_step: the step from which training goes on; above 0 after a resume.
             heading: a line above the bars.
+            entries: the cells' entries in run.json, from which follows what a host's link carries.
         """
         self._heading = heading
+        self._entries: dict[str, dict[str, Any]] = {entry["cell"]: dict(entry) for entry in entries}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -71,7 +92,8 @@ class SessionProgress:
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
-        self._means = {cell.name: RunningMeans() for cell in cells}
+        self.means = {cell.name: RunningMeans() for cell in cells}
+        """What each cell's bar shows, by the cell's name."""
         self._tasks: dict[str, TaskID] = {
             cell.name: self._progress.add_task(
                 cell.name,
@@ -99,10 +121,14 @@ class SessionProgress:
             if self._heading:
                 print(self._heading, file=sys.stderr)
             self._progress.start()
+        for cell, facts in delivery.facts.items():
+            if entry := self._entries.get(cell):
+                entry.update(facts)
+                self.means[cell].host_bytes = busiest_host_bytes(entry)
         for record in delivery.records.get("steps", []):
             assert isinstance(record, StepRecord)
             if record.rank == 0:
-                means = self._means[record.cell]
+                means = self.means[record.cell]
                 means.add(record)
                 self._progress.update(self._tasks[record.cell], completed=record.step + 1, figures=str(means))
         for record in delivery.records.get("evaluations", []):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from distsqz.cli.progress import RunningMeans
+from distsqz.cli.progress import RunningMeans, SessionProgress
+from distsqz.cluster.collector import Delivery
 from distsqz.metering.schema import StepRecord
+from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.plan import plan_session
 
 
 def step(wall_s: float, tcp_tx_bytes: int | None = 1_000_000, **columns: Any) -> StepRecord:
@@ -40,3 +43,22 @@ def test_steps_whose_bytes_are_unknown_are_not_counted_as_zero_bytes() -> None:
 
 def test_warm_up_that_is_made_again_after_a_restart_leaves_the_means() -> None:
     assert line(step(0.1), step(9.0, warmup=True)).startswith("100 ms/step")
+
+
+def test_what_a_host_s_link_carries_stands_beside_what_a_worker_sends_where_that_is_less() -> None:
+    means = RunningMeans(host_bytes=2_000_000)
+    means.add(step(0.1, 1_000_000))
+    assert str(means) == "100 ms/step  1.0 MB/step sent, 2.0 MB on a host's link  loss 6.900"
+    means.host_bytes = 1_010_000
+    assert str(means) == "100 ms/step  1.0 MB/step sent  loss 6.900"
+
+
+def test_a_host_s_bytes_follow_from_where_workers_and_servers_are() -> None:
+    entry = {"cell": "squeezenet-ps-w2", "strategy": "ps", "world_size": 2, "payload_bytes": 4_000_000}
+    plan, _ = plan_session(["squeezenet"], 2, TrainingOptions(image_size=64), [ServerOptions()])
+    progress = SessionProgress(plan.cells, entries=[entry])
+    facts = {"hosts": ["a", "b"], "spans_hosts": True, "server_hosts": ["a", "b"]}
+    with progress:
+        progress(Delivery(facts={"squeezenet-ps-w2": facts}))
+    # Half of the gradients leave with the worker's pushes, half of the parameters with the server's answers.
+    assert progress.means["squeezenet-ps-w2"].host_bytes == 4_000_000
