@@ -74,16 +74,21 @@ def instances(kind: type) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({}, optional={name: values(of) for name, of in hints}).map(made)
 
 
-SPECS = st.builds(
-    CellSpec,
-    model=st.sampled_from(["squeezenet", "alexnet", "a.b:C", "a:b.C", "a.b.C", "a-b:C"])
-    | st.text(max_size=9),
-    strategy=st.sampled_from(["ddp", "ps"]),
-    world_size=st.integers(1, 99),
-    training=instances(TrainingOptions),
-    strategy_options=st.none() | instances(ServerOptions),
-    settled=st.just({}),
-)
+def specs(strategy: str, options: st.SearchStrategy[Any]) -> st.SearchStrategy[CellSpec]:
+    """Cells under a strategy, which alone has options of its own or has none."""
+    return st.builds(
+        CellSpec,
+        model=st.sampled_from(["squeezenet", "alexnet", "a.b:C", "a:b.C", "a.b.C", "a-b:C"])
+        | st.text(max_size=9),
+        strategy=st.just(strategy),
+        world_size=st.integers(1, 99),
+        training=instances(TrainingOptions),
+        strategy_options=options,
+        settled=st.just({}),
+    )
+
+
+SPECS = specs("ddp", st.none()) | specs("ps", instances(ServerOptions)) | specs("alone", st.none())
 
 
 @given(first=SPECS, second=SPECS)
