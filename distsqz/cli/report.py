@@ -27,6 +27,7 @@ from distsqz.runs.listing import newest_run, runs_under
 from distsqz.runs.reader import Run
 
 DESCRIPTION = "Report what runs measured: bytes and times of each cell, and what a smaller model saves."
+PROSE_FORMATS = ("table", "markdown", "latex")
 FIGURE_SUFFIXES = (".svg", ".png", ".pdf")
 
 
@@ -62,7 +63,15 @@ def main(options: Options) -> None:
     if options.figure and options.figure.suffix not in FIGURE_SUFFIXES:
         raise RequestError(f"--figure {options.figure}: must end in {' or '.join(FIGURE_SUFFIXES)}")
     if options.table and options.format != "latex":
-        raise RequestError(f"--table {options.table}: is for --format latex")
+        raise RequestError(f"--table {options.table}: is for LaTeX; add --format latex")
+    if options.methods and options.format not in PROSE_FORMATS:
+        raise RequestError(
+            f"--format {options.format}: --methods is a paragraph; give {', '.join(PROSE_FORMATS)}"
+        )
+    if options.methods and options.legend:
+        raise RequestError("--legend: explains the report's columns; leave it out with --methods")
+    for name in ("figure", "html"):
+        _check_writable(name, getattr(options, name))
     runs = find_runs(options.run, options.runs)
     if any(map(is_deployment, runs)):
         for name in ("table", "methods"):
@@ -76,7 +85,7 @@ def main(options: Options) -> None:
     if options.table:
         print(latex_table(measured, options.table))
     elif options.methods:
-        print(prose([methods(measured)], "table"))
+        print(prose([methods(measured)], options.format))
     else:
         print_report(measured, options.format)
         if options.legend:
@@ -86,6 +95,15 @@ def main(options: Options) -> None:
         _draw(measured, options.figure)
     if options.html:
         _write_page(measured, options.html)
+
+
+def _check_writable(name: str, path: Path | None) -> None:
+    """Refuses a file in a directory that does not exist before anything is printed."""
+    if path and not path.parent.is_dir():
+        raise RequestError(
+            f"--{name} {path}: cannot be written (No such file or directory); "
+            "name a file in an existing directory"
+        )
 
 
 def _draw(runs: Sequence[MeasuredRun], path: Path) -> None:
@@ -134,12 +152,23 @@ def _find_run(name: str, root: Path) -> Path:
     for path in (Path(name), root / name):
         if os.path.isfile(path / "run.json"):  # noqa: PTH113 - unlike Path's, does not raise for any name
             return path
-    for run in runs_under(root, TABLES)[0]:
+    known = runs_under(root, TABLES)[0]
+    for run in known:
         if run.run_id == name:
             return run.path
+    for run in known:
+        if run.run_id.endswith(f"-{name}"):
+            return run.path
     if os.path.isdir(name):  # noqa: PTH112 - likewise
+        if inside := runs_under(Path(name), TABLES)[0]:
+            raise RequestError(
+                f"RUN {name}: holds {len(inside)} run{'s' if len(inside) > 1 else ''}; "
+                f"add --runs {name}, or name runs in it"
+            )
         return Path(name)  # Run says why it is none
+    if Path(name).name == "run.json":
+        raise RequestError(f"RUN {name}: is a file of a run; give its directory")
     raise RequestError(
-        f"RUN {name}: neither a run directory nor the id of a run under --runs {root}; "
-        "leave it out for the newest"
+        f"RUN {name}: neither a run directory nor the id of a run under --runs {root}, nor the end of one; "
+        "`distsqz runs` lists them"
     )

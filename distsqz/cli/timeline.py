@@ -14,7 +14,7 @@ from distsqz.cli.report import find_runs
 from distsqz.errors import RequestError
 from distsqz.report.formats import prose, render, to_json
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.timeline_text import LEGEND, timeline_text
+from distsqz.report.timeline_text import GATHERED, LEGEND, timeline_text
 from distsqz.report.timelines import RING, Timeline, read_timelines
 
 MOST_RANKS = 64
@@ -58,9 +58,11 @@ def main(options: Options) -> None:
     if options.format == "json":
         print(to_json({"run_id": run.run_id, "phases": sums}))
     else:
-        title = f"Time in each phase, steps of {run.run_id}"
+        title = f"Time in each phase, summed over the steps shown, of {run.run_id}"
         table = render(pd.DataFrame(sums, dtype=object).dropna(axis=1, how="all"), "table", title, 3)
-        print("\n\n".join([timeline_text(timelines), prose([LEGEND], "table"), table]))
+        closer = f"{LEGEND}; --cells NAME shows one in full width" if len(timelines) > 1 else LEGEND
+        notes = prose([closer, *([GATHERED] if any(each.gathered for each in timelines) else [])], "table")
+        print("\n\n".join([timeline_text(timelines), notes, table]))
     if options.svg:
         from distsqz.report.figures import draw_timelines  # matplotlib takes a second to import
 

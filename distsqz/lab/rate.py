@@ -38,3 +38,9 @@ def format_rate(bits_per_s: int) -> str:
     """A rate in its shortest form, such as `1gbit`."""
     unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if bits_per_s >= size)
     return f"{bits_per_s / size:.12g}{unit}"
+
+
+def rate_words(bits_per_s: int) -> str:
+    """A rate for people, such as `1 Gbit/s`."""
+    unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if bits_per_s >= size)
+    return f"{bits_per_s / size:.12g} {unit.replace('bit', 'bit/s').replace('g', 'G').replace('m', 'M')}"

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from distsqz.errors import InvalidValue
-from distsqz.lab.rate import format_rate
+from distsqz.lab.rate import rate_words
 from distsqz.report.formats import UNKNOWN, ratio, seconds
+from distsqz.report.pooling import within_one_session
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.report.timelines import Timeline
 
@@ -57,6 +58,7 @@ STYLE = {
     "grid.color": GRID,
     # A fixed salt, and no date below, make the same run give the same file.
     "svg.hashsalt": "distsqz",
+    "pdf.fonttype": 42,  # TrueType; many publishers refuse Type 3
 }
 
 
@@ -120,7 +122,7 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         strategies = list(dict.fromkeys(row["strategy"] for row in of_pair))
         for index, strategy in enumerate(strategies):
             beside = 0.12 * (index - (len(strategies) - 1) / 2)
-            for row in (row for row in of_pair if row["strategy"] == strategy):
+            for row in (within_one_session(row) for row in of_pair if row["strategy"] == strategy):
                 at = rates.index(row["rate_bits_per_s"]) + beside
                 _draw_ratio(axes, row, at, MARKERS[index % len(MARKERS)], left=index == 0)
         handles = [
@@ -130,12 +132,13 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         if known := [row["bytes_ratio"] for row in of_pair if row["bytes_ratio"]]:
             label = f"bytes: {ratio(known[0])} at any rate"
             handles.append(axes.axhline(known[0], color=TCP_COLOUR, label=label))
-        axes.set_xticks(range(len(rates)), ["any" if rate is None else format_rate(rate) for rate in rates])
+        axes.set_xticks(range(len(rates)), ["any" if rate is None else rate_words(rate) for rate in rates])
         axes.set_xlim(-0.5, len(rates) - 0.5)
         axes.set_ylim(0, 1.15 * max(axes.get_ylim()))
         axes.set_title(f"{other} over {base}, by the rate of the links", loc="left", fontsize=11)
+        axes.set_ylabel(f"{other}'s over {base}'s")
         axes.grid(axis="y")
-        axes.legend(handles=handles, frameon=False, fontsize=9)
+        axes.legend(handles=handles, fontsize=9, facecolor="white", framealpha=1, edgecolor="white")
     return drawn
 
 
@@ -194,7 +197,7 @@ def _label(cell: CellTable) -> str:
     if (name := cell.row["cell"]) != plain:  # other cells may have the same model and strategy
         label += f"\n{name.removeprefix(plain).lstrip('-')}"
     if cell.row.get("emulated"):
-        rates = "/".join(map(format_rate, hosts_by_rate(cell.row)))
+        rates = "/".join(map(rate_words, hosts_by_rate(cell.row)))
         label += f"\nemulated{', ' if rates else ''}{rates}"
     return label
 
@@ -217,8 +220,18 @@ def _draw_bytes(axes: Any, cells: Sequence[CellTable]) -> None:
         text += " (predicted)" if value and seen is None else ""
         _note(axes, text, value or axes.get_xlim()[0], row)
     scale = "log scale"
-    if len(positive) > 1:
-        scale += f", longest {ratio(max(positive) / min(positive))} the shortest"
+    by_strategy: dict[str, list[float]] = {}
+    for cell, value in zip(cells, shown, strict=True):
+        if value:
+            by_strategy.setdefault(cell.row["strategy"], []).append(value)
+    # Ratios of one strategy: a rank's bytes do not compare across strategies.
+    ratios = {
+        name: ratio(max(values) / min(values)) for name, values in by_strategy.items() if len(values) > 1
+    }
+    if len({*ratios.values()}) == 1:
+        scale += f", the most {next(iter(ratios.values()))} the least"
+    elif ratios:
+        scale += ", the most " + ", ".join(f"{text} the least under {name}" for name, text in ratios.items())
     axes.set_title(f"TCP bytes a rank sends a step\n({scale})", loc="left", fontsize=11)
     axes.grid(axis="x")
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from distsqz.lab.rate import format_rate
+import numpy as np
+
+from distsqz.lab.rate import rate_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pool
+from distsqz.report.pooling import pool, pooled_ratio, within_one_session
 
 PaperTable = Literal["ratios", "cells"]
 
 STRATEGY_NAMES = {"ddp": "all-reduce", "ps": "parameter server"}
+MODEL_NAMES = {"squeezenet": "SqueezeNet", "alexnet": "AlexNet"}
 
 CITATION = "distsqz {version}, which measures what communication costs in distributed training"
 
@@ -28,7 +33,7 @@ def latex_table(runs: Sequence[MeasuredRun], which: PaperTable) -> str:
 
 def _ratios(runs: Sequence[MeasuredRun]) -> str:
     """Larger models over smaller ones: bytes and step times, a row for each strategy and rate."""
-    pooled = [row for row in pool(runs) if row["kind"] == "models"]
+    pooled = [within_one_session(row) for row in pool(runs) if row["kind"] == "models"]
     found = pooled or [
         {
             **row,
@@ -36,7 +41,8 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
             "other": row["large"],
             "time_ratio": row["step_ratio"],
             "time_ratio_ci95": row["step_ratio_ci95"],
-            "rate_bits_per_s": _rate(run, row["large_cell"]),
+            "rate_bits_per_s": _rate(_cell_row(run, row["large_cell"])),
+            "sessions": 1,
         }
         for run in runs
         for row in run.model_comparisons
@@ -44,49 +50,84 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
     several = len({(row["base"], row["other"]) for row in found}) > 1
     lines = []
     for row in found:
-        rate = row["rate_bits_per_s"]
-        words = [
-            STRATEGY_NAMES.get(row["strategy"], row["strategy"]),
-            "--" if rate is None else format_rate(rate),
-        ]
+        words = [_strategy(row["strategy"]), _link(row["rate_bits_per_s"])]
         if several:
-            words.insert(0, f"{row['other']} / {row['base']}")
+            words.insert(0, f"{_model(row['other'])} / {_model(row['base'])}")
         numbers = [_times(row["bytes_ratio"]), _times(row["time_ratio"], row["time_ratio_ci95"])]
         lines.append([*map(escaped_latex, words), *numbers])
-    pairs = sorted({f"{row['other']} over {row['base']}" for row in found})
-    statistic = (
-        f"geometric means of {_numbers(row['sessions'] for row in pooled)} sessions with 95\\% intervals "
-        "that hold the spread between sessions"
-        if pooled
-        else "geometric means over paired blocks of one session with 95\\% bootstrap intervals"
-    )
+    found_in = [row["sessions"] for row in found]
+    pairs = sorted({f"{_model(row['other'])} over {_model(row['base'])}" for row in found})
+    statistic = _sentence(_statistic(found_in, "paired blocks"))
     caption = (
-        f"{escaped_latex('; '.join(pairs))}: bytes that a worker sends to other hosts in a step (TCP "
-        f"payload), and step time; {statistic}. {_setup(runs)}"
+        f"{escaped_latex('; '.join(pairs))}: ratios of the bytes that a worker sends to other hosts in a "
+        f"step (TCP payload), and of step times. {statistic} {_setup(runs)}"
     )
-    headings = [*(["Models"] if several else []), "Strategy", "Link", "Bytes", "Step time"]
+    headings = [*(["Models"] if several else []), "Strategy", "Link", "Bytes ratio", "Step time ratio"]
     return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-ratios")
 
 
 def _cells(runs: Sequence[MeasuredRun]) -> str:
-    """Each cell's bytes and step time."""
-    lines = []
+    """Bytes and step time of each model, strategy and rate; sessions of the same are pooled."""
+    groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in (row for run in runs for row in run.rows):
-        sent = row["tcp_tx_bytes"] if row["tcp_tx_bytes"] is not None else row["predicted_tx_bytes"]
+        groups[row.get("id") or row["cell"], _rate(row), len(runs) > 1 or row["run_id"]].append(row)
+    lines, sessions = [], []
+    for rows in groups.values():
+        row = rows[0]
+        sizes = [size for each in rows if (size := host_link_or_sent_bytes(each)) is not None]
+        known = [each["step_s"] for each in rows if each["step_s"] is not None]
+        interval = row["step_s_ci95"]
+        typical = row["step_s"]
+        if len(known) > 1:
+            typical, interval = pooled_ratio(np.array(known))
+        sessions.append(max(1, len(known)))
         lines.append(
             [
-                escaped_latex(str(row["model"]).rpartition(":")[2]),
-                escaped_latex(row["strategy"]),
-                "--" if sent is None else f"{sent / 1e6:,.1f}",
-                _milliseconds(row["step_s"], row["step_s_ci95"]),
+                escaped_latex(_model(row["model"])),
+                escaped_latex(_strategy(row["strategy"])),
+                escaped_latex(_link(_rate(row))),
+                f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--",
+                _milliseconds(typical, interval),
             ]
         )
     caption = (
-        "MB that a worker sends to other hosts in a step (TCP payload), and step time in ms: medians with "
-        "95\\% "
-        f"bootstrap intervals within a session. {_setup(runs)}"
+        "MB that the busiest host's link carries in a step, in one direction (TCP payload), and step time in "
+        f"ms: {_statistic(sessions, 'medians')}. {_setup(runs)}"
     )
-    return _table(["Model", "Strategy", "MB", "Step, ms"], lines, "llrr", caption, "tab:distsqz-cells")
+    return _table(
+        ["Model", "Strategy", "Link", "MB", "Step, ms"], lines, "lllrr", caption, "tab:distsqz-cells"
+    )
+
+
+def host_link_or_sent_bytes(row: dict[str, Any]) -> float | None:
+    """Bytes on the busiest host's link in a step; what a worker sends where hosts are not known."""
+    for name in ("host_link_bytes", "tcp_tx_bytes", "predicted_tx_bytes"):
+        if row.get(name) is not None:
+            return float(row[name])
+    return None
+
+
+def _statistic(sessions: Sequence[int], within: str) -> str:
+    """What a table's numbers and intervals are.
+
+    Args:
+        sessions: the number of sessions behind each row.
+        within: the statistic of a row that one session measured, `medians` or `paired blocks`.
+    """
+    one = "medians" if within == "medians" else f"geometric means over {within}"
+    of_one = f"{one} of one session with 95\\% bootstrap intervals"
+    pooled = [number for number in sessions if number > 1]
+    if not pooled:
+        return of_one
+    text = (
+        f"geometric means of {_numbers(pooled)} sessions with 95\\% intervals that hold the spread between "
+        "sessions"
+    )
+    return f"{text}; where there is one session, {of_one}" if len(pooled) < len(sessions) else text
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _table(
@@ -96,7 +137,7 @@ def _table(
     return "\n".join(
         [
             r"\begin{table}[t]",
-            r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
+            r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\belowcaptionskip}{4pt}",
             f"  \\caption{{{caption}}}",
             f"  \\label{{{label}}}",
             f"  \\begin{{tabular}}{{{columns}}}",
@@ -130,10 +171,28 @@ def _milliseconds(value: float | None, interval: Sequence[float] | None) -> str:
     return text if not interval else f"{text} [{_digits(interval[0] * 1e3)}, {_digits(interval[1] * 1e3)}]"
 
 
-def _rate(run: MeasuredRun, cell: str) -> int | None:
-    (row,) = (row for row in run.rows if row["cell"] == cell)
+def _cell_row(run: MeasuredRun, cell: str) -> dict[str, Any]:
+    return next(row for row in run.rows if row["cell"] == cell)
+
+
+def _rate(row: dict[str, Any]) -> int | None:
+    """The rate of a cell's emulated links where all have the same."""
     rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
     return int(rates.pop()) if len(rates) == 1 else None
+
+
+def _link(rate: int | None) -> str:
+    return "--" if rate is None else rate_words(rate)
+
+
+def _strategy(name: str) -> str:
+    return STRATEGY_NAMES.get(name, name)
+
+
+def _model(name: Any) -> str:
+    """A model's name as papers spell it; of one's own model, the name without its package."""
+    plain = str(name).rpartition(":")[2]
+    return MODEL_NAMES.get(plain, plain)
 
 
 def _setup(runs: Sequence[MeasuredRun]) -> str:
@@ -144,8 +203,13 @@ def _setup(runs: Sequence[MeasuredRun]) -> str:
         facts.append(f"{_numbers(known)} images a worker and step")
     if known := [row["image_size"] for row in rows if row.get("image_size")]:
         facts.append(f"{_numbers(known)} pixels square")
+    if known := [row["data"] for row in rows if row.get("data")]:
+        facts.append(f"data: {escaped_latex(_listed(sorted({*known})))}")
+    facts.append(f"{_numbers(row['steps'] for row in rows)} steps a session")
     emulated = (
-        " Hosts and links are emulated on one machine." if any(row.get("emulated") for row in rows) else ""
+        " Hosts and links are emulated on one machine, whose cores the hosts share."
+        if any(row.get("emulated") for row in rows)
+        else ""
     )
     return f"{', '.join(facts).capitalize()}.{emulated}"
 
@@ -159,27 +223,30 @@ def methods(runs: Sequence[MeasuredRun]) -> str:
     rows = [row for run in runs for row in run.rows]
     environments = [run.run.meta.get("environment") or {} for run in runs]
     versions = environments[0].get("versions") or {} if environments else {}
-    models = sorted({str(row["model"]) for row in rows})
-    strategies = sorted({STRATEGY_NAMES.get(row["strategy"], str(row["strategy"])) for row in rows})
+    models = sorted({_model(row["model"]) for row in rows})
+    strategies = sorted({_strategy(row["strategy"]) for row in rows})
     processors = sorted({str(each.get("cpu")) for each in environments})
-    steps = _numbers(row["steps"] for row in rows)
+    turns = (
+        "; the cells took turns in interleaved blocks on the same workers and connections"
+        if any(len(run.rows) > 1 for run in runs)
+        else ""
+    )
     sentences = [
         f"We trained {_listed(models)} by {_listed(strategies)} with "
-        f"{_numbers(row['world_size'] for row in rows)} "
-        f"workers in {len(runs)} session{'s' if len(runs) > 1 else ''} of {steps} measured steps each; the "
-        f"models "
-        "took turns in interleaved blocks on the same workers and connections.",
+        f"{_numbers(row['world_size'] for row in rows)} workers in {_sessions(runs)} of "
+        f"{_numbers(row['steps'] for row in rows)} measured steps each (warm-up: "
+        f"{_numbers(row['warmup_steps'] or 0 for row in rows)}){turns}.",
+        *_alone(runs),
         *_data(rows),
+        *_servers(runs),
         *_links(runs, rows),
         "Bytes are TCP payload that a worker's sockets to other hosts sent in a step, read from the kernel "
         "(bytes acknowledged and bytes queued); bytes that stay on a host and bytes sent again are left out. "
         f"{_agreement(rows)}",
         "A step's time is that of the slowest worker. We give medians, and ratios as geometric means over "
-        "paired "
-        "blocks, with 95% bootstrap intervals; several sessions are pooled with Student's t over the "
-        "logarithms "
-        "of their ratios. Communication counts as exposed from the moment when a worker's own gradients are "
-        "ready; waiting for a later worker is counted apart.",
+        "paired blocks, with 95% bootstrap intervals; several sessions are pooled with Student's t over the "
+        "logarithms of their ratios. Communication counts as exposed from the moment when a worker's own "
+        "gradients are ready; waiting for a later worker is counted apart.",
         f"Processor: {_listed(processors)}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if name in ("torch", "ray"))
         + f", {environments[0].get('platform', 'unknown platform') if environments else ''}.",
@@ -189,11 +256,43 @@ def methods(runs: Sequence[MeasuredRun]) -> str:
     return " ".join(sentences)
 
 
+def _sessions(runs: Sequence[MeasuredRun]) -> str:
+    """How many sessions there were, at each rate where rates differ."""
+
+    def counted(number: int) -> str:
+        return f"{number} session{'s' if number > 1 else ''}"
+
+    rates = Counter(next((_rate(row) for row in run.rows), None) for run in runs)
+    if len(rates) == 1:
+        return counted(len(runs))
+    return _listed([f"{counted(number)} at {_link(rate)}" for rate, number in rates.items()])
+
+
+def _alone(runs: Sequence[MeasuredRun]) -> list[str]:
+    """Sentence about the baseline, if it was measured."""
+    if not any(run.speedups for run in runs):
+        return []
+    return ["For a baseline one worker trained each model alone while the others waited."]
+
+
+def _servers(runs: Sequence[MeasuredRun]) -> list[str]:
+    """Sentence about the servers of the cells that have some."""
+    known = set()
+    for cell in (cell for run in runs for cell in run.run.cells if cell.get("servers")):
+        options = (cell.get("options") or {}).get("strategy") or {}
+        ways = [options.get("placement"), options.get("consistency")]
+        number = f"{cell['servers']} server{'s' if cell['servers'] > 1 else ''}"
+        known.add(f"{number} ({', '.join(map(str, filter(None, ways)))})" if any(ways) else number)
+    return [f"The parameter server had {_listed(sorted(known))}."] if known else []
+
+
 def _data(rows: Sequence[dict[str, Any]]) -> list[str]:
     known = sorted(
         {
             f"{row['batch_size']} images of {row['image_size']}x{row['image_size']} a worker and step "
             f"from {row['data']}"
+            + (f" with {row['num_classes']} classes" if row.get("num_classes") else "")
+            + (f" in {row['precision']}" if row.get("precision") else "")
             for row in rows
             if row.get("data") and row.get("batch_size") and row.get("image_size")
         }
@@ -203,18 +302,27 @@ def _data(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _links(runs: Sequence[MeasuredRun], rows: Sequence[dict[str, Any]]) -> list[str]:
     rates = sorted({rate for row in rows for rate in (row.get("emulated_rate_bits_per_s") or {}).values()})
-    goodputs = [link["goodput_bytes_per_s"] * 8e-6 for run in runs for link in run.links]
+    cores = _numbers(row["machine_cores"] for row in rows if row.get("machine_cores"))
     sentences = []
     if rates:
         sentences.append(
-            "Hosts were emulated on one machine (network namespaces) and their links shaped to "
-            f"{_listed([format_rate(rate) for rate in rates])} in each direction."
+            "Hosts were emulated on one machine (network namespaces) and shared its "
+            f"{cores + ' ' if cores else ''}cores; their links were shaped to "
+            f"{_listed([rate_words(rate) for rate in rates])} in each direction."
         )
-    if goodputs:
+    goodputs: defaultdict[int | None, list[float]] = defaultdict(list)
+    for run in runs:
+        of_run = next((_rate(row) for row in run.rows), None)
+        goodputs[of_run] += [link["goodput_bytes_per_s"] * 8e-6 for link in run.links]
+    ranges = [
+        f"{min(known):,.0f} to {max(known):,.0f} Mbit/s of payload"
+        + (f" on links of {rate_words(rate)}" if rate and len(goodputs) > 1 else "")
+        for rate, known in goodputs.items()
+        if known
+    ]
+    if ranges:
         sentences.append(
-            f"Before training a TCP stream carried {min(goodputs):,.0f} to {max(goodputs):,.0f} Mbit/s of "
-            f"payload "
-            "between neighbouring hosts."
+            f"Before training a TCP stream between neighbouring hosts carried {_listed(ranges)}."
         )
     return sentences
 
@@ -224,7 +332,8 @@ def _agreement(rows: Sequence[dict[str, Any]]) -> str:
     known = [abs(row["tcp_vs_predicted"]) for row in rows if row["tcp_vs_predicted"] is not None]
     if not known:
         return "TCP's count was not available."
-    return f"They agree with what the algorithm must send to within {max(known):.2%}."
+    most = math.ceil(max(known) * 1e4) / 1e4  # a bound is rounded up
+    return f"They agree with what the algorithm must send to within {most:.2%}."
 
 
 def _listed(words: Sequence[str]) -> str:

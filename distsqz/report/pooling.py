@@ -65,6 +65,8 @@ class _Measured:
     bytes_ratio: float | None
     ratio: float
     interval: list[float] | None
+    computed: bool = False
+    """Whether the ratio is that of hosts that share no cores, which was computed."""
 
 
 def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
@@ -72,7 +74,8 @@ def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
 
     A row has `kind` (`models`, `strategies` or `speedups`), what is compared (`other` over `base`),
     `rate_bits_per_s` of emulated links, `bytes_ratio`, the pooled `time_ratio` and its interval, the ratio of
-    each session, the number of `sessions`, and the `processors` they ran on.
+    each session, whether it was `computed` for hosts that share no cores, the number of `sessions`, and the
+    `processors` they ran on.
     """
     groups: defaultdict[_Comparison, list[_Measured]] = defaultdict(list)
     for run in runs:
@@ -86,6 +89,13 @@ def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
         for comparison, sessions in groups.items()
         if at_any_rate[comparison._replace(rate_bits_per_s=None)] >= FEWEST_SESSIONS
     ]
+
+
+def within_one_session(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `pool`, with the session's own interval where only one session measured it."""
+    if row["sessions"] > 1:
+        return row
+    return {**row, "time_ratio_ci95": row["session_ratio_ci95"][0]}
 
 
 def pooled_runs(runs: Sequence[MeasuredRun], kind: Kind) -> set[str]:
@@ -110,7 +120,9 @@ def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
             rate_bits_per_s=_rate(other.row),
             settings=(_settings(base), _settings(other)),
         )
-        return comparison, _Measured(run, row.get("bytes_ratio"), row[ratio], row[f"{ratio}_ci95"])
+        return comparison, _Measured(
+            run, row.get("bytes_ratio"), row[ratio], row[f"{ratio}_ci95"], bool(row.get("computed"))
+        )
 
     for row in run.model_comparisons:
         if row["step_ratio"] is not None:
@@ -136,6 +148,7 @@ def _row(comparison: _Comparison, sessions: Sequence[_Measured]) -> dict[str, An
         "time_ratio_ci95": list(interval) if interval else None,
         "session_ratio": [each.ratio for each in sessions],
         "session_ratio_ci95": [each.interval for each in sessions],
+        "computed": any(each.computed for each in sessions),
         "sessions": len(sessions),
         "processors": sorted({str(_processor(each.run)) for each in sessions}),
         "run_ids": [each.run.run_id for each in sessions],

@@ -20,7 +20,12 @@ LETTERS = {
 TRANSFER = "="
 LEGEND = (
     "d data, f forward, b backward, # exposed communication, ~ waiting for the last rank, o optimizer, "
-    ". other; = below a rank while a transfer is in flight"
+    ". other; = below a rank while a transfer is in flight; a blank where a rank does nothing "
+    "in these steps. All cells share one scale"
+)
+GATHERED = (
+    "Under a parameter server a rank waits for parameters within its forward pass. These waits are drawn "
+    "together before it, and # holds the waiting for late ranks, which the report separates over a block"
 )
 LEAST_COLUMNS = 20
 """Columns of the time axis at least, however narrow the terminal."""

@@ -18,14 +18,14 @@ from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.paper import latex_table, methods
 
 
-def measured(root: Path) -> MeasuredRun:
+def measured(root: Path, rates: dict[str, int] | None = None) -> MeasuredRun:
     """SqueezeNet and AlexNet on two emulated hosts, a step ratio of 3."""
     entries = {
         "data": "fashion-mnist",
         "image_size": 64,
         "spans_hosts": True,
         "emulated": True,
-        "emulated_rate_bits_per_s": {"a": 10**9, "b": 10**9},
+        "emulated_rate_bits_per_s": rates or {"a": 10**9, "b": 10**9},
     }
     cells = [cell(model, **entries) for model in ("squeezenet", "alexnet")]
     walls = [1.0, 1.1, 0.9, 1.0, 1.05, 0.95]
@@ -39,14 +39,16 @@ def test_ratios_are_those_of_the_report_with_their_intervals_in_the_cell(tmp_pat
     text = latex_table([run], "ratios")
     bytes_ratio, step_ratio = (ratio(row[name]).rstrip("x") for name in ("bytes_ratio", "step_ratio"))
     low, high = (ratio(end).rstrip("x") for end in row["step_ratio_ci95"])
-    assert rf"all-reduce & 1gbit & ${bytes_ratio}\times$ & ${step_ratio}\times$ [{low}, {high}] \\" in text
+    assert rf"all-reduce & 1 Gbit/s & ${bytes_ratio}\times$ & ${step_ratio}\times$ [{low}, {high}] \\" in text
 
 
 def test_cells_are_those_of_the_report(tmp_path: Path) -> None:
     run = measured(tmp_path)
     text = latex_table([run], "cells")
     for row in run.rows:
-        step_ms = float(re.search(rf"{row['model']} & ddp & [\d.,]+ & ([\d.,]+)", text)[1].replace(",", ""))
+        name = {"squeezenet": "SqueezeNet", "alexnet": "AlexNet"}[row["model"]]
+        found = re.search(rf"{name} & all-reduce & 1 Gbit/s & [\d.,]+ & ([\d.,]+)", text)
+        step_ms = float(found[1].replace(",", ""))
         assert step_ms == pytest.approx(row["step_s"] * 1e3, rel=1e-3)
 
 
@@ -60,6 +62,46 @@ def test_a_caption_says_setup_statistic_and_definitions(tmp_path: Path, which: s
 def test_pooled_sessions_say_so(tmp_path: Path) -> None:
     text = latex_table([measured(tmp_path), measured(tmp_path)], "ratios")
     assert "2 sessions with 95\\% intervals that hold the spread" in " ".join(text.split())
+
+
+def test_cells_of_several_sessions_are_pooled_by_the_rate_of_the_links(tmp_path: Path) -> None:
+    slow = {"a": 10**8, "b": 10**8}
+    runs = [*(measured(tmp_path) for _ in range(3)), measured(tmp_path, slow)]
+    text = latex_table(runs, "cells")
+    for name in ("SqueezeNet", "AlexNet"):
+        assert len(re.findall(rf"{name} & all-reduce & 1 Gbit/s", text)) == 1
+        assert len(re.findall(rf"{name} & all-reduce & 100 Mbit/s", text)) == 1
+    assert "geometric means of 3 sessions" in text
+    assert "where there is one session, medians of one session" in text
+
+
+def test_a_rate_with_one_session_has_that_sessions_interval(tmp_path: Path) -> None:
+    runs = [measured(tmp_path), measured(tmp_path, {"a": 10**8, "b": 10**8})]
+    text = latex_table(runs, "ratios")
+    low, high = (ratio(end).rstrip("x") for end in runs[0].model_comparisons[0]["step_ratio_ci95"])
+    assert text.count(f"[{low}, {high}]") == 2
+    assert "eometric means over paired blocks of one session" in text
+    assert "spread between" not in text
+
+
+def test_methods_round_their_bound_up_and_count_sessions_by_rate(tmp_path: Path) -> None:
+    runs = [measured(tmp_path), measured(tmp_path), measured(tmp_path, {"a": 10**8, "b": 10**8})]
+    text = methods(runs)
+    assert "2 sessions at 1 Gbit/s and 1 session at 100 Mbit/s" in text
+    within = float(re.search(r"to within ([\d.]+)%", text)[1]) / 100
+    assert all(abs(row["tcp_vs_predicted"]) <= within for run in runs for row in run.rows)
+
+
+def test_methods_for_latex_are_escaped_and_have_no_format_of_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = (str(measured(tmp_path).run.path),)
+    report.main(report.Options(run=run, methods=True, format="latex"))
+    text = capsys.readouterr().out
+    assert r"95\%" in text
+    assert not re.search(r"(?<!\\)[%_]", text)
+    with pytest.raises(RequestError, match="--format csv: --methods is a paragraph"):
+        report.main(report.Options(run=run, methods=True, format="csv"))
 
 
 @pytest.mark.slow
@@ -92,9 +134,9 @@ def test_methods_say_what_was_measured_how_and_with_which_versions(tmp_path: Pat
     text = methods([run])
     versions = run.run.meta["environment"]["versions"]
     for part in (
-        "alexnet and squeezenet by all-reduce",
+        "AlexNet and SqueezeNet by all-reduce",
         "16 images of 64x64 a worker and step from fashion-mnist",
-        "shaped to 1gbit",
+        "shaped to 1 Gbit/s",
         "956 Mbit/s",
         f"torch {versions['torch']}",
         f"distsqz {versions['distsqz']}",
@@ -104,5 +146,5 @@ def test_methods_say_what_was_measured_how_and_with_which_versions(tmp_path: Pat
 
 
 def test_a_table_for_a_paper_is_for_latex(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--table ratios: is for --format latex"):
+    with pytest.raises(RequestError, match="--table ratios: is for LaTeX; add --format latex"):
         report.main(report.Options(run=(str(measured(tmp_path).run.path),), table="ratios"))

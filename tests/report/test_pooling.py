@@ -15,6 +15,7 @@ from distsqz import open_run
 from distsqz.cli import report
 from distsqz.report.bootstrap import Floats, paired_ratio
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.page.page import page_of
 from distsqz.report.pooling import pool, pooled_ratio
 from distsqz.report.report import document, read_sections, render_report
 
@@ -104,7 +105,16 @@ def test_the_figure_shows_the_pooled_ratios_of_the_table(tmp_path: Path) -> None
     path = tmp_path / "ratios.svg"
     report.main(report.Options(run=tuple(str(run.run.path) for run in runs), figure=path))
     drawn = re.findall(r"<!-- (.*?) -->", path.read_text())  # matplotlib keeps each text in a comment
-    assert {"30.0x", "3.00x", "100mbit", "1gbit", "bytes: 48.9x at any rate"} <= set(drawn)
+    assert {"30.0x", "3.00x", "100 Mbit/s", "1 Gbit/s", "bytes: 48.9x at any rate"} <= set(drawn)
+
+
+def test_the_page_opens_with_the_pooled_ratios_in_place_of_single_sessions(tmp_path: Path) -> None:
+    runs = [session(tmp_path, 3e9 / rate, "EPYC", rate) for rate in (10**8, 10**9, 10**9, 10**8)]
+    findings = page_of(runs).partition('class="findings"')[2].partition("</section>")[0]
+    shown = set(re.findall(r'data-key="([\w.]+)"', findings))
+    pooled = [index for index, row in enumerate(pool(runs)) if row["kind"] == "models"]
+    assert {f"sessions.{index}.time_ratio" for index in pooled} <= shown
+    assert not any(key.startswith("comparisons.") for key in shown)
 
 
 @pytest.mark.parametrize("difference", [{"batch_size": 32}, {"hosts": ["a", "a"]}, {"precision": "bf16"}])

@@ -34,6 +34,9 @@ from distsqz.report.timelines import MOST_RANKS, Timeline, read_timelines
 MOST_FINDINGS = 4
 """Comparisons, or cells where there are none, on the first screen."""
 
+MOST_POOLED = 8
+"""Pooled comparisons on the first screen: two strategies at four rates."""
+
 MOST_TIMELINES = 8
 OPEN_TIMELINES = 2
 """How many timelines there are, and how many of them are unfolded at first."""
@@ -101,12 +104,18 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
     comparisons, cells = document["comparisons"], document["cells"]
     strategies = document["strategy_comparisons"]
     number_of = Counter(map(subject, comparisons))
+    pooled = [index for index, row in enumerate(document["sessions"]) if row["kind"] == "models"]
     return {
         "strategies": [index for index, row in enumerate(strategies) if row["step_ratio"] is not None],
         "speedups": [
             index for index, row in enumerate(document["speedups"]) if row["speedup_ratio"] is not None
         ],
-        "compared": range(min(len(comparisons), MOST_FINDINGS)),
+        "pooled": pooled[:MOST_POOLED],
+        "pooled_speedups": [
+            index for index, row in enumerate(document["sessions"]) if row["kind"] == "speedups"
+        ],
+        # Sessions pooled say the same, and more surely.
+        "compared": range(0 if pooled else min(len(comparisons), MOST_FINDINGS)),
         "ambiguous": [index for index, row in enumerate(comparisons) if number_of[subject(row)] > 1],
         "most_bytes": _largest(comparisons, "bytes_ratio"),
         "most_time": _largest(comparisons, "step_ratio"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distsqz.lab.rate import format_rate
+from distsqz.lab.rate import rate_words
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool
@@ -53,7 +53,7 @@ def _finding(row: dict[str, Any]) -> str:
     sessions = f"{row['sessions']} session{'s' if row['sessions'] > 1 else ''}"
     where = f"{row['world_size']} workers under {row['strategy']}"
     if row["rate_bits_per_s"] is not None:
-        where += f" at {format_rate(row['rate_bits_per_s'])}"
+        where += f" at {rate_words(row['rate_bits_per_s'])}"
     sure = "one session, so nothing is known of the spread between sessions"
     if row["time_ratio_ci95"]:
         low, high = row["time_ratio_ci95"]
