@@ -64,7 +64,9 @@ def _advice_on(words: Sequence[str], options_type: Any) -> str | None:
     first = words[0].partition("=")[0]
     if not first.startswith("-"):
         takes = next((option for option in ("--model", "--models") if option in own), None)
-        return f"{first}: no option; give a model as {takes} {first}" if takes else None
+        if takes:
+            return f"{first}: no option; give a model as {takes} {first}"
+        return f"{first}: one word too many; --help shows what the command takes"
     unknown = f"{first}: no option of this command"
     if near := difflib.get_close_matches(first, own, n=1, cutoff=0.75):
         return f"{unknown} (perhaps you meant {near[0]}); {HELP}"

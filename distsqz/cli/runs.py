@@ -79,7 +79,10 @@ def _list(command: List) -> None:
     if rows or command.format == "json":
         print(render(pd.DataFrame(rows, dtype=object), command.format))
     else:
-        print(f"{command.runs}: no runs", file=sys.stderr)
+        print(
+            f"{command.runs}: no runs; --runs names another directory, `distsqz compare` makes a run",
+            file=sys.stderr,
+        )
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from distsqz.report.formats import heading
+from distsqz.report.formats import column_text
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.section import Section
 
@@ -53,7 +53,8 @@ TERMS = {
     "baseline_step_s": "time of a step of one worker by itself, with all cores of its host",
     "own_hosts_step_s": "time of a step that hosts would make which share no cores, computed",
     "speedup_ratio": "images a second of all workers over those of one worker by itself",
-    "efficiency_share": "speed-up for each host",
+    "efficiency_share": "the speed-up divided by the number of hosts; 100% would be each host as fast as one "
+    "alone",
     "servers": "number of a parameter server's shards",
     "placement": "whether shards are on the workers' hosts (colocated) or on hosts of their own (dedicated)",
     "consistency": "when an update is made: from all gradients (sync) or from each (async, ssp)",
@@ -67,6 +68,12 @@ TERMS = {
     "time_ratio": "geometric mean of the sessions' ratios",
     "session_ratio": "the ratio in each session",
     "sessions": "number of sessions, each of which started its own workers",
+    "kind": "what is compared: models, strategies, or speed-ups over one worker alone",
+    "other": "the upper part of the ratio",
+    "base": "the lower part of the ratio",
+    "run_id": "the run, which is a directory of that name",
+    "small_run_id": "the run of the smaller one",
+    "large_run_id": "the run of the larger one",
 }
 """Meaning by column. The columns of instruments say theirs where they are declared."""
 
@@ -87,6 +94,12 @@ def _lines(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> Iterator
             if name.endswith("_ci95"):
                 yield f"95% CI: {CI95}."
             elif meaning := TERMS.get(name):
-                yield f"{heading(section.headings.get(name, name))}: {meaning}."
+                yield f"{_shown(section, name)}: {meaning}."
             elif name in declared:
-                yield f"{heading(section.headings.get(name, name))}: {declared[name].rstrip('.')}."
+                yield f"{_shown(section, name)}: {declared[name].rstrip('.')}."
+
+
+def _shown(section: Section, name: str) -> str:
+    """A column's heading as the table has it, with its unit."""
+    values = [section.rows[index].get(name) for index in section.visible()]
+    return column_text(section.headings.get(name, name), values)[0]

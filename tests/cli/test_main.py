@@ -59,6 +59,11 @@ def test_an_unknown_subcommand_is_refused_with_what_was_meant() -> None:
     assert refused.stderr.splitlines() == ["error: compar: no subcommand of distsqz; did you mean compare?"]
 
 
+def test_python_runs_the_package_as_the_command() -> None:
+    ended = subprocess.run([sys.executable, "-m", "distsqz", "--version"], capture_output=True, check=True)
+    assert ended.stdout.decode().startswith("distsqz ")
+
+
 def test_the_version_is_that_of_pyproject() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert distsqz("--version").stdout == f"distsqz {version}\n"

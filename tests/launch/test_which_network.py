@@ -164,6 +164,7 @@ def test_rates_are_measured_in_turn_and_pooled(tmp_path: Path) -> None:
 
 @needs_lab
 @pytest.mark.ray
+@pytest.mark.slow
 def test_an_interrupt_is_passed_on_and_the_lab_goes(tmp_path: Path) -> None:
     before = own_labs(tmp_path / "runs")
     commands = Commands(tmp_path / "runs", {})

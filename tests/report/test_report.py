@@ -93,7 +93,7 @@ def test_csv_leaves_the_remarks_to_stderr(tmp_path: Path, capsys: pytest.Capture
         report.main(report.Options(run=(str(path),), format="csv"))
         output = capsys.readouterr()
         assert len(output.out.splitlines()) == 3
-        assert output.err.startswith("Trained with 2 workers")
+        assert "Trained with 2 workers" in output.err
         assert ("The network was loopback" in output.err) == over_loopback
 
 

@@ -31,6 +31,7 @@ COLUMNS = (
 SERVER_COLUMNS = ("servers", "placement", "consistency")
 WHERE_KNOWN = ("busbw_vs_goodput", "comm_vs_bound", "accuracy")
 """Columns that are shown only if a cell has a value for them."""
+SUMS = "Times are medians over steps, shares are of all steps' time together, so that they need not agree."
 SHARES = (
     "Shares of communication do not compare across strategies: servers compute on the workers' cores, and "
     "their answers are waited for in the next forward pass. Step times compare."
@@ -54,6 +55,6 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         columns=(*several, *COLUMNS, *optional),
         identifying=len(several) + 1,
         rows=rows,
-        notes=(SHARES,) if len({row["strategy"] for row in rows}) > 1 else (),
+        notes=(SHARES, SUMS) if len({row["strategy"] for row in rows}) > 1 else (SUMS,),
         in_csv=True,
     )

@@ -16,9 +16,10 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     """The rows of the cells, with the columns that have a heading and that no other section shows."""
     rows = tuple(row for run in runs for row in run.rows)
     columns = [each for each in _declared(runs) if any(row.get(each.name) is not None for row in rows)]
-    notes = "; ".join(
-        f"{str(each.heading).replace('_', ' ')}: {OVER_RANKS[str(each.combine)]}" for each in columns
-    )
+    by_way: dict[str, list[str]] = {}
+    for each in columns:
+        by_way.setdefault(OVER_RANKS[str(each.combine)], []).append(str(each.heading).replace("_", " "))
+    notes = "; ".join(f"{', '.join(names)}: {way}" for way, names in by_way.items())
     several = ("run_id",) if len(runs) > 1 else ()
     return Section(
         key="instruments",
