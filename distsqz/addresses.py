@@ -27,9 +27,9 @@ def host_of(address: str) -> str:
 
 
 def is_same_host(one: str, other: str) -> bool:
-    """Whether two addresses are the same, however they are written: `::1`, `0:0::1`, `fe80::1%eth0`.
+    """Whether two addresses are the same, however they are written: `::1` and `0:0::1` are.
 
-    The zone of a link-local address (`%eth0`) is left out: each host has its own name for it.
+    The zone of a link-local address (`%eth0` in `fe80::1%eth0`) is ignored: each host names it itself.
     """
     return _canonical(one) == _canonical(other)
 

@@ -39,7 +39,7 @@ class Options(ModelOptions):
     format: Format = "table"
     """Format of the result on stdout. csv prints only the table of layers."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ class HasDebug(Protocol):
 
     @property
     def debug(self) -> bool:
-        """Print tracebacks."""
+        """On an error, print Python's traceback as well as the message."""
 
 
 Options = TypeVar("Options", bound=HasDebug)

@@ -31,7 +31,8 @@ class Options(MeasureOptions):
     training or of the parameter server can be varied. If given several times, all combinations are
     measured."""
     baseline: bool = True
-    """Also train each model on one worker by itself, to tell what several workers gain over one machine."""
+    """Whether to train each model on one worker by itself too, which tells what several workers gain over one
+    machine."""
     server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
     network: OmitArgPrefixes[LabByDefault] = field(default_factory=LabByDefault)
     rates: tuple[str, ...] = ()
@@ -94,7 +95,11 @@ def main(options: Options) -> None:
 
 
 def strategies(options: Options) -> list[ServerOptions | None]:
-    """Server options of each strategy in `--strategies`; None for all-reduce."""
+    """Server options of each strategy in `--strategies`; None for all-reduce.
+
+    Raises:
+        RequestError: a strategy is named twice, none is, or server options are given without `ps`.
+    """
     if len(set(options.strategies)) < len(options.strategies) or not options.strategies:
         raise RequestError(f"--strategies {' '.join(options.strategies)}: name ddp, ps or both, each once")
     if "ps" not in options.strategies and options.server != ServerOptions():

@@ -82,7 +82,7 @@ class Options:
     format: Format = "table"
     """Format of the tables on stdout."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 def main(options: Options) -> None:

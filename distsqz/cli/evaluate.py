@@ -51,7 +51,7 @@ class Options:
     format: Format = "table"
     """Format of the table on stdout."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 def main(options: Options) -> None:

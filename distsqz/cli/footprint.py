@@ -60,7 +60,7 @@ class Options:
     format: Format = "table"
     """Format of the result on stdout. csv prints only the table of what fits."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ class Common:
     name: str = DEFAULT_NAME
     """Name of the lab. Several labs may be up at the same time."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 @dataclass(frozen=True, kw_only=True)

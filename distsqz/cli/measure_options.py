@@ -24,7 +24,7 @@ class MeasureOptions:
     format: Format = "table"
     """Format of the report on stdout."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ class Options:
     format: Format = "table"
     """Format on stdout."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value out of range."""

@@ -55,7 +55,7 @@ class Options:
     html: Path | None = None
     """File in which to write the report as one HTML page, which needs no other file and no network."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 def main(options: Options) -> None:

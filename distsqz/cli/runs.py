@@ -32,7 +32,7 @@ class Common:
     runs: Path = Path("runs")
     """Directory that holds the runs."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class Options:
     format: Literal["table", "json"] = "table"
     """Format on stdout: text at the terminal's width, or every phase of every rank."""
     debug: bool = False
-    """Print tracebacks."""
+    """On an error, print Python's traceback as well as the message."""
 
 
 def main(options: Options) -> None:

@@ -62,7 +62,7 @@ class ServerActor:
         return self._server.progress(cell, rank)
 
     def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
-        """Stores a cell's buffers."""
+        """Stores a cell's module buffers (such as running means) for workers that join later."""
         self._server.keep_buffers(cell, buffers)
 
     def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
@@ -124,11 +124,11 @@ class RayServers:
         return int(min(ray.get([actor.progress.remote(cell, rank) for actor in self._actors])))
 
     def keep_buffers(self, cell: str, buffers: Mapping[str, torch.Tensor]) -> None:
-        """Stores a cell's buffers on the first server, for workers that join later."""
+        """Stores a cell's module buffers on the first server, for workers that join later."""
         ray.get(self._actors[0].keep_buffers.remote(cell, buffers))
 
     def buffers(self, cell: str) -> Mapping[str, torch.Tensor]:
-        """The buffers that were stored last."""
+        """The module buffers that were stored last for a cell."""
         stored: Mapping[str, torch.Tensor] = ray.get(self._actors[0].buffers.remote(cell))
         return stored
 

@@ -115,7 +115,10 @@ def train(
 
 
 def end_controller() -> None:
-    """Ends Train's controller on an embedded Ray, so that `train` returns in the thread that runs it."""
+    """Kills the controller process of Ray Train, a child of this process on an embedded Ray.
+
+    A call of `train` in another thread then returns.
+    """
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if "".join(process.cmdline()).startswith("ray::TrainController"):

@@ -7,7 +7,7 @@ named `t_..._ns` are nanoseconds since the Unix epoch, from a clock that is mono
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,11 +71,23 @@ class StepRecord(Row):
 
 _READ: tuple[type[Any], ...] = (Traffic, TcpColumns, *(instrument.columns for instrument in INSTRUMENTS))
 
-READINGS: Mapping[str, Column] = {
-    each.name: replace(each, nullable=True)  # an instrument may be missing
-    for record in _READ
-    for each in columns_of(record)
-}
+
+def readings_of(records: Iterable[type[Any]]) -> dict[str, Column]:
+    """The columns that instruments declare, by name; each may be null, as an instrument may be missing.
+
+    Raises:
+        ValueError: two instruments declare a column of the same name.
+    """
+    columns: dict[str, Column] = {}
+    for record in records:
+        for each in columns_of(record):
+            if each.name in columns:
+                raise ValueError(f"{record.__name__}: column {each.name} is another instrument's; rename it")
+            columns[each.name] = replace(each, nullable=True)
+    return columns
+
+
+READINGS: Mapping[str, Column] = readings_of(_READ)
 """The columns of `steps` that instruments fill, by name."""
 
 

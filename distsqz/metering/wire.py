@@ -149,7 +149,7 @@ class EmulatedHost:
 
 
 def emulated_hosts() -> list[EmulatedHost] | None:
-    """The hosts of the lab that this process is in; None in no lab."""
+    """The hosts of the lab that this process is in; None if it is in none."""
     lab = os.environ.get(LAB_VARIABLE)
     if not lab:
         return None

@@ -107,16 +107,15 @@ class _Pair:
 
 
 def compare_models(cells: Iterable[CellTable], across_runs: bool = False) -> list[dict[str, Any]]:
-    """Each cell against the smallest model under the same strategy with as many workers.
+    """Compares each cell with a cell of a smaller model under the same strategy with as many workers.
 
-    Among the cells of smaller models it is held against one that is alike but for the model if there is one,
-    else against the one that differs in the fewest settings.
+    That is the one which differs in the fewest other settings; of several such, the smallest model's.
 
     A row has `bytes_ratio` (of what a rank sends a step; `bytes_source` says by which view) and `step_ratio`
     (of step times), both the larger model's over the smaller's. Within a run that took turns in blocks the
     step ratio is the geometric mean over pairs of blocks (`paired`); else the ratio of the medians. Where
     `differences` lists any, `step_ratio` is None, and `bytes_ratio` too if they change what a rank sends.
-    `not_recorded` lists settings that a run does not tell.
+    `not_recorded` lists settings that a run does not record.
 
     Args:
         cells: all of one run, or each of a run of its own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from distsqz.report.formats import column_text
 from distsqz.report.measured_run import MeasuredRun
@@ -80,12 +80,24 @@ TERMS = {
 CI95 = "95% interval, within a session from its own blocks; of several sessions, with the spread between them"
 
 
-def legend(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> list[str]:
-    """A line for each column of the tables that a report shows, in their order."""
-    return list(dict.fromkeys(_lines(runs, sections)))
+def legend(
+    runs: Sequence[MeasuredRun],
+    sections: Sequence[Section],
+    heading: Callable[[Section, str], str] | None = None,
+) -> list[str]:
+    """A line for each column of the tables that a report shows, in their order.
+
+    Args:
+        runs: the runs.
+        sections: the sections of their report.
+        heading: how a column of a section is headed; by default as in the terminal's tables.
+    """
+    return list(dict.fromkeys(_lines(runs, sections, heading or _shown)))
 
 
-def _lines(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> Iterator[str]:
+def _lines(
+    runs: Sequence[MeasuredRun], sections: Sequence[Section], heading: Callable[[Section, str], str]
+) -> Iterator[str]:
     declared = {column.name: column.meaning for run in runs for column in run.run.columns("steps")}
     for section in sections:
         if not section.noteworthy or not any(True for _ in section.visible()):
@@ -94,9 +106,9 @@ def _lines(runs: Sequence[MeasuredRun], sections: Sequence[Section]) -> Iterator
             if name.endswith("_ci95"):
                 yield f"95% CI: {CI95}."
             elif meaning := TERMS.get(name):
-                yield f"{_shown(section, name)}: {meaning}."
+                yield f"{heading(section, name)}: {meaning}."
             elif name in declared:
-                yield f"{_shown(section, name)}: {declared[name].rstrip('.')}."
+                yield f"{heading(section, name)}: {declared[name].rstrip('.')}."
 
 
 def _shown(section: Section, name: str) -> str:

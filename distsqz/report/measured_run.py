@@ -92,7 +92,7 @@ class MeasuredRun:
 
     @cached_property
     def staleness(self) -> list[dict[str, Any]]:
-        """Updates by the number of other updates that they had missed."""
+        """Number of updates at each staleness: other updates that their gradients had not seen."""
         return staleness_histogram(self.run, self.updates)
 
     @cached_property

@@ -27,7 +27,7 @@ Interval = tuple[str, float, float]
 
 @dataclass(frozen=True)
 class Lane:
-    """Phases and transfers of one rank in the two steps."""
+    """Phases and transfers of one rank in the steps."""
 
     rank: int
     host: str
@@ -38,7 +38,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Two steps of a cell."""
+    """One or two steps of a cell: a lane of phases and transfers for each rank."""
 
     cell: str
     steps: tuple[int, ...]

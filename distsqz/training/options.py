@@ -170,7 +170,7 @@ class TrainingOptions:
     """Number of processes of each worker that decode images; by default 2 for image folders, 0 for data in
     memory."""
     metered: bool = field(default=True, metadata=rules(strategies=SYNCHRONISED, not_resumed=ONLY_OBSERVES))
-    """Count bytes. If switched off, only step times are measured, which shows what counting costs."""
+    """Whether to count bytes. Without, only step times are measured, which shows what counting costs."""
 
     def __post_init__(self) -> None:
         """Checks the values; raises InvalidValue for one out of range."""

@@ -21,7 +21,7 @@ from distsqz.models.recipes import linear_decay
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """Settings of stochastic gradient descent; the learning rate falls straight to 0 by default."""
+    """Settings of stochastic gradient descent; the learning rate falls linearly to 0 by default."""
 
     steps: int
     lr: float

@@ -98,12 +98,12 @@ class Encoder:
 
 
 class Decoder:
-    """Reads what an `Encoder` of as many lanes wrote.
+    """Decodes what an `Encoder` with as many lanes wrote.
 
-    Any bytes decode to something or run out: states never leave their range, so nothing is read out of place.
+    Corrupt input gives wrong symbols or an error, never a read out of bounds.
 
     Raises:
-        ArchiveError: the stream is shorter than what is asked of it.
+        ArchiveError: the stream is too short, or has an odd length or an invalid initial state.
     """
 
     def __init__(self, content: bytes | memoryview, lanes: int) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distsqz.metering.memory import MemoryMeter
-from distsqz.metering.schema import READINGS
+from distsqz.metering.memory import MemoryColumns, MemoryMeter
+from distsqz.metering.schema import READINGS, readings_of
 
 PAGES = 4096
 
@@ -40,3 +40,8 @@ def test_without_proc_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_the_memory_of_a_cell_is_that_of_its_largest_rank() -> None:
     assert READINGS["rss_bytes"].combine == "max"
     assert READINGS["minor_faults"].combine == "mean"
+
+
+def test_two_instruments_with_a_column_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"MemoryColumns: column .* is another instrument's; rename it"):
+        readings_of([MemoryColumns, MemoryColumns])

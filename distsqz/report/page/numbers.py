@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distsqz.report.formats import HEADINGS
+
 UNKNOWN = "–"  # noqa: RUF001  # an en dash stands for "no figure"
 
 NO_BREAK_SPACE = "\u00a0"
@@ -77,12 +79,12 @@ def shown(key: str, value: Any) -> str:
 
 def heading(name: str) -> str:
     """The heading of a column: its name without the unit, which stands behind each number."""
-    base = name.removesuffix("_ci95")
+    base = HEADINGS.get(name, name).removesuffix("_ci95")
     suffix = next((suffix for suffix, _ in _UNITS if base.endswith(suffix)), "")
     if suffix.startswith("_vs_") or suffix == "_share":
         suffix = ""
-    words = base.removesuffix(suffix).replace("_", " ")
-    return f"{words} 95% CI" if base != name else words
+    words = base.removesuffix(suffix).replace("_vs_goodput", " of goodput").replace("_", " ")
+    return f"{words} 95% CI" if name.endswith("_ci95") else words
 
 
 def scaled(value: float, unit: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from distsqz.lab.rate import rate_words
 from distsqz.report.formats import to_json
 from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
@@ -28,11 +29,14 @@ from distsqz.report.report import document, read_sections
 from distsqz.report.section import Row, Section
 from distsqz.report.sections.links import MOST_LINKS
 from distsqz.report.sections.models import subject
-from distsqz.report.tables import CellTable
+from distsqz.report.tables import CellTable, hosts_by_rate
 from distsqz.report.timelines import MOST_RANKS, Timeline, read_timelines
 
 MOST_FINDINGS = 4
 """Comparisons, or cells where there are none, on the first screen."""
+
+MOST_BOUNDS = 12
+"""Cells of which one sentence says what limits them."""
 
 MOST_POOLED = 8
 """Pooled comparisons on the first screen: two strategies at four rates."""
@@ -63,10 +67,11 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
         "document": numbers.document,
         "tables": [_table(section, numbers) for section in sections if section.columns],
         "remarks": _remarks(sections, numbers.document),
-        "legend": [] if any(run.shipped for run in runs) else legend(runs, sections),
+        "legend": [] if any(run.shipped for run in runs) else legend(runs, sections, _heading),
         "num": numbers.html,
         "part_names": NAMES,
         "most_findings": MOST_FINDINGS,
+        "most_bounds": MOST_BOUNDS,
         "most_ranks": MOST_RANKS,
         "trained": not any(run.shipped for run in runs),
     }
@@ -187,7 +192,13 @@ def _both(draw: Callable[[int], Any]) -> dict[str, Any]:
 
 
 def _labels(cells: Sequence[CellTable], several: bool) -> list[str]:
-    return [f"{cell.row['cell']} ({cell.run_id})" if several else str(cell.row["cell"]) for cell in cells]
+    if not several:
+        return [str(cell.row["cell"]) for cell in cells]
+    rates = ["/".join(map(rate_words, hosts_by_rate(cell.row))) for cell in cells]
+    return [
+        f"{cell.row['cell']}{', ' + rate if rate else ''} ({cell.run_id})"
+        for cell, rate in zip(cells, rates, strict=True)
+    ]
 
 
 def _bytes_dot(label: str, index: int, numbers: Numbers) -> Dot:
@@ -256,13 +267,17 @@ def _table(section: Section, numbers: Numbers) -> Table:
     addresses = section.addresses([run["run_id"] for run in numbers.document["runs"]])
     return Table(
         section=section,
-        headings=[heading(name) for name in section.columns],
+        headings=[_heading(section, name) for name in section.columns],
         numeric=[all(not isinstance(row.get(name), str) for row in section.rows) for name in section.columns],
         rows=[
             _table_row(section.rows[index], addresses[index], section.columns, numbers)
             for index in section.visible()
         ],
     )
+
+
+def _heading(section: Section, name: str) -> str:
+    return heading(section.headings.get(name, name))
 
 
 def _table_row(row: Row, address: str, columns: Sequence[str], numbers: Numbers) -> list[Markup]:

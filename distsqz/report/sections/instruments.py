@@ -1,4 +1,7 @@
-"""Other instruments: what they read in a step, as their columns declare it, known to this program or not."""
+"""Figures of instruments that no other section shows, also of some that this version lacks.
+
+A run declares its columns, so that a program that does not know an instrument can still show what it read.
+"""
 
 from __future__ import annotations
 

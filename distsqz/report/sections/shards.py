@@ -35,7 +35,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     several = ("run_id",) if len(runs) > 1 else ()
     return Section(
         key="shards",
-        title="Shards (the busiest of a cell first; waits and service: medians)",
+        title="Shards (those that received most of a cell first; waits and service: medians)",
         columns=(*several, *COLUMNS),
         identifying=len(several) + 2,
         rows=rows,
