@@ -86,7 +86,7 @@ def main(options: Options) -> None:
     with redirect_stdout(sys.stderr):  # a model of the user's may print
         # What is wrong with the request shows before hosts are made for it.
         plan(options.models, options, asked, vary=vary, baseline=options.baseline)
-    if len(turns) == 1:
+    if len(turns) == 1 and not options.rates:
         sys.exit(run_in_lab(replace(lab, rate=turns[0])))
     status, paths = run_sessions_in_lab(lab, turns, options.runs)
     if paths:

@@ -156,9 +156,12 @@ def _find_run(name: str, root: Path) -> Path:
     for run in known:
         if run.run_id == name:
             return run.path
-    for run in known:
-        if run.run_id.endswith(f"-{name}"):
-            return run.path
+    ending = [run for run in known if run.run_id.endswith(f"-{name}")]
+    if len(ending) == 1:
+        return ending[0].path
+    if ending:
+        ids = ", ".join(run.run_id for run in ending)
+        raise RequestError(f"RUN {name}: ends the ids of {len(ending)} runs; give one of {ids}")
     if os.path.isdir(name):  # noqa: PTH112 - likewise
         if inside := runs_under(Path(name), TABLES)[0]:
             raise RequestError(

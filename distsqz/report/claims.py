@@ -29,19 +29,49 @@ def time_claim(comparison: dict[str, Any], base: str, other: str, how: str) -> s
     step_ratio, interval = comparison["step_ratio"], comparison["step_ratio_ci95"]
     if step_ratio is None:
         return "no step times to compare yet"
-    if interval is None:
-        sureness = f"fewer than {FEWEST_PAIRS} blocks to compare, too few for an interval"
-    else:
-        low, high = interval
-        sureness = f"[{ratio(low)}, {ratio(high)}], 95% interval within this session, {how}"
-        if low <= 1 <= high:
-            return (
-                "their step times cannot be told apart: "
-                f"{other}'s step takes {ratio(step_ratio)} the time of {base}'s ({sureness})"
-            )
+    sureness = f"fewer than {FEWEST_PAIRS} blocks to compare, too few for an interval"
+    if interval is not None:
+        within = (
+            "each run's own scatter"
+            if how.startswith("separate runs")
+            else "95% interval within this session"
+        )
+        sureness = f"{_brackets(interval)}, {within}, {how}"
+    return ratio_claim(step_ratio, interval, base, other, sureness)
+
+
+def ratio_claim(
+    step_ratio: float, interval: Sequence[float] | None, base: str, other: str, sureness: str
+) -> str:
+    """Sentence about a ratio of step times: less time, more, or not to be told apart.
+
+    Args:
+        step_ratio: the step time of `other` over that of `base`.
+        interval: its 95% interval, if it has one.
+        base: names the cell in the denominator.
+        other: names the cell in the numerator.
+        sureness: what stands in the parentheses, the interval included.
+    """
+    if interval is not None and interval[0] <= 1 <= interval[1]:
+        return (
+            "their step times cannot be told apart: "
+            f"{other}'s step takes {ratio(step_ratio)} the time of {base}'s ({sureness})"
+        )
     if step_ratio < 1:
         return f"{other}'s step takes {ratio(step_ratio)} the time of {base}'s ({sureness})"
     return f"{base}'s step takes {ratio(step_ratio)} less time ({sureness})"
+
+
+def _brackets(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"[{ratio(low)}, {ratio(high)}]"
+
+
+def pooled_sureness(row: dict[str, Any]) -> str:
+    """How sure a row of `distsqz.report.pooling.pool` is, for the parentheses behind its ratio."""
+    if row["time_ratio_ci95"]:
+        return f"{_brackets(row['time_ratio_ci95'])}, 95% interval with the spread between sessions"
+    return "one session, so nothing is known of the spread between sessions"
 
 
 def doubts(comparison: dict[str, Any]) -> list[str]:

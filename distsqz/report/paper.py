@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
@@ -55,6 +56,8 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
             words.insert(0, f"{_model(row['other'])} / {_model(row['base'])}")
         numbers = [_times(row["bytes_ratio"]), _times(row["time_ratio"], row["time_ratio_ci95"])]
         lines.append([*map(escaped_latex, words), *numbers])
+    if not found:
+        raise InvalidValue("table", "ratios", "no run compares two models in one session; choose cells")
     found_in = [row["sessions"] for row in found]
     pairs = sorted({f"{_model(row['other'])} over {_model(row['base'])}" for row in found})
     statistic = _sentence(_statistic(found_in, "paired blocks"))
@@ -91,7 +94,8 @@ def _cells(runs: Sequence[MeasuredRun]) -> str:
             ]
         )
     caption = (
-        "MB that the busiest host's link carries in a step, in one direction (TCP payload), and step time in "
+        "MB that the busiest host's link must carry in a step, in one direction (payload, by the strategy's "
+        "formula; where hosts are not known, TCP payload that a worker sends), and step time in "
         f"ms: {_statistic(sessions, 'medians')}. {_setup(runs)}"
     )
     return _table(
@@ -115,7 +119,7 @@ def _statistic(sessions: Sequence[int], within: str) -> str:
         within: the statistic of a row that one session measured, `medians` or `paired blocks`.
     """
     one = "medians" if within == "medians" else f"geometric means over {within}"
-    of_one = f"{one} of one session with 95\\% bootstrap intervals"
+    of_one = f"{one} of one session with 95\\% bootstrap intervals where there are enough blocks"
     pooled = [number for number in sessions if number > 1]
     if not pooled:
         return of_one
@@ -211,7 +215,7 @@ def _setup(runs: Sequence[MeasuredRun]) -> str:
         if any(row.get("emulated") for row in rows)
         else ""
     )
-    return f"{', '.join(facts).capitalize()}.{emulated}"
+    return f"{_sentence(', '.join(facts))}{emulated}"
 
 
 def _numbers(values: Any) -> str:

@@ -160,7 +160,9 @@ def _settings(cell: CellTable) -> tuple[Any, ...]:
     names = [name for name, of in OPTION_RULES.items() if not of.not_alike and name not in BLOCKS]
     values = [(name, str(cell.entry.get(name))) for name in names]
     hosts = [*(cell.entry.get("hosts") or []), *(cell.entry.get("server_hosts") or [])]
-    return (*values, *(hosts.index(host) for host in hosts))  # whatever the hosts' names
+    # Of what workers alone know: machines of other kinds are not further sessions of the same.
+    machine = [str(cell.entry.get(name)) for name in ("device", "threads_per_worker", "machine_cores")]
+    return (*values, *machine, *(hosts.index(host) for host in hosts))  # whatever the hosts' names
 
 
 def _rate(row: dict[str, Any]) -> int | None:

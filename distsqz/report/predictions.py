@@ -110,7 +110,7 @@ def predict(
                         {
                             **_row(baseline, name, hosts, rate, step, servers),
                             "surely_fastest": bool(others) and all(step.below(other) for other in others),
-                            **_measured(runs, baseline, name, hosts, rate),
+                            **_measured(runs, baseline, name, hosts, rate, servers),
                         }
                     )
     return rows
@@ -154,13 +154,13 @@ def _row(
 
 
 def _measured(
-    runs: Sequence[MeasuredRun], baseline: Baseline, strategy: Strategy, hosts: int, rate: int
+    runs: Sequence[MeasuredRun], baseline: Baseline, strategy: Strategy, hosts: int, rate: int, servers: int
 ) -> dict[str, Any]:
     """What a cell of the runs measured that is the same as the predicted one; nulls where there is none."""
     for run in runs:
         own = {row["cell"]: row["own_hosts_step_s"] for row in run.speedups}
         for row in run.rows:
-            if _same(row, baseline, strategy, hosts, rate):
+            if _same(row, baseline, strategy, hosts, rate, servers):
                 return {
                     "measured_step_s": row["step_s"],
                     "measured_wait_s": row["wait_s"],
@@ -170,15 +170,20 @@ def _measured(
     return dict.fromkeys(("measured_step_s", "measured_wait_s", "own_hosts_step_s", "measured_in"))
 
 
-def _same(row: dict[str, Any], baseline: Baseline, strategy: Strategy, hosts: int, rate: int) -> bool:
+def _same(
+    row: dict[str, Any], baseline: Baseline, strategy: Strategy, hosts: int, rate: int, servers: int
+) -> bool:
     placement = {"ddp": None, "ps": "colocated", "ps-dedicated": "dedicated"}[strategy]
     rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
     return (
         row["model"] == baseline.model
         and row["strategy"] == strategy.partition("-")[0]
         and row.get("placement") == placement
+        and row.get("servers") in (None, {"ps": hosts, "ps-dedicated": servers}.get(strategy))
         and row["world_size"] == hosts == hosts_of(row)
         and row.get("batch_size") == baseline.batch_size
+        and row.get("consistency") in (None, "sync")
+        and not row.get("backup_workers")
         and rates == {rate}
     )
 

@@ -18,6 +18,7 @@ from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
 from distsqz.report.pooling import pool, pooled_ratio
 from distsqz.report.report import document, read_sections, render_report
+from distsqz.report.sections import sessions
 
 TRUTH = 20.0
 DRAWS = 1000
@@ -86,7 +87,10 @@ def test_sessions_of_the_same_cells_are_pooled_and_their_processors_told(tmp_pat
 def test_findings_are_of_the_pool_and_not_of_each_session(tmp_path: Path) -> None:
     runs = [session(tmp_path, ratio, "EPYC") for ratio in (19.0, 21.0)]
     text = " ".join(render_report(runs, read_sections(runs), "table").split())
-    assert "Over 2 sessions, with 2 workers under ddp, squeezenet sends 48.9x fewer bytes and" in text
+    assert (
+        "Over 2 sessions, with 2 workers under ddp, squeezenet sends 48.9x fewer bytes than alexnet and"
+        in text
+    )
     assert "95% interval with the spread between sessions" in text
     assert "within this session" not in text
 
@@ -124,3 +128,9 @@ def test_cells_that_differ_are_not_pooled(difference: dict[str, Any], tmp_path: 
 
 def test_a_single_run_is_not_a_pool(tmp_path: Path) -> None:
     assert pool([session(tmp_path, 20.0, "EPYC")]) == []
+
+
+def test_pooled_findings_say_what_cannot_be_told_apart(tmp_path: Path) -> None:
+    runs = [session(tmp_path, 3.0, "EPYC", 10**9), session(tmp_path, 0.3, "EPYC", 10**9)]
+    (finding,) = sessions.section(runs).sentences
+    assert "their step times cannot be told apart" in finding

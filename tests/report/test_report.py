@@ -440,3 +440,16 @@ def test_the_report_loads_neither_torch_nor_ray_nor_matplotlib(tmp_path: Path) -
     assert "pandas" in imported
     assert not imported.intersection(FORBIDDEN)
     assert "With 2 workers under ddp" in ended.stdout
+
+
+def test_a_run_is_found_by_the_end_of_its_id_unless_several_end_so(tmp_path: Path) -> None:
+    path = write_pair(tmp_path)
+    ending = path.name.rpartition("-")[2]
+    (found,) = report.find_runs([ending], tmp_path)
+    assert found.path.name == path.name
+    shutil.copytree(path, tmp_path / "copy")
+    meta = json.loads((tmp_path / "copy" / "run.json").read_text())
+    meta["run_id"] = f"20200101-000000-test-{ending}"
+    (tmp_path / "copy" / "run.json").write_text(json.dumps(meta))
+    with pytest.raises(RequestError, match=f"RUN {ending}: ends the ids of 2 runs; give one of"):
+        report.find_runs([ending], tmp_path)

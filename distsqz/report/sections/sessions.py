@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import pooled_sureness, ratio_claim
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool
 from distsqz.report.section import Section
+
+KINDS = ("models", "strategies", "speedups")
+"""In the order of their sentences."""
 
 COLUMNS = (
     "kind",
@@ -28,7 +32,7 @@ HEADINGS = {"base": "over", "other": "compared"}
 
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
-    """A row for each comparison and rate, and a sentence for each comparison of models."""
+    """A row and a sentence for each comparison and rate."""
     rows = pool(runs)
     processors = sorted({name for row in rows for name in row["processors"]})
     return Section(
@@ -38,7 +42,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         headings=HEADINGS,
         identifying=3,
         rows=tuple(rows),
-        sentences=tuple(_finding(row) for row in rows if row["kind"] == "models"),
+        sentences=tuple(_finding(row) for kind in KINDS for row in rows if row["kind"] == kind),
         notes=(f"Processors: {', '.join(processors)}. {NOTE}",) if rows else (),
     )
 
@@ -51,16 +55,25 @@ NOTE = (
 
 def _finding(row: dict[str, Any]) -> str:
     sessions = f"{row['sessions']} session{'s' if row['sessions'] > 1 else ''}"
-    where = f"{row['world_size']} workers under {row['strategy']}"
+    where = f"{row['world_size']} workers"
+    if row["kind"] != "strategies":
+        where += f" under {row['strategy']}"
     if row["rate_bits_per_s"] is not None:
         where += f" at {rate_words(row['rate_bits_per_s'])}"
-    sure = "one session, so nothing is known of the spread between sessions"
-    if row["time_ratio_ci95"]:
-        low, high = row["time_ratio_ci95"]
-        sure = f"[{ratio(low)}, {ratio(high)}], 95% interval with the spread between sessions"
-    claims = [
-        f"{row['base']}'s step takes {ratio(row['time_ratio'])} less time than {row['other']}'s ({sure})"
-    ]
-    if row["bytes_ratio"] is not None:
-        claims.insert(0, f"{row['base']} sends {ratio(row['bytes_ratio'])} fewer bytes")
+    if row["kind"] == "strategies":
+        where += f", for {row['base']} and {row['other']}"
+    sure = pooled_sureness(row)
+    if row["kind"] == "speedups":
+        how = ", computed for hosts that share no cores" if row["computed"] else ""
+        slow = ", slower than one machine" if row["time_ratio"] < 1 else ""
+        claims = [
+            f"{row['other']} trains {ratio(row['time_ratio'])} the images a second of one worker alone"
+            f"{how} ({sure}){slow}"
+        ]
+    else:
+        claims = [ratio_claim(row["time_ratio"], row["time_ratio_ci95"], row["base"], row["other"], sure)]
+        if row["kind"] == "models" and row["bytes_ratio"] is not None:
+            claims.insert(
+                0, f"{row['base']} sends {ratio(row['bytes_ratio'])} fewer bytes than {row['other']}"
+            )
     return f"Over {sessions}, with {where}, {' and '.join(claims)}."
