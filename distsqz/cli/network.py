@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,6 +80,11 @@ def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None 
         RequestError: the options contradict each other.
     """
     if emulated_hosts() is not None:  # this process stands on a lab's host
+        if (options.hosts or options.rate) and OWN_LAB not in os.environ:
+            option = f"--hosts {options.hosts}" if options.hosts else f"--rate {options.rate}"
+            raise RequestError(
+                f"{option}: this process is on a host of a lab, which has its hosts and rates; leave it out"
+            )
         return None
     if options.network is None:
         if not (options.hosts or options.rate):
@@ -119,6 +125,9 @@ def _no_lab(hosts: int, gpus: bool) -> str | None:
         return f"two hosts take {2 * MEMORY_A_HOST / 2**30:g} GiB of memory"
     return what_is_missing()
 
+
+OWN_LAB = "DISTSQZ_OWN_LAB"
+"""Variable of a command on a host of the lab that was made for it, as its options asked."""
 
 RUN_FILE = "DISTSQZ_RUN_FILE"
 """Variable that names a file for the path of the run. A command that has it prints no report."""
@@ -190,6 +199,6 @@ def _lab(options: LabOptions) -> Iterator[tuple[Lab, Mapping[str, str]]]:
             + "; starting Ray on them",
             file=sys.stderr,
         )
-        yield made, start_ray(made)
+        yield made, {**start_ray(made), OWN_LAB: name}
     finally:
         lab.down(name)

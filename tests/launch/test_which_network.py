@@ -111,6 +111,15 @@ def test_what_contradicts_is_refused(options: dict[str, object], session: Sessio
     assert spell(refused.value, LabByDefault).startswith(f"{named}: ")
 
 
+def test_a_lab_s_rate_is_not_asked_for_on_one_of_its_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "emulated_hosts", list)
+    assert lab_for(LabByDefault(), SessionOptions()) is None
+    with pytest.raises(RequestError, match="--rate 100mbit: this process is on a host of a lab"):
+        lab_for(LabByDefault(rate="100mbit"), SessionOptions())
+    monkeypatch.setenv(network.OWN_LAB, "made-for-it")
+    assert lab_for(LabByDefault(rate="100mbit"), SessionOptions()) is None
+
+
 needs_lab = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
 
 
