@@ -20,6 +20,9 @@ PaperTable = Literal["ratios", "cells"]
 STRATEGY_NAMES = {"ddp": "all-reduce", "ps": "parameter server"}
 MODEL_NAMES = {"squeezenet": "SqueezeNet", "alexnet": "AlexNet"}
 
+LONG_STEP_S = 10.0
+"""Longest step from which on a table has seconds, as milliseconds would be too wide for a column."""
+
 CITATION = "distsqz {version}, which measures what communication costs in distributed training"
 
 
@@ -74,6 +77,8 @@ def _cells(runs: Sequence[MeasuredRun]) -> str:
     groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in (row for run in runs for row in run.rows):
         groups[row.get("id") or row["cell"], _rate(row), len(runs) > 1 or row["run_id"]].append(row)
+    longest_s = max((row["step_s"] or 0.0 for rows in groups.values() for row in rows), default=0.0)
+    unit, scale = ("s", 1.0) if longest_s >= LONG_STEP_S else ("ms", 1e3)
     lines, sessions = [], []
     for rows in groups.values():
         row = rows[0]
@@ -87,19 +92,20 @@ def _cells(runs: Sequence[MeasuredRun]) -> str:
         lines.append(
             [
                 escaped_latex(_model(row["model"])),
-                escaped_latex(_strategy(row["strategy"])),
+                "PS" if row["strategy"] == "ps" else escaped_latex(_strategy(row["strategy"])),
                 escaped_latex(_link(_rate(row))),
                 f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--",
-                _milliseconds(typical, interval),
+                _time(typical, interval, scale),
             ]
         )
+    servers = "PS: parameter server. " if any("PS" in line for line in lines) else ""
     caption = (
         "MB that the busiest host's link must carry in a step, in one direction (payload, by the strategy's "
-        "formula; where hosts are not known, TCP payload that a worker sends), and step time in "
-        f"ms: {_statistic(sessions, 'medians')}. {_setup(runs)}"
+        "formula; where hosts are not known, TCP payload that a worker sends), and step time "
+        f"in {unit}: {_statistic(sessions, 'medians')}. {servers}{_setup(runs)}"
     )
     return _table(
-        ["Model", "Strategy", "Link", "MB", "Step, ms"], lines, "lllrr", caption, "tab:distsqz-cells"
+        ["Model", "Strategy", "Link", "MB", f"Step, {unit}"], lines, "lllrr", caption, "tab:distsqz-cells"
     )
 
 
@@ -168,11 +174,13 @@ def _digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:,.0f}"
 
 
-def _milliseconds(value: float | None, interval: Sequence[float] | None) -> str:
+def _time(value: float | None, interval: Sequence[float] | None, scale: float) -> str:
     if value is None:
         return "--"
-    text = _digits(value * 1e3)
-    return text if not interval else f"{text} [{_digits(interval[0] * 1e3)}, {_digits(interval[1] * 1e3)}]"
+    text = _digits(value * scale)
+    if not interval:
+        return text
+    return f"{text} [{_digits(interval[0] * scale)}, {_digits(interval[1] * scale)}]"
 
 
 def _cell_row(run: MeasuredRun, cell: str) -> dict[str, Any]:
