@@ -23,7 +23,7 @@ from distsqz.errors import RequestError, RunError
 from distsqz.lab.rate import parse_rate
 from distsqz.report.formats import render
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.predictions import baselines_of, predict
+from distsqz.report.predictions import Links, baselines_of, predict
 
 MODELS = ("squeezenet", "benchmarks.prediction.two_million:TwoMillion", "alexnet")
 
@@ -68,7 +68,8 @@ def _measured(hosts: int, rate: str, steps: int, runs: Path) -> list[dict[str, A
         raise RunError(f"training failed: {' '.join(command)}")
     (run,) = (MeasuredRun(open_run(each["path"])) for each in json.loads(done.stdout)["runs"])
     baselines = baselines_of([run], ())
-    return [_row(row) for row in predict([run], baselines, ("ddp", "ps"), [hosts], [parse_rate(rate)])]
+    links = [Links.of_rate(parse_rate(rate))]
+    return [_row(row) for row in predict([run], baselines, ("ddp", "ps"), [hosts], links)]
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

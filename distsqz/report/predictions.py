@@ -6,23 +6,34 @@ time of its cells, unless these shared cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from distsqz.errors import InvalidValue, RequestError
+from distsqz.errors import InvalidValue
+from distsqz.report.comparisons import BLOCKS, GOODPUT_TOLERANCE
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.speedups import hosts_of, share_cores
+from distsqz.report.speedups import ALIKE, hosts_of, share_cores
+from distsqz.report.tables import equal_rate_bits_per_s
 from distsqz.theory.prediction import (
+    LEAST_SUSTAINED_BITS_PER_S,
     Bracket,
     all_reduce_s,
     goodput_bytes_per_s,
     parameter_server_s,
+    rate_bits_per_s,
     step_s,
     sufficient_rate_bits_per_s,
 )
 
 Strategy = Literal["ddp", "ps", "ps-dedicated"]
+
+
+SAME = ("payload_bytes", "device", *(name for name in ALIKE if name not in BLOCKS and name != "batch_size"))
+"""Keys of a cell's row in which it must agree with a baseline, beside the batch size, to be the same."""
+BESIDE = ("measured_step_s", "measured_wait_s", "own_hosts_step_s", "measured_in", "measured_run_id")
+"""What a row of `predict` says of the measured cell that is the same as the predicted one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,44 +43,90 @@ class Baseline:
     model: str
     payload_bytes: int
     batch_size: int
+    measured_batch_size: int
+    """The batch size that the compute time was measured at; at others it is in proportion, and no bound."""
     compute_s: float
     source: str
     """The cell that the compute time is from."""
     run_id: str
+    settings: Mapping[str, Any]
+    """Its values of `SAME`."""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the compute time was not measured at this batch size."""
+        return self.batch_size != self.measured_batch_size
 
     def at_batch(self, batch_size: int | None) -> Baseline:
         """The baseline at another batch size, in proportion."""
-        if batch_size is None or batch_size == self.batch_size:
+        if batch_size is None:
             return self
         scale = batch_size / self.batch_size
-        return Baseline(
-            model=self.model,
-            payload_bytes=self.payload_bytes,
-            batch_size=batch_size,
-            compute_s=scale * self.compute_s,
-            source=f"{self.source}, scaled from {self.batch_size} images",
-            run_id=self.run_id,
+        return replace(self, batch_size=batch_size, compute_s=scale * self.compute_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """The link of every host of a network, all alike."""
+
+    goodput_bytes_per_s: float
+    """TCP payload that a link carries in each direction, a second."""
+    rate_bits_per_s: int | None = None
+    """The rate in each direction; None where only the goodput was measured."""
+
+    @classmethod
+    def of_rate(cls, bits_per_s: int) -> Links:
+        """Links of a known rate, which carry full Ethernet frames."""
+        return cls(goodput_bytes_per_s=goodput_bytes_per_s(bits_per_s), rate_bits_per_s=bits_per_s)
+
+    @property
+    def sustained(self) -> bool:
+        """Whether training is known to sustain the share of the goodput that the upper end allows for."""
+        if self.rate_bits_per_s is not None:
+            return self.rate_bits_per_s >= LEAST_SUSTAINED_BITS_PER_S
+        least = LEAST_SUSTAINED_BITS_PER_S * (1 - GOODPUT_TOLERANCE)
+        return rate_bits_per_s(self.goodput_bytes_per_s) >= least
+
+    def are_of(self, row: dict[str, Any]) -> bool:
+        """Whether a measured cell's links are the same: by their rates, or else by what they carried."""
+        if row.get("emulated_rate_bits_per_s"):
+            return self.rate_bits_per_s == equal_rate_bits_per_s(row)
+        carried = row["goodput_bytes_per_s"]
+        return carried is not None and math.isclose(
+            carried, self.goodput_bytes_per_s, rel_tol=GOODPUT_TOLERANCE
         )
 
 
 def baselines_of(runs: Sequence[MeasuredRun], models: Sequence[str]) -> list[Baseline]:
-    """The baseline of each model, the first that the runs have.
+    """The baseline of each model, the first that the runs have; empty where no run has any.
 
     Raises:
-        RequestError: none of the runs tells what a model computes.
+        InvalidValue: none of the runs tells what one of `models` computes.
     """
     found: dict[str, Baseline] = {}
     for each in (*_alone(runs), *_uncrowded(runs)):
         found.setdefault(each.model, each)
-    if not found:
-        raise RequestError(
-            "RUN: no run tells what a model computes with its cores to itself; make one with "
-            "`distsqz compare`"
-        )
-    for model in models:
+    for model in models if found else ():
         if model not in found:
             raise InvalidValue("models", model, f"not measured in these runs; choose of {', '.join(found)}")
-    return [found[model] for model in models or found]
+    return [found[model] for model in models or found] if found else []
+
+
+def links_of(runs: Sequence[MeasuredRun]) -> list[Links]:
+    """The links that the runs measured between hosts, slowest first, each once.
+
+    Emulated links have the rate that they are shaped to; others the goodput of the run's slowest link before
+    training.
+    """
+    found: list[Links] = []
+    for row in (row for run in runs for row in run.rows if (hosts_of(row) or 0) > 1):
+        if any(links.are_of(row) for links in found):
+            continue
+        if rate := equal_rate_bits_per_s(row):
+            found.append(Links.of_rate(rate))
+        elif not row.get("emulated_rate_bits_per_s") and row["goodput_bytes_per_s"]:
+            found.append(Links(goodput_bytes_per_s=row["goodput_bytes_per_s"]))
+    return sorted(found, key=lambda links: links.goodput_bytes_per_s)
 
 
 def predict(
@@ -77,40 +134,44 @@ def predict(
     baselines: Sequence[Baseline],
     strategies: Sequence[Strategy],
     workers: Sequence[int],
-    rates_bits_per_s: Sequence[int],
+    networks: Sequence[Links],
     servers: int = 1,
 ) -> list[dict[str, Any]]:
-    """A row for each model, strategy, number of hosts and rate.
+    """A row for each model, strategy, number of hosts and network.
 
     A row has the bracket of the step (`step_low_s`, `step_high_s`), of images a second and of the speed-up
     over one worker; the rate from which communication does not matter (`enough_low_bits_per_s`,
-    `enough_high_bits_per_s`); `surely_fastest`, whether no other strategy can be faster; and, where a cell of
-    the runs is the same, its measured step and that of hosts of their own.
+    `enough_high_bits_per_s`); `links_sustained`, whether training is known to use such links as far as the
+    upper end assumes; `low_is_bound` and `high_is_bound`, whether the ends of the step are bounds;
+    `surely_fastest`, whether no other strategy can be faster; and, where a cell of the runs is the same, what
+    it measured (`BESIDE`): its step, and that of hosts of their own.
 
     Args:
         runs: the runs, for what was measured.
         baselines: the models.
         strategies: `ps` has a server beside each worker, `ps-dedicated` servers on hosts of their own.
         workers: numbers of hosts with a worker each.
-        rates_bits_per_s: rates of every link, in each direction.
+        networks: the links of every host.
         servers: number of dedicated servers.
     """
     rows = []
     for baseline in baselines:
         for hosts in workers:
-            for rate in rates_bits_per_s:
-                goodput = goodput_bytes_per_s(rate)
+            for links in networks:
+                goodput = links.goodput_bytes_per_s
                 steps = {
                     name: step_s(baseline.compute_s, communication_s(name, baseline, hosts, goodput, servers))
                     for name in strategies
                 }
+                bounds = links.sustained and not baseline.scaled
                 for name, step in steps.items():
                     others = [other for key, other in steps.items() if key != name]
+                    fastest = bounds and bool(others) and all(step.below(other) for other in others)
                     rows.append(
                         {
-                            **_row(baseline, name, hosts, rate, step, servers),
-                            "surely_fastest": bool(others) and all(step.below(other) for other in others),
-                            **_measured(runs, baseline, name, hosts, rate, servers),
+                            **_row(baseline, name, hosts, links, step, servers),
+                            "surely_fastest": fastest,
+                            **_measured(runs, baseline, name, hosts, links, servers),
                         }
                     )
     return rows
@@ -128,7 +189,7 @@ def communication_s(
 
 
 def _row(
-    baseline: Baseline, strategy: Strategy, hosts: int, rate: int, step: Bracket, servers: int
+    baseline: Baseline, strategy: Strategy, hosts: int, links: Links, step: Bracket, servers: int
 ) -> dict[str, Any]:
     images = hosts * baseline.batch_size
     per_s, gain = step.inverted(images), step.inverted(hosts * baseline.compute_s)
@@ -139,7 +200,8 @@ def _row(
         "model": baseline.model,
         "strategy": strategy,
         "world_size": hosts,
-        "rate_bits_per_s": rate,
+        "rate_bits_per_s": links.rate_bits_per_s,
+        "goodput_bytes_per_s": links.goodput_bytes_per_s,
         "batch_size": baseline.batch_size,
         "compute_s": baseline.compute_s,
         "step_low_s": step.low,
@@ -150,48 +212,58 @@ def _row(
         "speedup_high_ratio": gain.high,
         "enough_low_bits_per_s": enough.low,
         "enough_high_bits_per_s": enough.high,
+        "links_sustained": links.sustained,
+        "low_is_bound": not baseline.scaled,
+        "high_is_bound": links.sustained and not baseline.scaled,
     }
 
 
 def _measured(
-    runs: Sequence[MeasuredRun], baseline: Baseline, strategy: Strategy, hosts: int, rate: int, servers: int
+    runs: Sequence[MeasuredRun],
+    baseline: Baseline,
+    strategy: Strategy,
+    hosts: int,
+    links: Links,
+    servers: int,
 ) -> dict[str, Any]:
-    """What a cell of the runs measured that is the same as the predicted one; nulls where there is none."""
-    for run in runs:
+    """What a cell of the runs measured that is the same as the predicted one; nulls where there is none.
+
+    The baseline's own run comes first.
+    """
+    for run in sorted(runs, key=lambda run: run.run_id != baseline.run_id):
         own = {row["cell"]: row["own_hosts_step_s"] for row in run.speedups}
         for row in run.rows:
-            if _same(row, baseline, strategy, hosts, rate, servers):
-                return {
-                    "measured_step_s": row["step_s"],
-                    "measured_wait_s": row["wait_s"],
-                    "own_hosts_step_s": own.get(row["cell"]),
-                    "measured_in": row["cell"],
-                }
-    return dict.fromkeys(("measured_step_s", "measured_wait_s", "own_hosts_step_s", "measured_in"))
+            if row["step_s"] is None or not links.are_of(row):
+                continue
+            if _same(row, baseline, strategy, hosts, servers):
+                own_s = own.get(row["cell"])
+                values = row["step_s"], row["wait_s"], own_s, row["cell"], run.run_id
+                return dict(zip(BESIDE, values, strict=True))
+    return dict.fromkeys(BESIDE)
 
 
-def _same(
-    row: dict[str, Any], baseline: Baseline, strategy: Strategy, hosts: int, rate: int, servers: int
-) -> bool:
+def _same(row: dict[str, Any], baseline: Baseline, strategy: Strategy, hosts: int, servers: int) -> bool:
     placement = {"ddp": None, "ps": "colocated", "ps-dedicated": "dedicated"}[strategy]
-    rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
     return (
-        row["model"] == baseline.model
+        _settings(row) == baseline.settings
+        and row.get("batch_size") == baseline.batch_size
         and row["strategy"] == strategy.partition("-")[0]
         and row.get("placement") == placement
         and row.get("servers") in (None, {"ps": hosts, "ps-dedicated": servers}.get(strategy))
         and row["world_size"] == hosts == hosts_of(row)
-        and row.get("batch_size") == baseline.batch_size
         and row.get("consistency") in (None, "sync")
         and not row.get("backup_workers")
-        and rates == {rate}
     )
+
+
+def _settings(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row.get(name) for name in SAME}
 
 
 def _alone(runs: Sequence[MeasuredRun]) -> Iterator[Baseline]:
     for run in runs:
         for cell in run.baselines:
-            if cell.row["step_s"] is not None:
+            if cell.row["step_s"] is not None and cell.row["payload_bytes"] is not None:
                 yield _baseline(cell.row, cell.row["step_s"])
 
 
@@ -200,7 +272,8 @@ def _uncrowded(runs: Sequence[MeasuredRun]) -> Iterator[Baseline]:
     for run in runs:
         for row in run.rows:
             apart = hosts_of(row) == row["world_size"] and not share_cores(row)
-            if apart and row["compute_s"] is not None and not row["oversubscribed"]:
+            known = row["compute_s"] is not None and row["payload_bytes"] is not None
+            if apart and known and not row["oversubscribed"]:
                 yield _baseline(row, row["compute_s"])
 
 
@@ -209,7 +282,9 @@ def _baseline(row: dict[str, Any], compute_s: float) -> Baseline:
         model=row["model"],
         payload_bytes=row["payload_bytes"],
         batch_size=row["batch_size"],
+        measured_batch_size=row["batch_size"],
         compute_s=compute_s,
         source=row["cell"],
         run_id=row["run_id"],
+        settings=_settings(row),
     )

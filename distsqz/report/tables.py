@@ -161,6 +161,12 @@ def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
     return dict(hosts)
 
 
+def equal_rate_bits_per_s(row: dict[str, Any]) -> int | None:
+    """The rate of a cell's emulated links; None where links are not emulated, or their rates differ."""
+    rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
+    return int(rates.pop()) if len(rates) == 1 else None
+
+
 def _read_cell(
     run_id: str,
     environment: dict[str, Any],

@@ -22,6 +22,9 @@ EFFICIENT = 0.9
 SUSTAINED_SHARE = 0.93
 """Least share of a TCP stream's goodput that links carried while models trained by all-reduce at 100 Mbit/s
 and 1 Gbit/s (benchmarks/link/README.md): streams start and probe, and buckets end one after the other."""
+LEAST_SUSTAINED_BITS_PER_S = 10**8
+"""Rate of the slowest links on which that share was measured. On slower ones training sustained less
+(benchmarks/prediction/README.md), so the upper end is no bound there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,6 @@ class Bracket:
 
     low: float
     high: float
-
-    def scaled(self, factor: float) -> Bracket:
-        """The bracket of a multiple."""
-        return Bracket(self.low * factor, self.high * factor)
 
     def inverted(self, numerator: float) -> Bracket:
         """The bracket of a numerator divided by the figure."""
