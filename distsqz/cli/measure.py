@@ -77,7 +77,7 @@ def measure(
     """Trains models on the same workers, in sessions named `name`, and prints the report on them.
 
     Returns the runs. A command that makes one session of several in a lab (`RUN_FILE`) notes the path of its
-    run and prints no report.
+    run and prints no report. Where a session fails, the report is on those before it.
 
     Raises:
         RequestError: what was asked for cannot be done; it leaves no run behind.
@@ -87,10 +87,20 @@ def measure(
         session, entries = plan(models, options, strategies, checkpoint, resume, vary, baseline=baseline)
         for notice in session.notices:
             print(notice, file=sys.stderr)
-        runs = [
-            record(name, session, entries, options.session, options.runs, asdict(options))
-            for _ in range(sessions)
-        ]
+    runs: list[Run] = []
+    try:
+        for _ in range(sessions):
+            with redirect_stdout(sys.stderr):
+                runs.append(record(name, session, entries, options.session, options.runs, asdict(options)))
+    except (Exception, KeyboardInterrupt) as error:
+        if not runs:
+            raise
+        ended = f"session {len(runs) + 1} of {sessions} did not end, the report is on those before it"
+        print(ended, file=sys.stderr)
+        print_report([MeasuredRun(run) for run in runs], options.format)
+        if isinstance(error, RequestError):  # it could be done before
+            raise RunError(str(error)) from error
+        raise
     if note := os.environ.get(RUN_FILE):
         Path(note).write_text(str(runs[0].path.absolute()))
     else:
