@@ -62,15 +62,6 @@ def prose(lines: list[str], fmt: Format) -> str:
     return "\n".join(map(wrap, lines)) if fmt == "table" else "\n\n".join(lines)
 
 
-def heading(name: str) -> str:
-    """How a table of times in milliseconds calls a column, without its unit."""
-    name = HEADINGS.get(name, name)
-    for suffix in ("_bytes_per_s", "_bits_per_s", "_per_s", "_us", "_s"):
-        if name.endswith(suffix):
-            return _heading(name.removesuffix(suffix)) + ("/s" if suffix == "_per_s" else "")
-    return _heading(name)
-
-
 def escaped_latex(text: str) -> str:
     """Text that LaTeX shows as it is."""
     return _escaped(text, "latex")

@@ -14,6 +14,7 @@ from distsqz.lab.rate import rate_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool, pooled_ratio, within_one_session
+from distsqz.report.tables import equal_rate
 
 PaperTable = Literal["ratios", "cells"]
 
@@ -45,7 +46,7 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
             "other": row["large"],
             "time_ratio": row["step_ratio"],
             "time_ratio_ci95": row["step_ratio_ci95"],
-            "rate_bits_per_s": _rate(_cell_row(run, row["large_cell"])),
+            "rate_bits_per_s": equal_rate(_cell_row(run, row["large_cell"])),
             "sessions": 1,
         }
         for run in runs
@@ -76,7 +77,7 @@ def _cells(runs: Sequence[MeasuredRun]) -> str:
     """Bytes and step time of each model, strategy and rate; sessions of the same are pooled."""
     groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in (row for run in runs for row in run.rows):
-        groups[row.get("id") or row["cell"], _rate(row), len(runs) > 1 or row["run_id"]].append(row)
+        groups[row.get("id") or row["cell"], equal_rate(row), len(runs) > 1 or row["run_id"]].append(row)
     longest_s = max((row["step_s"] or 0.0 for rows in groups.values() for row in rows), default=0.0)
     unit, scale = ("s", 1.0) if longest_s >= LONG_STEP_S else ("ms", 1e3)
     lines, sessions = [], []
@@ -93,7 +94,7 @@ def _cells(runs: Sequence[MeasuredRun]) -> str:
             [
                 escaped_latex(_model(row["model"])),
                 "PS" if row["strategy"] == "ps" else escaped_latex(_strategy(row["strategy"])),
-                escaped_latex(_link(_rate(row))),
+                escaped_latex(_link(equal_rate(row))),
                 f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--",
                 _time(typical, interval, scale),
             ]
@@ -187,12 +188,6 @@ def _cell_row(run: MeasuredRun, cell: str) -> dict[str, Any]:
     return next(row for row in run.rows if row["cell"] == cell)
 
 
-def _rate(row: dict[str, Any]) -> int | None:
-    """The rate of a cell's emulated links where all have the same."""
-    rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
-    return int(rates.pop()) if len(rates) == 1 else None
-
-
 def _link(rate: int | None) -> str:
     return "--" if rate is None else rate_words(rate)
 
@@ -274,7 +269,7 @@ def _sessions(runs: Sequence[MeasuredRun]) -> str:
     def counted(number: int) -> str:
         return f"{number} session{'s' if number > 1 else ''}"
 
-    rates = Counter(next((_rate(row) for row in run.rows), None) for run in runs)
+    rates = Counter(next((equal_rate(row) for row in run.rows), None) for run in runs)
     if len(rates) == 1:
         return counted(len(runs))
     return _listed([f"{counted(number)} at {_link(rate)}" for rate, number in rates.items()])
@@ -324,7 +319,7 @@ def _links(runs: Sequence[MeasuredRun], rows: Sequence[dict[str, Any]]) -> list[
         )
     goodputs: defaultdict[int | None, list[float]] = defaultdict(list)
     for run in runs:
-        of_run = next((_rate(row) for row in run.rows), None)
+        of_run = next((equal_rate(row) for row in run.rows), None)
         goodputs[of_run] += [link["goodput_bytes_per_s"] * 8e-6 for link in run.links]
     ranges = [
         f"{min(known):,.0f} to {max(known):,.0f} Mbit/s of payload"

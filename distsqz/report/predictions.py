@@ -15,7 +15,7 @@ from distsqz.errors import InvalidValue
 from distsqz.report.comparisons import BLOCKS, GOODPUT_TOLERANCE
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.speedups import ALIKE, hosts_of, share_cores
-from distsqz.report.tables import equal_rate_bits_per_s
+from distsqz.report.tables import equal_rate
 from distsqz.theory.prediction import (
     LEAST_SUSTAINED_BITS_PER_S,
     Bracket,
@@ -90,7 +90,7 @@ class Links:
     def are_of(self, row: dict[str, Any]) -> bool:
         """Whether a measured cell's links are the same: by their rates, or else by what they carried."""
         if row.get("emulated_rate_bits_per_s"):
-            return self.rate_bits_per_s == equal_rate_bits_per_s(row)
+            return self.rate_bits_per_s == equal_rate(row)
         carried = row["goodput_bytes_per_s"]
         return carried is not None and math.isclose(
             carried, self.goodput_bytes_per_s, rel_tol=GOODPUT_TOLERANCE
@@ -122,7 +122,7 @@ def links_of(runs: Sequence[MeasuredRun]) -> list[Links]:
     for row in (row for run in runs for row in run.rows if (hosts_of(row) or 0) > 1):
         if any(links.are_of(row) for links in found):
             continue
-        if rate := equal_rate_bits_per_s(row):
+        if rate := equal_rate(row):
             found.append(Links.of_rate(rate))
         elif not row.get("emulated_rate_bits_per_s") and row["goodput_bytes_per_s"]:
             found.append(Links(goodput_bytes_per_s=row["goodput_bytes_per_s"]))

@@ -161,7 +161,7 @@ def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
     return dict(hosts)
 
 
-def equal_rate_bits_per_s(row: dict[str, Any]) -> int | None:
+def equal_rate(row: dict[str, Any]) -> int | None:
     """The rate of a cell's emulated links; None where links are not emulated, or their rates differ."""
     rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
     return int(rates.pop()) if len(rates) == 1 else None

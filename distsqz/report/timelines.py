@@ -46,8 +46,6 @@ class Timeline:
     lanes: list[Lane]
     ranks: int
     """Number of ranks, including those that are not shown."""
-    waits_apart: bool
-    """Whether waiting for the last rank is separated from exposed communication."""
     gathered: bool
     """Whether waits of the forward pass are drawn together before it."""
     own_clocks: bool
@@ -179,7 +177,6 @@ def _timeline(
         steps=tuple(chosen),
         lanes=lanes,
         ranks=len(ranks),
-        waits_apart=apart,
         gathered=gathered,
         own_clocks=own_clocks,
         joined=cut_s > 0,

@@ -20,7 +20,6 @@ def timeline(phases: list[Interval], host: str = "h1", ranks: int = 1) -> Timeli
         steps=(3, 4),
         lanes=lanes,
         ranks=ranks,
-        waits_apart=False,
         gathered=False,
         own_clocks=False,
         joined=False,
