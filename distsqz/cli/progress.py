@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from rich import filesize
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from distsqz.cli.progress_console import progress_console
 from distsqz.cluster.collector import Delivery
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.report.bounds import busiest_host_bytes
@@ -90,7 +90,7 @@ class SessionProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=progress_console(),
         )
         self.means = {cell.name: RunningMeans() for cell in cells}
         """What each cell's bar shows, by the cell's name."""

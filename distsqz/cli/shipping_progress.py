@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+
+from distsqz.cli.progress_console import progress_console
 
 
 class ShippingProgress:
@@ -36,7 +37,7 @@ class ShippingProgress:
             TransferSpeedColumn(),
             TextColumn("{task.fields[clients]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=progress_console(),
         )
         self._tasks = {
             name: self._progress.add_task(name, total=size * clients, start=False, clients="")

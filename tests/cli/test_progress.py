@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import pytest
+
 from distsqz.cli.progress import RunningMeans, SessionProgress
+from distsqz.cli.progress_console import progress_console
+from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.collector import Delivery
 from distsqz.metering.schema import StepRecord
 from distsqz.training.options import ServerOptions, TrainingOptions
@@ -62,3 +66,33 @@ def test_a_host_s_bytes_follow_from_where_workers_and_servers_are() -> None:
         progress(Delivery(facts={"squeezenet-ps-w2": facts}))
     # Half of the gradients leave with the worker's pushes, half of the parameters with the server's answers.
     assert progress.means["squeezenet-ps-w2"].host_bytes == 4_000_000
+
+
+def test_lines_are_whole_where_stderr_is_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    plan, _ = plan_session(["squeezenet"], 2, TrainingOptions(image_size=64))
+    name = plan.cells[0].name
+    with SessionProgress(plan.cells) as progress:
+        progress(Delivery(records={"steps": [step(0.1, cell=name, step=3, rank=0)]}))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if name in line)
+    assert f" 4/{plan.cells[0].total_steps} 100 ms/step  1.0 MB/step sent  loss 6.900 0:00:0" in line
+    assert line == line.rstrip()
+
+
+def test_lines_of_shipments_are_whole_where_stderr_is_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "squeezenet-of-a-long-name-" * 3
+    with ShippingProgress({name: 1_000_000}, clients=2, heading="run: runs/1") as progress:
+        progress(name, sent_bytes=500_000, arrived=1)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if name in line)
+    assert "0.5/2.0 MB" in line and "1/2 clients" in line
+
+
+def test_lines_fit_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert progress_console().width == 40
