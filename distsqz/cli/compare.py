@@ -71,12 +71,11 @@ def main(options: Options) -> None:
 
     asked = strategies(options)
     vary = parse_vary(options.vary, options.strategies)
-    lab = lab_for(options.network, options.session)
+    rates = f"--rates {' '.join(options.rates)}" if options.rates else None
+    lab = lab_for(options.network, options.session, also=rates)
     turns = options.turns()
     if lab is None:
         one = RUN_FILE in os.environ  # the command that made this lab makes the other sessions
-        if options.rates and not one:
-            raise RequestError(f"--rates {' '.join(options.rates)}: is for a lab; add --network lab")
         sessions = 1 if one else len(turns)
         measure(
             "compare", options.models, options, asked,

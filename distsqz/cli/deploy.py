@@ -16,12 +16,10 @@ from distsqz.cli.network import LabByDefault, Network, lab_for, run_in_lab
 from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.deployment import DeploymentOptions, describe, run_deployment
 from distsqz.cluster.options import SessionOptions
-from distsqz.cluster.ray_cluster import named_cluster
 from distsqz.errors import RequestError, renamed_fields
 from distsqz.lab.lab import LabOptions
 from distsqz.lab.rate import parse_rate
 from distsqz.metering.schema import TABLES
-from distsqz.metering.wire import emulated_hosts
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.report import print_report
 from distsqz.report.section import Format
@@ -93,10 +91,9 @@ def _lab(options: Options) -> LabOptions | None:
     """The lab to make, with a host for the head and one for each client; None to run without a lab."""
     links, address = options.links, options.deployment.address
     network = LabByDefault(network=links.network, rate=links.rate)
-    lab = lab_for(network, SessionOptions(address=address), hosts=options.deployment.clients + 1)
-    elsewhere = links.network in ("cluster", "loopback") or named_cluster(address)
-    if links.head_rate and elsewhere and emulated_hosts() is None:
-        raise RequestError(f"--head-rate {links.head_rate}: is for a lab; leave it out, or --network lab")
+    head_rate = f"--head-rate {links.head_rate}" if links.head_rate else None
+    session = SessionOptions(address=address)
+    lab = lab_for(network, session, hosts=options.deployment.clients + 1, also=head_rate)
     return lab and replace(lab, rate=links.rate or CLIENT_RATE, head_rate=links.head_rate or HEAD_RATE)
 
 

@@ -68,37 +68,59 @@ class LabByDefault(NetworkOptions):
     if no lab can be made."""
 
 
-def lab_for(options: NetworkOptions, session: SessionOptions, hosts: int | None = None) -> LabOptions | None:
+def lab_for(
+    options: NetworkOptions, session: SessionOptions, hosts: int | None = None, also: str | None = None
+) -> LabOptions | None:
     """The lab to make for a run; None if the run uses a cluster, loopback or the lab that this process is in.
 
     Args:
         options: the requested network.
         session: the Ray to join, and whether GPUs are used.
         hosts: number of hosts if `options` gives none; by default 4, or 2 if memory is short.
+        also: an option of the command, as the user writes it, that only a lab can follow.
 
     Raises:
-        RequestError: the options contradict each other.
+        RequestError: the options contradict each other, or describe a lab where none is made.
     """
+    described = _described(options) or also
     if emulated_hosts() is not None:  # this process stands on a lab's host
-        if (options.hosts or options.rate) and OWN_LAB not in os.environ:
-            option = f"--hosts {options.hosts}" if options.hosts else f"--rate {options.rate}"
+        if described and OWN_LAB not in os.environ:
             raise RequestError(
-                f"{option}: this process is on a host of a lab, which has its hosts and rates; leave it out"
+                f"{described}: this process is on a host of a lab, which has its hosts and rates; "
+                "leave it out"
             )
         return None
-    if options.network is None:
-        if not (options.hosts or options.rate):
-            return None
-        options = replace(options, network="lab")
+    if options.network is None and not described:
+        return None
     address = named_cluster(session.address)
     _check(options, session, address)
-    if options.network in ("cluster", "loopback") or address or session.address == EMBEDDED:
+    if elsewhere := _elsewhere(options, session, address):
+        if described:
+            raise RequestError(f"{described}: is for a lab, and {elsewhere}; leave it out")
         return None
     hosts = options.hosts or hosts or min(4, lab.available_memory() // MEMORY_A_HOST)
     if options.network == "auto" and (reason := _no_lab(hosts, session.gpus)):
+        if described:
+            raise RequestError(f"{described}: is for a lab, and none is made here: {reason}")
         print(f"measuring over loopback, not in a lab: {reason}", file=sys.stderr)
         return None
     return LabOptions(hosts=max(2, hosts), rate=options.rate or DEFAULT_RATE)
+
+
+def _described(options: NetworkOptions) -> str | None:
+    """The first option that describes a lab, as the user wrote it."""
+    if options.hosts:
+        return f"--hosts {options.hosts}"
+    return f"--rate {options.rate}" if options.rate else None
+
+
+def _elsewhere(options: NetworkOptions, session: SessionOptions, address: str | None) -> str | None:
+    """What is measured in place of a lab, as a sentence; None if a lab is made where that can be."""
+    if address:
+        return f"this is to be measured over the Ray at {address}"
+    if options.network in ("cluster", "loopback"):
+        return f"this is to be measured over {options.network}"
+    return "--address local is one host" if session.address == EMBEDDED else None
 
 
 def _check(options: NetworkOptions, session: SessionOptions, address: str | None) -> None:
@@ -112,9 +134,6 @@ def _check(options: NetworkOptions, session: SessionOptions, address: str | None
         )
     if network == "lab" and session.address == EMBEDDED:
         raise RequestError("--address local: is one host; leave it out, or --network lab")
-    if (options.hosts or options.rate) and (network in ("cluster", "loopback") or address):
-        option = f"--hosts {options.hosts}" if options.hosts else f"--rate {options.rate}"
-        raise RequestError(f"{option}: is for a lab, and this is to be measured over {address or network}")
 
 
 def _no_lab(hosts: int, gpus: bool) -> str | None:

@@ -15,9 +15,7 @@ from distsqz.errors import RequestError
 from distsqz.report.formats import prose, render, to_json
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.timeline_text import GATHERED, LEGEND, timeline_text
-from distsqz.report.timelines import RING, Timeline, read_timelines
-
-MOST_RANKS = 64
+from distsqz.report.timelines import MOST_RANKS, RING, Timeline, read_timelines, time_notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,8 @@ class Options:
     runs: Path = Path("runs")
     """Directory in which runs are found by id."""
     format: Literal["table", "json"] = "table"
-    """Format on stdout: text at the terminal's width, or every phase of every rank."""
+    """Format on stdout: text at the terminal's width, with the first 16 ranks of a cell; or every phase and
+    transfer of every rank."""
     debug: bool = False
     """On an error, print Python's traceback as well as the message."""
 
@@ -51,22 +50,64 @@ def main(options: Options) -> None:
     for name in options.cells:
         if name not in names:
             raise RequestError(f"--cells {name}: no cell of {run.run_id}; choose of {', '.join(names)}")
-    timelines = read_timelines(run.run, options.cells or names, options.step, MOST_RANKS)
+    timelines = read_timelines(run.run, options.cells or names, options.step, most_ranks=None)
     if not timelines:
         raise RequestError(f"RUN {run.run_id}: no step was measured")
-    sums = [row for timeline in timelines for row in _sums(timeline)]
+    drawn = [timeline.first_ranks() for timeline in timelines]
     if options.format == "json":
-        print(to_json({"run_id": run.run_id, "phases": sums}))
+        print(to_json({"run_id": run.run_id, **_document(timelines)}))
     else:
-        title = f"Time in each phase, summed over the steps shown, of {run.run_id}"
-        table = render(pd.DataFrame(sums, dtype=object).dropna(axis=1, how="all"), "table", title, 3)
-        closer = f"{LEGEND}; --cells NAME shows one in full width" if len(timelines) > 1 else LEGEND
-        notes = prose([closer, *([GATHERED] if any(each.gathered for each in timelines) else [])], "table")
-        print("\n\n".join([timeline_text(timelines), notes, table]))
+        print("\n\n".join([timeline_text(drawn), prose(_notes(drawn), "table"), _table(run.run_id, drawn)]))
     if options.svg:
         from distsqz.report.figures import draw_timelines  # matplotlib takes a second to import
 
-        draw_timelines(timelines, options.svg)
+        draw_timelines(drawn, options.svg)
+
+
+def _notes(drawn: Sequence[Timeline]) -> list[str]:
+    """What is to be said below timelines."""
+    notes = [f"{LEGEND}; --cells NAME shows one in full width" if len(drawn) > 1 else LEGEND]
+    if any(timeline.gathered for timeline in drawn):
+        notes.append(GATHERED)
+    notes += time_notes(drawn)
+    if any(timeline.ranks > len(timeline.lanes) for timeline in drawn):
+        notes.append(f"Of a cell the first {MOST_RANKS} ranks are shown; --format json has all.")
+    return notes
+
+
+def _table(run_id: str, timelines: Sequence[Timeline]) -> str:
+    sums = pd.DataFrame([row for timeline in timelines for row in _sums(timeline)], dtype=object)
+    title = f"Time in each phase, summed over the steps shown, of {run_id}"
+    return render(sums.dropna(axis=1, how="all"), "table", title, 3)
+
+
+def _document(timelines: Sequence[Timeline]) -> dict[str, Any]:
+    """Timelines as flat lists of rows: cells, every phase and transfer, and the sums of phases."""
+    return {
+        "cells": [
+            {
+                "cell": timeline.cell,
+                "steps": list(timeline.steps),
+                "own_clocks": timeline.own_clocks,
+                "joined": timeline.joined,
+            }
+            for timeline in timelines
+        ],
+        "phases": [
+            {
+                "cell": timeline.cell,
+                "rank": lane.rank,
+                "host": lane.host,
+                "what": name.removesuffix("_s"),
+                "start_s": start,
+                "end_s": end,
+            }
+            for timeline in timelines
+            for lane in timeline.lanes
+            for name, start, end in (*lane.phases, *lane.transfers)
+        ],
+        "sums": [row for timeline in timelines for row in _sums(timeline)],
+    }
 
 
 def _sums(timeline: Timeline) -> Iterator[dict[str, Any]]:

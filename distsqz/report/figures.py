@@ -15,10 +15,10 @@ from matplotlib.patches import Patch
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
-from distsqz.report.formats import UNKNOWN, ratio, seconds
+from distsqz.report.formats import UNKNOWN, ratio
 from distsqz.report.pooling import within_one_session
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
-from distsqz.report.timelines import Timeline
+from distsqz.report.timelines import Timeline, time_notes
 
 PART_COLOURS = {
     "data_s": "#b9c4cf",
@@ -170,9 +170,9 @@ def timelines_figure(timelines: Sequence[Timeline]) -> Figure:
             range(len(timeline.lanes)), [f"rank {lane.rank}, {lane.host}" for lane in timeline.lanes]
         )
         axes.set_ylim(len(timeline.lanes) - 0.5, -0.5)
-        axes.set_title(f"{timeline.cell}: {seconds(timeline.end_s)}", loc="left", fontsize=11)
+        axes.set_title(timeline.title, loc="left", fontsize=11)
         axes.grid(axis="x")
-    rows[-1].set_xlabel("seconds")
+    rows[-1].set_xlabel("\n".join(["seconds", *time_notes(timelines)]))
     handles = [Patch(color=PART_COLOURS[part], label=PART_NAMES[part]) for part in PARTS]
     handles.append(Patch(color=TRANSFER_COLOUR, label="transfer in flight"))
     drawn.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from textwrap import wrap
 
 from distsqz.report.formats import seconds
 from distsqz.report.terminal import terminal_width
@@ -29,6 +31,8 @@ GATHERED = (
 )
 LEAST_COLUMNS = 20
 """Columns of the time axis at least, however narrow the terminal."""
+NAMES_SHARE = 3
+"""Names of ranks and hosts take at most this part of a line: a third."""
 
 
 def timeline_text(timelines: Sequence[Timeline], width: int | None = None) -> str:
@@ -40,14 +44,15 @@ def timeline_text(timelines: Sequence[Timeline], width: int | None = None) -> st
     """
     width = width or terminal_width()
     names = [_name(lane) for timeline in timelines for lane in timeline.lanes]
-    margin = max(map(len, names), default=0) + 2
+    margin = min(max(map(len, names), default=0) + 2, width // NAMES_SHARE)
     columns = max(LEAST_COLUMNS, width - margin)
     end_s = max((timeline.end_s for timeline in timelines), default=0.0)
     lines = []
     for timeline in timelines:
-        lines += [_heading(timeline)]
+        lines += wrap(timeline.title, width, subsequent_indent="  ", break_on_hyphens=False)
         for lane in timeline.lanes:
-            lines.append(f"{_name(lane):<{margin}}{_drawn(lane.phases, end_s, columns)}".rstrip())
+            name = _elided(_name(lane), margin - 2)
+            lines.append(f"{name:<{margin}}{_drawn(lane.phases, end_s, columns)}".rstrip())
             if lane.transfers:
                 lines.append(f"{'':<{margin}}{_drawn(lane.transfers, end_s, columns)}".rstrip())
         lines.append("")
@@ -56,28 +61,31 @@ def timeline_text(timelines: Sequence[Timeline], width: int | None = None) -> st
     return "\n".join(lines)
 
 
-def _heading(timeline: Timeline) -> str:
-    steps = " and ".join(map(str, timeline.steps))
-    left_out = timeline.ranks - len(timeline.lanes)
-    more = f", {left_out} more ranks left out" if left_out else ""
-    plural = "s" if len(timeline.steps) > 1 else ""
-    return f"{timeline.cell}, step{plural} {steps}: {seconds(timeline.end_s)}{more}"
-
-
 def _name(lane: Lane) -> str:
     return f"rank {lane.rank} {lane.host}"
 
 
+def _elided(name: str, most: int) -> str:
+    """A name of at most so many characters: the middle of a longer one is left out."""
+    if len(name) <= most:
+        return name
+    tail = max(0, most - 1) // 2
+    return f"{name[: most - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def _drawn(intervals: Sequence[Interval], end_s: float, columns: int) -> str:
-    """A character for each part of the axis: that of the interval which takes most of the part."""
+    """A character for each part of the axis: that of the phase which takes most of the part.
+
+    A part is blank where all phases together take less than half of it.
+    """
     scale = columns / end_s if end_s else 0.0
     text = []
     for column in range(columns):
-        shares = {
-            name: max(0.0, min(end * scale, column + 1) - max(start * scale, column))
-            for name, start, end in intervals
-            if end * scale > column and start * scale < column + 1
-        }
-        name = max(shares, key=lambda name: shares[name], default=None)
-        text.append(" " if name is None or (shares[name] < 0.5 and column) else LETTERS.get(name, TRANSFER))
+        shares: defaultdict[str, float] = defaultdict(float)
+        for name, start, end in intervals:
+            share = min(end * scale, column + 1) - max(start * scale, column)
+            if share > 0:
+                shares[name] += share
+        blank = not shares or (sum(shares.values()) < 0.5 and column)  # a lane shows where it begins
+        text.append(" " if blank else LETTERS.get(max(shares, key=lambda name: shares[name]), TRANSFER))
     return "".join(text)

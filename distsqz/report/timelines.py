@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import pyarrow.compute as pc
 
 from distsqz.errors import InvalidValue
+from distsqz.report.formats import seconds
 from distsqz.report.measured import makes_steps_together, measured_steps
 from distsqz.runs.reader import Run
 
 MOST_RANKS = 16
-"""Ranks that a timeline shows."""
+"""Ranks of a cell that are drawn, as text, as a picture and on the page."""
 
 GATHERED = ("data_s", "wait_s", "exposed_comm_s", "forward_s", "backward_s", "optimizer_s", "other_s")
 """Phases of a step that waits for parameters in its forward pass: the waits are drawn together before it."""
@@ -59,9 +60,22 @@ class Timeline:
         """End of the last phase."""
         return max(end for lane in self.lanes for _, _, end in lane.phases)
 
+    @property
+    def title(self) -> str:
+        """The cell, its steps, the time that they take, and how many ranks are not drawn."""
+        steps = " and ".join(map(str, self.steps))
+        left_out = self.ranks - len(self.lanes)
+        more = f", {left_out} of {self.ranks} ranks left out" if left_out else ""
+        plural = "s" if len(self.steps) > 1 else ""
+        return f"{self.cell}, step{plural} {steps}: {seconds(self.end_s)}{more}"
+
+    def first_ranks(self, number: int = MOST_RANKS) -> Timeline:
+        """The timeline with the lanes of its first ranks only, as it is drawn."""
+        return replace(self, lanes=self.lanes[:number])
+
 
 def read_timelines(
-    run: Run, names: Iterable[str], step: int | None = None, most_ranks: int = MOST_RANKS
+    run: Run, names: Iterable[str], step: int | None = None, most_ranks: int | None = MOST_RANKS
 ) -> list[Timeline]:
     """The timelines of those cells, named by their ids, that have measured a step.
 
@@ -69,7 +83,7 @@ def read_timelines(
         run: the run.
         names: the cells.
         step: the step to show; by default two successive ones that are typical of the cell.
-        most_ranks: number of ranks to read, from rank 0 on.
+        most_ranks: number of ranks to read, from rank 0 on; None: all.
 
     Raises:
         InvalidValue: none of the cells has measured the step.
@@ -94,6 +108,16 @@ def read_timelines(
     return timelines
 
 
+def time_notes(timelines: Sequence[Timeline]) -> list[str]:
+    """What a reader must know about the axis of time of some timelines, in sentences."""
+    notes = []
+    if any(timeline.own_clocks for timeline in timelines):
+        notes.append("Hosts' clocks differ, so each rank's time begins with its own first step.")
+    if any(timeline.joined for timeline in timelines):
+        notes.append("The time between two steps, in which other cells took their turns, is left out.")
+    return notes
+
+
 def _typical_steps(steps: pd.DataFrame, cell: dict[str, Any]) -> list[int]:
     """Two successive steps, of one block if blocks have two, whose time is nearest to twice the median."""
     wall_s = steps.groupby("step")["wall_s"].max()
@@ -112,7 +136,11 @@ def _typical_steps(steps: pd.DataFrame, cell: dict[str, Any]) -> list[int]:
 
 
 def _timeline(
-    cell: dict[str, Any], steps: pd.DataFrame, sent: pd.DataFrame, chosen: Sequence[int], most_ranks: int
+    cell: dict[str, Any],
+    steps: pd.DataFrame,
+    sent: pd.DataFrame,
+    chosen: Sequence[int],
+    most_ranks: int | None,
 ) -> Timeline:
     """All times are seconds since the first step's beginning: of the first rank, or of each rank its own."""
     gathered = bool(cell.get("servers"))

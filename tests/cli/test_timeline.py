@@ -12,6 +12,7 @@ import pytest
 from distsqz import open_run
 from distsqz.cli import timeline
 from distsqz.errors import InvalidValue, RequestError
+from distsqz.report.timelines import MOST_RANKS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
@@ -37,7 +38,7 @@ def shown(capsys: pytest.CaptureFixture[str], path: Path, **options: Any) -> str
 
 def test_phases_add_up_to_the_rows_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path)
-    phases = json.loads(shown(capsys, path, step=2, format="json"))["phases"]
+    phases = json.loads(shown(capsys, path, step=2, format="json"))["sums"]
     recorded = open_run(path).table("steps").to_pandas().set_index(["cell", "rank", "step"])
     assert len(phases) == 4
     for row in phases:
@@ -69,6 +70,40 @@ def test_cells_share_one_axis_of_time(tmp_path: Path, capsys: pytest.CaptureFixt
     drawn = [len(line.split(maxsplit=3)[3].replace(" ", "")) for line in (small, large)]
     assert drawn[1] == pytest.approx(3 * drawn[0], abs=3)
     assert "steps" not in lines[0] and lines[0] == "squeezenet-ddp-w2, step 2: 1.00 s"
+
+
+def test_json_has_every_phase_and_transfer_of_every_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(shown(capsys, write(tmp_path, ranks=MOST_RANKS + 2), step=2, format="json"))
+    assert [cell["steps"] for cell in document["cells"]] == [[2], [2]]
+    phases = [row for row in document["phases"] if row["cell"] == "alexnet-ddp-w18"]
+    assert {row["rank"] for row in phases} == {*range(MOST_RANKS + 2)}
+    sums = {(row["cell"], row["rank"]): row for row in document["sums"]}
+    of_rank = [row for row in phases if row["rank"] == 17]
+    for what in ("forward", "backward"):
+        (row,) = (row for row in of_rank if row["what"] == what)
+        assert row["end_s"] - row["start_s"] == pytest.approx(sums["alexnet-ddp-w18", 17][f"{what}_s"])
+    (transfer,) = (row for row in of_rank if row["what"] == "transfer")
+    assert transfer["end_s"] - transfer["start_s"] == pytest.approx(0.4)
+
+
+def test_what_is_not_drawn_is_said_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, write(tmp_path, ranks=MOST_RANKS + 2))
+    assert "2 of 18 ranks left out" in text and f"the first {MOST_RANKS} ranks are shown" in text
+    assert "rank 15 h15" in text and "rank 16 h16" not in text
+    assert "Hosts' clocks differ" not in text
+    apart = shown(capsys, write(tmp_path / "apart", emulated=False))
+    assert "Hosts' clocks differ, so each rank's time begins with its own first step." in apart
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_long_names_of_hosts_do_not_widen_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    hosts = [f"ip-10-17-203-{rank}.eu-central-1.compute.internal" for rank in range(2)]
+    assert max(map(len, shown(capsys, write(tmp_path, hosts=hosts)).splitlines())) <= width
 
 
 def test_a_figure_is_an_svg_with_a_lane_for_each_rank(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import SMALL_MODEL, Commands, own_labs, wait_until
@@ -101,6 +102,10 @@ def test_a_command_that_makes_no_lab_by_default_makes_one_where_its_links_are_de
         ({"network": "lab"}, HERE, "--address local"),
         ({"network": "loopback", "hosts": 3}, SessionOptions(), "--hosts 3"),
         ({"rate": "1gbit"}, SessionOptions(address="h:6379"), "--rate 1gbit"),
+        ({"rate": "1gbit"}, HERE, "--rate 1gbit"),
+        ({"hosts": 3}, HERE, "--hosts 3"),
+        ({"network": None, "rate": "1gbit"}, SessionOptions(address="h:6379"), "--rate 1gbit"),
+        ({"network": None, "rate": "1gbit"}, HERE, "--rate 1gbit"),
         ({"hosts": 1}, SessionOptions(), "--hosts 1"),
         ({"rate": "fast"}, SessionOptions(), "--rate fast"),
     ],
@@ -109,6 +114,41 @@ def test_what_contradicts_is_refused(options: dict[str, object], session: Sessio
     with pytest.raises(RequestError) as refused:
         lab_for(LabByDefault(**options), session)  # type: ignore[arg-type]
     assert spell(refused.value, LabByDefault).startswith(f"{named}: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "also", "named"),
+    [
+        ({"rate": "100mbit"}, None, "--rate 100mbit"),
+        ({"hosts": 3}, None, "--hosts 3"),
+        ({}, "--rates 100mbit 1gbit", "--rates 100mbit 1gbit"),
+    ],
+)
+def test_what_describes_a_lab_is_not_dropped_where_none_can_be_made(
+    options: dict[str, Any], also: str | None, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "what_is_missing", lambda: "no namespaces")
+    monkeypatch.setattr(lab, "available_memory", lambda: 64 << 30)
+    with pytest.raises(RequestError) as refused:
+        lab_for(LabByDefault(**options), SessionOptions(), also=also)
+    assert str(refused.value) == f"{named}: is for a lab, and none is made here: no namespaces"
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("launch/compare.py", ("--rates", "100mbit", "1gbit")),
+        ("launch/compare.py", ("--rate", "100mbit")),
+        ("launch/ddp.py", ("--rate", "100mbit")),
+    ],
+)
+def test_rates_of_one_host_are_refused_in_one_line(
+    script: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = Commands(tmp_path / "runs", {}).here(script, "--address", "local", *options)
+    assert (done.status, done.stdout) == (2, "")
+    told = "is for a lab, and --address local is one host; leave it out"
+    assert done.stderr.splitlines() == [f"error: {' '.join(options)}: {told}"]
 
 
 def test_a_lab_s_rate_is_not_asked_for_on_one_of_its_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
