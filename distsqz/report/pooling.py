@@ -13,6 +13,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -70,6 +71,8 @@ class _Measured:
     """One session's measurement of one comparison."""
 
     run: MeasuredRun
+    cells: tuple[str, str]
+    """The names of the base's cell and of the other's."""
     bytes_ratio: float | None
     ratio: float
     interval: list[float] | None
@@ -87,18 +90,28 @@ def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
     `rate_bits_per_s` of emulated links or, where they differ, `host_rates_bits_per_s` of each rank's and each
     server's, `goodput_bytes_per_s` of links whose rates are not known, `bytes_ratio`, the pooled `time_ratio`
     and its interval, the ratio of each session, whether it was `computed` for hosts that share no cores, the
-    number of `sessions`, and the `processors` they ran on.
+    number of `sessions`, the `processors` they ran on, and by session the run's id and the two `cells`.
     """
+    rates = {(comparison.at_any_rate(), comparison.rates) for comparison, _ in _groups(tuple(runs))}
+    number_of_rates = Counter(comparison for comparison, _ in rates)
+    return [
+        _row(comparison, sessions)
+        for comparison, sessions in _groups(tuple(runs))
+        if len(sessions) >= FEWEST_SESSIONS or number_of_rates[comparison.at_any_rate()] > 1
+    ]
+
+
+@lru_cache(maxsize=1)  # the sections of a report, its page and its figure ask one after the other
+def _groups(runs: tuple[MeasuredRun, ...]) -> list[tuple[_Comparison, list[_Measured]]]:
+    """Comparisons with the sessions that made them over alike links."""
     groups: defaultdict[_Comparison, list[_Measured]] = defaultdict(list)
     for run in runs:
         for comparison, measured in _measured(run):
             groups[comparison].append(measured)
-    rates = Counter(comparison.at_any_rate() for comparison in groups)
     return [
-        _row(comparison, alike)
+        (comparison, alike)
         for comparison, sessions in groups.items()
         for alike in (_of_alike_links(sessions) if _unknown(comparison.rates) else [sessions])
-        if len(alike) >= FEWEST_SESSIONS or rates[comparison.at_any_rate()] > 1
     ]
 
 
@@ -109,14 +122,19 @@ def within_one_session(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "time_ratio_ci95": row["session_ratio_ci95"][0]}
 
 
-def pooled_runs(runs: Sequence[MeasuredRun], kind: Kind) -> set[str]:
-    """The ids of the runs whose comparisons of one kind are pooled."""
-    return {run_id for row in pool(runs) if row["kind"] == kind for run_id in row["run_ids"]}
+def pooled_cells(rows: Sequence[dict[str, Any]], kind: Kind) -> set[tuple[str, str, str]]:
+    """The comparisons of one kind that rows of `pool` hold: of each the run's id, and the cells compared."""
+    return {
+        (run_id, base, other)
+        for row in rows
+        if row["kind"] == kind
+        for run_id, (base, other) in zip(row["run_ids"], row["cells"], strict=True)
+    }
 
 
 def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
     """The comparisons of a run; equal ones of several runs are measurements of the same."""
-    cells = {cell.row["cell"]: cell for cell in run.cells}
+    cells = {cell.row["cell"]: cell for cell in (*run.cells, *run.baselines)}
 
     def measured(
         kind: Kind, names: tuple[str, str], ends: tuple[str, str], row: dict[str, Any], ratio: str
@@ -134,6 +152,7 @@ def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
         )
         return comparison, _Measured(
             run,
+            ends,
             row.get("bytes_ratio"),
             row[ratio],
             row[f"{ratio}_ci95"],
@@ -151,7 +170,7 @@ def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
     for row in run.speedups:
         if row["speedup_ratio"] is not None:
             names = "one worker", row["model"]
-            yield measured("speedups", names, (row["cell"], row["cell"]), row, "speedup_ratio")
+            yield measured("speedups", names, (row["baseline_cell"], row["cell"]), row, "speedup_ratio")
 
 
 def _of_alike_links(sessions: Sequence[_Measured]) -> Iterator[list[_Measured]]:
@@ -185,6 +204,7 @@ def _row(comparison: _Comparison, sessions: Sequence[_Measured]) -> dict[str, An
         "sessions": len(sessions),
         "processors": sorted({str(_processor(each.run)) for each in sessions}),
         "run_ids": [each.run.run_id for each in sessions],
+        "cells": [list(each.cells) for each in sessions],
     }
 
 

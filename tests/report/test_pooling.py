@@ -19,6 +19,7 @@ from distsqz.metering.schema import Record
 from distsqz.report.bootstrap import Floats, paired_ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
+from distsqz.report.paper import latex_table
 from distsqz.report.pooling import pool, pooled_ratio
 from distsqz.report.report import document, read_sections, render_report
 from distsqz.report.sections import sessions
@@ -198,3 +199,65 @@ def test_speed_ups_that_were_computed_are_not_pooled_with_those_that_were_measur
         runs += [measured(tmp_path, {"ddp": [0.08] * 6, "alone": [0.02] * 6}, of, baseline(of))] * 2
     rows = pool(runs)
     assert [(row["computed"], row["sessions"]) for row in rows] == [(True, 2), (False, 2)]
+
+
+def session_of(root: Path, *cells: dict[str, Any]) -> MeasuredRun:
+    """A session of these cells: alexnet's step takes three times squeezenet's, ps half as long again."""
+    slower = {"squeezenet": 1.0, "alexnet": 3.0, "ddp": 1.0, "ps": 1.5, "alone": 1.0}
+    records = [row for of in cells for row in steps(of, [slower[of["model"]] * slower[of["strategy"]]] * 6)]
+    return MeasuredRun(open_run(write_run(root, cells, records)))
+
+
+def of_both(strategy: str) -> list[dict[str, Any]]:
+    """Both models under a strategy."""
+    servers = {"servers": 2, "server_hosts": ["a", "b"], "consistency": "sync"} if strategy == "ps" else {}
+    return [
+        cell(model, strategy=strategy, cell=f"{model}-{strategy}-w2", block_steps=1, **servers)
+        for model in ("squeezenet", "alexnet")
+    ]
+
+
+def sentences_of(key: str, runs: Sequence[MeasuredRun]) -> list[str]:
+    (found,) = (section.sentences for section in read_sections(runs) if section.key == key)
+    return list(found)
+
+
+def first_screen(runs: Sequence[MeasuredRun]) -> tuple[str, set[str]]:
+    """The text of the page's findings, without tags, and the keys of their numbers."""
+    findings = page_of(runs).partition('class="findings"')[2].partition("</section>")[0]
+    text = re.sub(r"<.*?>", "", findings).replace("\u00a0", " ")
+    return " ".join(text.split()), set(re.findall(r'data-key="([\w.]+)"', findings))
+
+
+def test_only_the_pooled_comparisons_of_models_are_left_out_of_a_run_s_findings(tmp_path: Path) -> None:
+    runs = [session_of(tmp_path, *of_both("ddp"), *of_both("ps")), session_of(tmp_path, *of_both("ddp"))]
+    (finding,) = sentences_of("comparisons", runs)
+    assert "With 2 workers under ps, squeezenet sends" in finding
+    _, keys = first_screen(runs)
+    assert {"sessions.0.time_ratio", "comparisons.1.step_ratio"} <= keys
+    assert not keys & {"comparisons.0.step_ratio", "comparisons.2.step_ratio"}
+    table = latex_table(runs, "ratios")
+    assert table.count("all-reduce & ") == table.count("parameter server & ") == 1
+
+
+def test_only_the_pooled_comparisons_of_strategies_are_left_out_of_a_run_s_findings(tmp_path: Path) -> None:
+    small, large = ([of[index] for of in (of_both("ddp"), of_both("ps"))] for index in (0, 1))
+    runs = [session_of(tmp_path, *small, *large), session_of(tmp_path, *small)]
+    (finding,) = sentences_of("strategy_comparisons", runs)
+    assert "for alexnet under ddp and ps" in finding
+    text, keys = first_screen(runs)
+    assert "A step of squeezenet ps, 2 workers, takes 1.50 times as long as one of squeezenet ddp" in text
+    assert "For alexnet, a step under ps takes 1.50 times as long as under ddp" in text
+    assert "strategy_comparisons.0.step_ratio" not in keys
+
+
+def test_only_the_pooled_speed_ups_are_left_out_of_a_run_s_findings(tmp_path: Path) -> None:
+    small, large = ([of, baseline(of)] for of in of_both("ddp"))
+    runs = [session_of(tmp_path, *small, *large), session_of(tmp_path, *small)]
+    (finding,) = sentences_of("speedups", runs)
+    assert "alexnet-ddp-w2 2.00x" in finding
+    assert "squeezenet" not in finding
+    text, keys = first_screen(runs)
+    assert "alexnet under ddp trains 2.00 times as many images a second as one worker alone" in text
+    assert keys >= {"sessions.0.time_ratio", "speedups.1.speedup_ratio"}
+    assert not keys & {"speedups.0.speedup_ratio", "speedups.2.speedup_ratio"}
