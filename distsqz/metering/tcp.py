@@ -202,20 +202,6 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    @property
-    def congestion_control(self) -> str:
-        """Name of the algorithm by which the kernel finds how fast to send."""
-        name = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-        return name.rstrip(b"\0").decode()
-
-    def control_congestion(self, algorithm: str) -> None:
-        """Chooses the algorithm by which the kernel finds how fast to send.
-
-        Raises:
-            OSError: the kernel lacks the algorithm, or keeps it for root.
-        """
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode())
-
     def cut(self) -> None:
         """Shuts the connection down at both ends, whoever owns it."""
         with contextlib.suppress(OSError):

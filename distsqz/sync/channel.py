@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,11 +23,6 @@ NO_DEADLINE = timedelta(days=365)
 SILENCE_S = 20
 """Seconds after which the connection to a host that does not answer breaks. Shorter interruptions have no
 effect."""
-
-CONGESTION_CONTROL = "cubic"
-"""Linux's default, set explicitly. A worker's link carries connections to every shard, and under BBR one of
-them may get almost nothing for many seconds, while its shard holds up every worker
-(benchmarks/parameter_server)."""
 
 SHARD_END, WORKER_END = 0, 1
 
@@ -116,25 +110,12 @@ class DuplexChannel:
             store.set(mine, json.dumps([connection.ends for connection in connections]))
         for connection in connections:
             connection.expect_life(SILENCE_S)
-            _control_congestion(connection)
         return cls(push, pull, connections)
 
     def close(self) -> None:
         """Breaks the connections, which Gloo cannot do. Waits at either end raise ConnectionError."""
         for connection in self.connections:
             connection.cut()
-
-
-def _control_congestion(connection: Connection) -> None:
-    try:
-        connection.control_congestion(CONGESTION_CONTROL)
-    except OSError as error:
-        used = connection.congestion_control
-        warnings.warn(
-            f"connections to shards use the congestion control {used}, as {CONGESTION_CONTROL} "
-            f"cannot be set ({error.strerror}); on slow links steps may take longer",
-            stacklevel=2,
-        )
 
 
 def _own_ends() -> set[Ends]:

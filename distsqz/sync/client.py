@@ -8,12 +8,13 @@ and access to a parameter waits until its values have arrived.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
@@ -28,7 +29,6 @@ from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import piece_digests, tensor_views, trained
 from distsqz.sync.layout import WINDOW, Layout, Piece
 from distsqz.sync.push import FAREWELL, PushHeader, new_message
-from distsqz.sync.push_queue import PushQueue
 from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS
 
 PUSH, PULL = "push", "pull"
@@ -356,27 +356,27 @@ class _WaitingModel(nn.Module):
             return self.module(*inputs)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, order=True)
 class _Exchange:
-    """The push of a chunk and the pull that answers it."""
+    """The push of a chunk and the pull that answers it. The most urgent chunk sorts first."""
 
     chunk: int
-    step: int
-    push: Transfer | None
-    pull: Transfer | None
-    sent: Work | None = None
-    received: Work | None = None
+    step: int = field(compare=False)
+    push: Transfer | None = field(compare=False)
+    pull: Transfer | None = field(compare=False)
+    sent: Work | None = field(default=None, compare=False)
+    received: Work | None = field(default=None, compare=False)
 
 
 class _Lane:
-    """Exchanges with one shard: one thread pushes chunks, urgent ones first, and one receives answers."""
+    """Exchanges with one shard: one thread pushes chunks, the most urgent first, and one receives answers."""
 
     def __init__(self, client: ServerClient, shard: int, channel: DuplexChannel) -> None:
         self._client = client
         self._channel = channel
         self._peer = shard_name(shard)
         self._changed = threading.Condition()
-        self._waiting = PushQueue[_Exchange]()
+        self._waiting: list[_Exchange] = []
         self._closing = False
         self._expected: queue.SimpleQueue[tuple[torch.Tensor, Work] | None] = queue.SimpleQueue()
         self._under_way: dict[int, _Exchange] = {}
@@ -388,9 +388,9 @@ class _Lane:
             thread.start()
 
     def push(self, exchange: _Exchange) -> None:
-        """Queues a push; `PushQueue` says which is sent first."""
+        """Queues a push; more urgent chunks are sent first."""
         with self._changed:
-            self._waiting.put(exchange.chunk, exchange)
+            heapq.heappush(self._waiting, exchange)
             self._changed.notify()
 
     def finish(self) -> None:
@@ -419,7 +419,7 @@ class _Lane:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or sent or self._closing)
-                exchange = self._waiting.take() if self._waiting else None
+                exchange = heapq.heappop(self._waiting) if self._waiting else None
             if exchange:
                 self._begin(exchange)
                 sent.append(exchange)

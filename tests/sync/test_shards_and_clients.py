@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from distsqz.metering.clock import HostClock
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import Transfer, TransferLog
-from distsqz.sync.channel import SHARD_END, WORKER_END, DuplexChannel, open_store
+from distsqz.sync.channel import WORKER_END, DuplexChannel, open_store
 from distsqz.sync.client import ServerClient
 from distsqz.sync.consistency import Consistency
 from distsqz.sync.flat import layout_of, to_rows, trained
@@ -248,38 +248,6 @@ def test_workers_and_shards_meet_over_ipv6() -> None:
         train(made)
         alone = trained_alone(2)
         assert (flat(made.workers[0].model) - alone).norm() / alone.norm() < 1e-6
-
-
-@contextmanager
-def connected() -> Iterator[list[DuplexChannel]]:
-    """Both ends of a connection between a worker and a shard."""
-    store, place = open_store(HERE)
-    ends: list[DuplexChannel] = []
-
-    def accept() -> None:
-        ends.append(DuplexChannel.connect(store, "a", SHARD_END, HERE))
-
-    accepting = threading.Thread(target=accept)
-    accepting.start()
-    ends.append(DuplexChannel.connect(place.connect(), "a", WORKER_END, HERE))
-    accepting.join()
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            end.close()
-
-
-def test_all_connections_share_a_link_by_the_same_rules_whatever_the_machine_prefers() -> None:
-    with connected() as ends:
-        assert all(end.connections for end in ends)
-        assert {connection.congestion_control for end in ends for connection in end.connections} == {"cubic"}
-
-
-def test_a_machine_without_these_rules_says_which_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distsqz.sync.channel.CONGESTION_CONTROL", "nonesuch")
-    with pytest.warns(UserWarning, match=r"as nonesuch cannot be set \(No such file"), connected() as ends:
-        assert all(end.connections for end in ends)
 
 
 def test_sync_is_the_same_bit_by_bit_for_any_shards_and_any_order_of_arrival() -> None:
