@@ -50,7 +50,7 @@ _FORMS: Sequence[tuple[str, Callable[[re.Match[str]], str]]] = (
     (r"Error parsing (\S+): could not convert string to (float): '(.*)'", _kind),
     (r"Error parsing (\S+): no type matching \{None\}\|(INT|FLOAT) .*? from \['(.*?)'\]", _kind),
     (
-        r"Error parsing (\S+): Could not find valid parse for arguments: (\[.*\])",
+        r"Error parsing (\S+): (?:no type matching .*)?Could not find valid parse for arguments: (\[.*\])",
         lambda found: f"{found[1]} {' '.join(ast.literal_eval(found[2]))}: not what it takes; {HELP}",
     ),
     (r"Missing value for argument '(\S+)'", lambda found: f"{found[1]}: needs a value; {HELP}"),

@@ -5,8 +5,10 @@ doubtful.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+from distsqz.lab.rate import rate_words
 from distsqz.report.bootstrap import FEWEST_PAIRS
 from distsqz.report.formats import ratio
 
@@ -72,6 +74,20 @@ def pooled_sureness(row: dict[str, Any]) -> str:
     if row["time_ratio_ci95"]:
         return f"{_brackets(row['time_ratio_ci95'])}, 95% interval with the spread between sessions"
     return "one session, so nothing is known of the spread between sessions"
+
+
+def links_of(row: dict[str, Any]) -> str | None:
+    """The links of a row of `pooling.pool`, such as `1 Gbit/s`; None where nothing is known."""
+    if row["rate_bits_per_s"] is not None:
+        return rate_words(row["rate_bits_per_s"])
+    if row["host_rates_bits_per_s"]:
+        runs = [(rate, len([*hosts])) for rate, hosts in groupby(row["host_rates_bits_per_s"])]
+        return ", ".join(
+            f"{number} x {'unknown' if rate is None else rate_words(rate)}" for rate, number in runs
+        )
+    if row["goodput_bytes_per_s"] is not None:
+        return f"{row['goodput_bytes_per_s'] * 8e-6:,.0f} Mbit/s measured"
+    return None
 
 
 def doubts(comparison: dict[str, Any]) -> list[str]:

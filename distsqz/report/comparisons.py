@@ -307,6 +307,7 @@ def _against(pair: _Pair) -> dict[str, Any]:
         "over": base.row["strategy"],
         "cell": other.row["cell"],
         "over_cell": base.row["cell"],
+        "run_id": other.run_id,
         "bytes_ratio": bytes_ratio,
         "bytes_source": bytes_source,
         **{

@@ -13,7 +13,8 @@ from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pool, pooled_ratio, within_one_session
+from distsqz.report.pooling import pool, pooled_cells, pooled_ratio, within_one_session
+from distsqz.report.sections import models
 from distsqz.report.tables import equal_rate
 
 PaperTable = Literal["ratios", "cells"]
@@ -38,8 +39,10 @@ def latex_table(runs: Sequence[MeasuredRun], which: PaperTable) -> str:
 
 def _ratios(runs: Sequence[MeasuredRun]) -> str:
     """Larger models over smaller ones: bytes and step times, a row for each strategy and rate."""
-    pooled = [within_one_session(row) for row in pool(runs) if row["kind"] == "models"]
-    found = pooled or [
+    sessions = [row for row in pool(runs) if row["kind"] == "models"]
+    pooled = pooled_cells(sessions, "models")
+    found = [within_one_session(row) for row in sessions]
+    found += [
         {
             **row,
             "base": row["small"],
@@ -51,6 +54,7 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
         }
         for run in runs
         for row in run.model_comparisons
+        if models.cells_of(row) not in pooled
     ]
     several = len({(row["base"], row["other"]) for row in found}) > 1
     lines = []

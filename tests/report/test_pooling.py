@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from handmade_runs import cell, steps, write_run
+from handmade_runs import cell, link, steps, write_run
+from test_speedups import baseline, measured
 
 from distsqz import open_run
 from distsqz.cli import report
+from distsqz.metering.schema import Record
 from distsqz.report.bootstrap import Floats, paired_ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
+from distsqz.report.paper import latex_table
 from distsqz.report.pooling import pool, pooled_ratio
 from distsqz.report.report import document, read_sections, render_report
 from distsqz.report.sections import sessions
@@ -61,12 +65,14 @@ def test_one_session_has_no_spread_to_tell() -> None:
     assert pooled_ratio(np.array([20.0])) == (pytest.approx(20.0), None)
 
 
-def session(root: Path, ratio: float, cpu: str, rate: int | None = None, **entries: Any) -> MeasuredRun:
+def session(
+    root: Path, ratio: float, cpu: str, rate: int | None = None, links: Sequence[Record] = (), **entries: Any
+) -> MeasuredRun:
     """A run of both models whose step times have a ratio, on a processor, over links of a rate."""
     rates = {"a": rate, "b": rate} if rate else None
     emulated = {"emulated_rate_bits_per_s": rates, "spans_hosts": True, **entries}
     small, large = cell(**emulated), cell("alexnet", **emulated)
-    path = write_run(root, [small, large], [*steps(small, [1.0] * 6), *steps(large, [ratio] * 6)])
+    path = write_run(root, [small, large], [*steps(small, [1.0] * 6), *steps(large, [ratio] * 6), *links])
     meta = json.loads((path / "run.json").read_text())
     meta["environment"]["cpu"] = cpu
     (path / "run.json").write_text(json.dumps(meta))
@@ -134,3 +140,124 @@ def test_pooled_findings_say_what_cannot_be_told_apart(tmp_path: Path) -> None:
     runs = [session(tmp_path, 3.0, "EPYC", 10**9), session(tmp_path, 0.3, "EPYC", 10**9)]
     (finding,) = sessions.section(runs).sentences
     assert "their step times cannot be told apart" in finding
+
+
+def links_at(*rates: int | None) -> dict[str, Any]:
+    """The entries of a cell whose hosts have links of these rates, None one that is not known."""
+    hosts = "abcd"[: len(rates)]
+    known = {host: rate for host, rate in zip(hosts, rates, strict=True) if rate}
+    return {"world_size": len(rates), "hosts": [*hosts], "emulated_rate_bits_per_s": known}
+
+
+def test_sessions_are_pooled_only_where_every_host_s_link_has_the_same_rate(tmp_path: Path) -> None:
+    one_slow, other_slow = links_at(10**9, 10**8), links_at(10**8, 10**9)
+    runs = [session(tmp_path, 20.0, "EPYC", **entries) for entries in (one_slow, one_slow, other_slow)]
+    first, second = pool(runs)
+    assert (first["sessions"], first["host_rates_bits_per_s"]) == (2, [10**9, 10**8])
+    assert (second["sessions"], second["host_rates_bits_per_s"]) == (1, [10**8, 10**9])
+    text = " ".join(sessions.section(runs).sentences)
+    assert "at 1 x 1 Gbit/s, 1 x 100 Mbit/s" in text
+    assert "at 1 x 100 Mbit/s, 1 x 1 Gbit/s" in text
+
+
+def test_links_of_one_rate_and_links_of_mixed_rates_are_not_pooled(tmp_path: Path) -> None:
+    runs = [session(tmp_path, 20.0, "EPYC", **links_at(10**9, rate)) for rate in (10**9, 10**8)]
+    assert [row["sessions"] for row in pool(runs)] == [1, 1]
+
+
+def over(root: Path, ratio: float, goodput_bytes_per_s: float) -> MeasuredRun:
+    """A session over links whose rates are not known, which carried that much before training."""
+    links = [link(0, 1, goodput_bytes_per_s), link(1, 0, 1.001 * goodput_bytes_per_s)]
+    return session(root, ratio, "EPYC", links=links)
+
+
+def test_sessions_over_real_links_are_pooled_where_these_carried_about_as_much(tmp_path: Path) -> None:
+    runs = [over(tmp_path, ratio, goodput) for ratio, goodput in ((20.0, 119e6), (5.0, 400e6), (22.0, 116e6))]
+    (row,) = pool(runs)
+    assert row["run_ids"] == [runs[0].run_id, runs[2].run_id]
+    assert row["goodput_bytes_per_s"] == pytest.approx(117.5e6)
+    (finding,) = sessions.section(runs).sentences
+    assert "under ddp at 940 Mbit/s measured" in finding
+
+
+def test_sessions_over_real_links_that_carried_different_amounts_are_not_pooled(tmp_path: Path) -> None:
+    assert pool([over(tmp_path, 20.0, 119e6), over(tmp_path, 5.0, 1.19e9)]) == []
+    assert pool([over(tmp_path, 20.0, 119e6), session(tmp_path, 20.0, "EPYC")]) == []
+
+
+def test_emulated_links_are_pooled_by_their_rate_whatever_they_carried(tmp_path: Path) -> None:
+    runs = [session(tmp_path, 20.0, "EPYC", 10**9, links=[link(0, 1, goodput)]) for goodput in (119e6, 110e6)]
+    (row,) = pool(runs)
+    assert (row["sessions"], row["goodput_bytes_per_s"]) == (2, None)
+
+
+def test_speed_ups_that_were_computed_are_not_pooled_with_those_that_were_measured(tmp_path: Path) -> None:
+    shared = {"emulated": True, "machine_cores": 2, "spans_hosts": True, **links_at(10**9, 10**9)}
+    runs = []
+    for cores in ({"a": 2, "b": 2}, {"a": 1, "b": 1}):
+        of = cell(**shared, cores_by_host=cores)
+        runs += [measured(tmp_path, {"ddp": [0.08] * 6, "alone": [0.02] * 6}, of, baseline(of))] * 2
+    rows = pool(runs)
+    assert [(row["computed"], row["sessions"]) for row in rows] == [(True, 2), (False, 2)]
+
+
+def session_of(root: Path, *cells: dict[str, Any]) -> MeasuredRun:
+    """A session of these cells: alexnet's step takes three times squeezenet's, ps half as long again."""
+    slower = {"squeezenet": 1.0, "alexnet": 3.0, "ddp": 1.0, "ps": 1.5, "alone": 1.0}
+    records = [row for of in cells for row in steps(of, [slower[of["model"]] * slower[of["strategy"]]] * 6)]
+    return MeasuredRun(open_run(write_run(root, cells, records)))
+
+
+def of_both(strategy: str) -> list[dict[str, Any]]:
+    """Both models under a strategy."""
+    servers = {"servers": 2, "server_hosts": ["a", "b"], "consistency": "sync"} if strategy == "ps" else {}
+    return [
+        cell(model, strategy=strategy, cell=f"{model}-{strategy}-w2", block_steps=1, **servers)
+        for model in ("squeezenet", "alexnet")
+    ]
+
+
+def sentences_of(key: str, runs: Sequence[MeasuredRun]) -> list[str]:
+    (found,) = (section.sentences for section in read_sections(runs) if section.key == key)
+    return list(found)
+
+
+def first_screen(runs: Sequence[MeasuredRun]) -> tuple[str, set[str]]:
+    """The text of the page's findings, without tags, and the keys of their numbers."""
+    findings = page_of(runs).partition('class="findings"')[2].partition("</section>")[0]
+    text = re.sub(r"<.*?>", "", findings).replace("\u00a0", " ")
+    return " ".join(text.split()), set(re.findall(r'data-key="([\w.]+)"', findings))
+
+
+def test_only_the_pooled_comparisons_of_models_are_left_out_of_a_run_s_findings(tmp_path: Path) -> None:
+    runs = [session_of(tmp_path, *of_both("ddp"), *of_both("ps")), session_of(tmp_path, *of_both("ddp"))]
+    (finding,) = sentences_of("comparisons", runs)
+    assert "With 2 workers under ps, squeezenet sends" in finding
+    _, keys = first_screen(runs)
+    assert {"sessions.0.time_ratio", "comparisons.1.step_ratio"} <= keys
+    assert not keys & {"comparisons.0.step_ratio", "comparisons.2.step_ratio"}
+    table = latex_table(runs, "ratios")
+    assert table.count("all-reduce & ") == table.count("parameter server & ") == 1
+
+
+def test_only_the_pooled_comparisons_of_strategies_are_left_out_of_a_run_s_findings(tmp_path: Path) -> None:
+    small, large = ([of[index] for of in (of_both("ddp"), of_both("ps"))] for index in (0, 1))
+    runs = [session_of(tmp_path, *small, *large), session_of(tmp_path, *small)]
+    (finding,) = sentences_of("strategy_comparisons", runs)
+    assert "for alexnet under ddp and ps" in finding
+    text, keys = first_screen(runs)
+    assert "A step of squeezenet ps, 2 workers, takes 1.50 times as long as one of squeezenet ddp" in text
+    assert "For alexnet, a step under ps takes 1.50 times as long as under ddp" in text
+    assert "strategy_comparisons.0.step_ratio" not in keys
+
+
+def test_only_the_pooled_speed_ups_are_left_out_of_a_run_s_findings(tmp_path: Path) -> None:
+    small, large = ([of, baseline(of)] for of in of_both("ddp"))
+    runs = [session_of(tmp_path, *small, *large), session_of(tmp_path, *small)]
+    (finding,) = sentences_of("speedups", runs)
+    assert "alexnet-ddp-w2 2.00x" in finding
+    assert "squeezenet" not in finding
+    text, keys = first_screen(runs)
+    assert "alexnet under ddp trains 2.00 times as many images a second as one worker alone" in text
+    assert keys >= {"sessions.0.time_ratio", "speedups.1.speedup_ratio"}
+    assert not keys & {"speedups.0.speedup_ratio", "speedups.2.speedup_ratio"}

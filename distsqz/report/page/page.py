@@ -25,10 +25,11 @@ from distsqz.report.page.numbers import UNKNOWN, Numbers, heading, shown
 from distsqz.report.page.rows import WIDTHS
 from distsqz.report.page.shares import NAMES, ORDER, share_figure
 from distsqz.report.page.timeline import timeline_figure
+from distsqz.report.pooling import Kind, pooled_cells
 from distsqz.report.report import document, read_sections
 from distsqz.report.section import Row, Section
+from distsqz.report.sections import models, speedups, strategies
 from distsqz.report.sections.links import MOST_LINKS
-from distsqz.report.sections.models import subject
 from distsqz.report.tables import CellTable, hosts_by_rate
 from distsqz.report.timelines import MOST_RANKS, Timeline, read_timelines
 
@@ -44,6 +45,13 @@ MOST_POOLED = 8
 MOST_TIMELINES = 8
 OPEN_TIMELINES = 2
 """How many timelines there are, and how many of them are unfolded at first."""
+
+COMPARISONS: dict[Kind, tuple[str, Callable[[Row], tuple[str, str, str]]]] = {
+    "models": ("comparisons", models.cells_of),
+    "strategies": ("strategy_comparisons", strategies.cells_of),
+    "speedups": ("speedups", speedups.cells_of),
+}
+"""By kind, the key of single comparisons in JSON, and what identifies one."""
 
 
 @dataclass(frozen=True)
@@ -107,21 +115,19 @@ def _templates() -> Environment:
 def _findings(document: dict[str, Any]) -> dict[str, Any]:
     """Which comparison or cell each heading and the first screen speak of, by its place in JSON."""
     comparisons, cells = document["comparisons"], document["cells"]
-    strategies = document["strategy_comparisons"]
-    number_of = Counter(map(subject, comparisons))
-    pooled = [index for index, row in enumerate(document["sessions"]) if row["kind"] == "models"]
+    number_of = Counter(map(models.subject, comparisons))
+    pooled = {
+        kind: [index for index, row in enumerate(document["sessions"]) if row["kind"] == kind]
+        for kind in COMPARISONS
+    }
     return {
-        "strategies": [index for index, row in enumerate(strategies) if row["step_ratio"] is not None],
-        "speedups": [
-            index for index, row in enumerate(document["speedups"]) if row["speedup_ratio"] is not None
-        ],
-        "pooled": pooled[:MOST_POOLED],
-        "pooled_speedups": [
-            index for index, row in enumerate(document["sessions"]) if row["kind"] == "speedups"
-        ],
-        # Sessions pooled say the same, and more surely.
-        "compared": range(0 if pooled else min(len(comparisons), MOST_FINDINGS)),
-        "ambiguous": [index for index, row in enumerate(comparisons) if number_of[subject(row)] > 1],
+        "strategies": _unpooled(document, "strategies", "step_ratio"),
+        "speedups": _unpooled(document, "speedups", "speedup_ratio"),
+        "pooled": pooled["models"][:MOST_POOLED],
+        "pooled_strategies": pooled["strategies"][:MOST_POOLED],
+        "pooled_speedups": pooled["speedups"][:MOST_POOLED],
+        "compared": _unpooled(document, "models")[:MOST_FINDINGS],
+        "ambiguous": [index for index, row in enumerate(comparisons) if number_of[models.subject(row)] > 1],
         "most_bytes": _largest(comparisons, "bytes_ratio"),
         "most_time": _largest(comparisons, "step_ratio"),
         "most_comm": _largest(cells, "comm_share"),
@@ -130,6 +136,23 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
         "cell_index": {(row["run_id"], row["cell"]): index for index, row in enumerate(cells)},
         "slowest_link": _slowest_link(document),
     }
+
+
+def _unpooled(document: dict[str, Any], kind: Kind, ratio: str | None = None) -> list[int]:
+    """Places of the comparisons of a kind that no pooled row holds, which says the same and more surely.
+
+    Args:
+        document: the report's JSON.
+        kind: the kind.
+        ratio: a key; comparisons in which it is not known are left out.
+    """
+    key, cells_of = COMPARISONS[kind]
+    pooled = pooled_cells(document["sessions"], kind)
+    return [
+        index
+        for index, row in enumerate(document[key])
+        if cells_of(row) not in pooled and (ratio is None or row[ratio] is not None)
+    ]
 
 
 def _largest(rows: list[dict[str, Any]], name: str, sign: int = 1) -> int | None:

@@ -11,7 +11,7 @@ from distsqz.report.claims import doubts, how_times_are_compared, time_claim, wo
 from distsqz.report.comparisons import compare_models
 from distsqz.report.formats import ratio, seconds
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pooled_runs
+from distsqz.report.pooling import pool, pooled_cells
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -33,7 +33,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     within = list(chain.from_iterable(run.model_comparisons for run in runs))
     alone = [run.cells[0] for run in runs if len(run.cells) == 1]
     comparisons = [*within, *compare_models(alone, across_runs=True)]
-    pooled = pooled_runs(runs, "models")
+    pooled = pooled_cells(pool(runs), "models")
     by_cell = {(row["run_id"], row["cell"]): row for run in runs for row in run.rows}
     several = ("small_run_id", "large_run_id") if len(runs) > 1 else ()
     number_of = Counter(map(subject, comparisons))
@@ -51,9 +51,14 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
                 number_of[subject(comparison)] > 1,
             )
             for comparison in comparisons
-            if comparison["small_run_id"] not in pooled
+            if cells_of(comparison) not in pooled
         ),
     )
+
+
+def cells_of(comparison: dict[str, Any]) -> tuple[str, str, str]:
+    """The id of the smaller model's run, and the two cells, as `distsqz.report.pooling` has them."""
+    return comparison["small_run_id"], comparison["small_cell"], comparison["large_cell"]
 
 
 def subject(comparison: dict[str, Any]) -> tuple[Any, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distsqz.lab.rate import rate_words
-from distsqz.report.claims import pooled_sureness, ratio_claim
+from distsqz.report.claims import links_of, pooled_sureness, ratio_claim
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool
@@ -28,17 +27,19 @@ COLUMNS = (
     "time_ratio_ci95",
     "session_ratio",
 )
+WHERE_KNOWN = ("host_rates_bits_per_s", "goodput_bytes_per_s", "computed")
+"""Columns that are shown only where a row has a value for them."""
 HEADINGS = {"base": "over", "other": "compared"}
 
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
-    """A row and a sentence for each comparison and rate."""
+    """A row and a sentence for each comparison and all links."""
     rows = pool(runs)
     processors = sorted({name for row in rows for name in row["processors"]})
     return Section(
         key="sessions",
         title="Sessions pooled (geometric means; intervals hold the spread between sessions)",
-        columns=COLUMNS,
+        columns=(*COLUMNS, *(name for name in WHERE_KNOWN if any(row[name] for row in rows))),
         headings=HEADINGS,
         identifying=3,
         rows=tuple(rows),
@@ -58,8 +59,8 @@ def _finding(row: dict[str, Any]) -> str:
     where = f"{row['world_size']} workers"
     if row["kind"] != "strategies":
         where += f" under {row['strategy']}"
-    if row["rate_bits_per_s"] is not None:
-        where += f" at {rate_words(row['rate_bits_per_s'])}"
+    if links := links_of(row):
+        where += f" at {links}"
     if row["kind"] == "strategies":
         where += f", for {row['base']} and {row['other']}"
     sure = pooled_sureness(row)

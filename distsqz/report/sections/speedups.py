@@ -8,7 +8,7 @@ from typing import Any
 
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pooled_runs
+from distsqz.report.pooling import pool, pooled_cells
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -34,8 +34,8 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     unknown = {"speedup_ratio_ci95"} if computed else {"own_hosts_step_s"}
     ambiguous = len({(row["model"], row["strategy"], row["world_size"]) for row in rows}) < len(rows)
     identifying = ("cell",) if ambiguous else ("model", "strategy")
-    pooled = pooled_runs(runs, "speedups")
-    spoken = [row for row in rows if row["run_id"] not in pooled]
+    pooled = pooled_cells(pool(runs), "speedups")
+    spoken = [row for row in rows if cells_of(row) not in pooled]
     return Section(
         key="speedups",
         title="Images a second over those of one worker by itself, with all cores of its host",
@@ -45,6 +45,11 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
         sentences=tuple(_findings(spoken, "cell" if ambiguous else "model")),
         notes=(COMPUTED,) if computed else (),
     )
+
+
+def cells_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The id of a row's run, and its baseline and cell, as `distsqz.report.pooling` has them."""
+    return row["run_id"], row["baseline_cell"], row["cell"]
 
 
 def _findings(rows: Sequence[dict[str, Any]], name: str) -> list[str]:

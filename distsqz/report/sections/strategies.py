@@ -10,7 +10,7 @@ from typing import Any
 from distsqz.report.claims import doubts, how_times_are_compared, time_claim, workers
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pooled_runs
+from distsqz.report.pooling import pool, pooled_cells
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -32,8 +32,8 @@ COLUMNS = (
 def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row and a sentence for each cell that has another strategy than all-reduce."""
     comparisons = list(chain.from_iterable(run.strategy_comparisons for run in runs))
-    pooled = pooled_runs(runs, "strategies")
-    spoken = chain.from_iterable(run.strategy_comparisons for run in runs if run.run_id not in pooled)
+    pooled = pooled_cells(pool(runs), "strategies")
+    spoken = [row for row in comparisons if cells_of(row) not in pooled]
     number_of = Counter(map(_subject, comparisons))
     return Section(
         key="strategy_comparisons",
@@ -47,6 +47,11 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
             "(over loopback, if all are on one host).",
         ),
     )
+
+
+def cells_of(comparison: dict[str, Any]) -> tuple[str, str, str]:
+    """The run's id, and the cells of all-reduce and of the other strategy, as `pooling` has them."""
+    return comparison["run_id"], comparison["over_cell"], comparison["cell"]
 
 
 def _subject(comparison: dict[str, Any]) -> tuple[Any, ...]:
