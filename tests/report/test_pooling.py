@@ -16,6 +16,7 @@ from test_speedups import baseline, measured
 from distsqz import open_run
 from distsqz.cli import report
 from distsqz.metering.schema import Record
+from distsqz.report import pooling
 from distsqz.report.bootstrap import Floats, paired_ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
@@ -261,3 +262,15 @@ def test_only_the_pooled_speed_ups_are_left_out_of_a_run_s_findings(tmp_path: Pa
     assert "alexnet under ddp trains 2.00 times as many images a second as one worker alone" in text
     assert keys >= {"sessions.0.time_ratio", "speedups.1.speedup_ratio"}
     assert not keys & {"speedups.0.speedup_ratio", "speedups.2.speedup_ratio"}
+
+
+def test_a_report_and_its_page_read_the_comparisons_of_each_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    of_run = pooling._measured
+    monkeypatch.setattr(pooling, "_measured", lambda run: read.append(run.run_id) or of_run(run))
+    runs = [session(tmp_path, ratio, "EPYC") for ratio in (19.0, 21.0)]
+    render_report(runs, read_sections(runs), "table")
+    page_of(runs)
+    assert read == [run.run_id for run in runs]
