@@ -71,9 +71,11 @@ def _brackets(interval: Sequence[float]) -> str:
 
 def pooled_sureness(row: dict[str, Any]) -> str:
     """How sure a row of `distsqz.report.pooling.pool` is, for the parentheses behind its ratio."""
-    if row["time_ratio_ci95"]:
-        return f"{_brackets(row['time_ratio_ci95'])}, 95% interval with the spread between sessions"
-    return "one session, so nothing is known of the spread between sessions"
+    interval = f"{_brackets(row['time_ratio_ci95'])}, " if row["time_ratio_ci95"] else ""
+    if row["sessions"] == 1:
+        within = "95% interval within " if interval else ""
+        return f"{interval}{within}one session, so nothing is known of the spread between sessions"
+    return f"{interval}95% interval with the spread between sessions"
 
 
 def links_of(row: dict[str, Any]) -> str | None:

@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
 from distsqz.report.formats import UNKNOWN, ratio, seconds
-from distsqz.report.pooling import within_one_session
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.report.timelines import Timeline
 
@@ -111,6 +110,7 @@ def _write(path: Path, field: str, make: Callable[[], Figure]) -> None:
 def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """The figure of pooled sessions: ratios of models by the rate of the links, times with their intervals.
 
+    Intervals hold the spread between sessions; of a ratio that one session measured, that within it.
     A line marks the ratio of bytes, which no rate changes.
     """
     rows = [row for row in rows if row["kind"] == "models"]
@@ -122,13 +122,17 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         strategies = list(dict.fromkeys(row["strategy"] for row in of_pair))
         for index, strategy in enumerate(strategies):
             beside = 0.12 * (index - (len(strategies) - 1) / 2)
-            for row in (within_one_session(row) for row in of_pair if row["strategy"] == strategy):
+            for row in (row for row in of_pair if row["strategy"] == strategy):
                 at = rates.index(row["rate_bits_per_s"]) + beside
                 _draw_ratio(axes, row, at, MARKERS[index % len(MARKERS)], left=index == 0)
         handles = [
             axes.plot([], [], MARKERS[index % len(MARKERS)], color=TIME_COLOUR, label=f"step time, {name}")[0]
             for index, name in enumerate(strategies)
         ]
+        if any(row["sessions"] == 1 for row in of_pair):
+            label = "hollow: one session, interval within it"
+            marks = axes.plot([], [], "o", color=TIME_COLOUR, markerfacecolor=_face(1), label=label)
+            handles.append(marks[0])
         if known := [row["bytes_ratio"] for row in of_pair if row["bytes_ratio"]]:
             label = f"bytes: {ratio(known[0])} at any rate"
             handles.append(axes.axhline(known[0], color=TCP_COLOUR, label=label))
@@ -143,14 +147,18 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _draw_ratio(axes: Any, row: dict[str, Any], at: float, marker: str, left: bool) -> None:
-    """A ratio with its interval and its number."""
+    """A ratio with its interval and its number; hollow where one session measured it."""
     value = row["time_ratio"]
     if row["time_ratio_ci95"]:
         low, high = row["time_ratio_ci95"]
         axes.errorbar(at, value, yerr=[[value - low], [high - value]], color=INK, capsize=3)
-    axes.plot(at, value, marker, color=TIME_COLOUR)
+    axes.plot(at, value, marker, color=TIME_COLOUR, markerfacecolor=_face(row["sessions"]))
     place = {"xytext": (-7, 0), "ha": "right"} if left else {"xytext": (7, 0), "ha": "left"}
     axes.annotate(ratio(value), (at, value), textcoords="offset points", va="center", **place)
+
+
+def _face(sessions: int) -> str:
+    return TIME_COLOUR if sessions > 1 else "white"
 
 
 def timelines_figure(timelines: Sequence[Timeline]) -> Figure:

@@ -65,7 +65,7 @@ TERMS = {
     "service_s": "median time that the shard worked on a push",
     "staleness": "updates by others between reading parameters and the update made from them",
     "rate_bits_per_s": "rate of every emulated link, in each direction",
-    "host_rates_bits_per_s": "rate of the emulated link of each rank's host, then of each server's",
+    "host_rates_bits_per_s": "rate of each host's emulated link, in the order of ranks and servers",
     "computed": "whether a speed-up was computed for hosts that share no cores",
     "time_ratio": "geometric mean of the sessions' ratios",
     "session_ratio": "the ratio in each session",

@@ -13,7 +13,7 @@ from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pool, pooled_cells, pooled_ratio, within_one_session
+from distsqz.report.pooling import pool, pooled_cells, pooled_ratio
 from distsqz.report.sections import models
 
 PaperTable = Literal["ratios", "cells"]
@@ -40,8 +40,7 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
     """Larger models over smaller ones: bytes and step times, a row for each strategy and rate."""
     sessions = [row for row in pool(runs) if row["kind"] == "models"]
     pooled = pooled_cells(sessions, "models")
-    found = [within_one_session(row) for row in sessions]
-    found += [
+    found = sessions + [
         {
             **row,
             "base": row["small"],

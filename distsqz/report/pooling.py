@@ -32,7 +32,7 @@ FEWEST_SESSIONS = 2
 Kind = Literal["models", "strategies", "speedups"]
 
 Rates = tuple[int | None, ...]
-"""The rate of the emulated link of each rank's host, then of each server's; None where it is not known."""
+"""The rate of each host's emulated link, in the order of ranks and servers; None where it is not known."""
 
 
 def pooled_ratio(ratios: Floats) -> tuple[float, Interval | None]:
@@ -87,10 +87,11 @@ def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
     others carried about as much before training (`GOODPUT_TOLERANCE`).
 
     A row has `kind` (`models`, `strategies` or `speedups`), what is compared (`other` over `base`),
-    `rate_bits_per_s` of emulated links or, where they differ, `host_rates_bits_per_s` of each rank's and each
-    server's, `goodput_bytes_per_s` of links whose rates are not known, `bytes_ratio`, the pooled `time_ratio`
-    and its interval, the ratio of each session, whether it was `computed` for hosts that share no cores, the
-    number of `sessions`, the `processors` they ran on, and by session the run's id and the two `cells`.
+    `rate_bits_per_s` of emulated links or, where they differ, `host_rates_bits_per_s` in the order of ranks
+    and servers, `goodput_bytes_per_s` of links whose rates are not known, `bytes_ratio`, the pooled `time_ratio`
+    and its interval (where `sessions` is 1, that within the session), the ratio of each session, whether it
+    was `computed` for hosts that share no cores, the number of `sessions`, the `processors` they ran on, and
+    by session the run's id and the two `cells`.
     """
     rates = {(comparison.at_any_rate(), comparison.rates) for comparison, _ in _groups(tuple(runs))}
     number_of_rates = Counter(comparison for comparison, _ in rates)
@@ -113,13 +114,6 @@ def _groups(runs: tuple[MeasuredRun, ...]) -> list[tuple[_Comparison, list[_Meas
         for comparison, sessions in groups.items()
         for alike in (_of_alike_links(sessions) if _unknown(comparison.rates) else [sessions])
     ]
-
-
-def within_one_session(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `pool`, with the session's own interval where only one session measured it."""
-    if row["sessions"] > 1:
-        return row
-    return {**row, "time_ratio_ci95": row["session_ratio_ci95"][0]}
 
 
 def pooled_cells(rows: Sequence[dict[str, Any]], kind: Kind) -> set[tuple[str, str, str]]:
@@ -186,7 +180,8 @@ def _of_alike_links(sessions: Sequence[_Measured]) -> Iterator[list[_Measured]]:
 
 
 def _row(comparison: _Comparison, sessions: Sequence[_Measured]) -> dict[str, Any]:
-    ratio, interval = pooled_ratio(np.array([each.ratio for each in sessions]))
+    ratio, spread = pooled_ratio(np.array([each.ratio for each in sessions]))
+    interval = spread if len(sessions) > 1 else sessions[0].interval
     known = [each.bytes_ratio for each in sessions if each.bytes_ratio is not None]
     return {
         "kind": comparison.kind,
@@ -232,7 +227,7 @@ def _settings(cell: CellTable) -> tuple[Any, ...]:
 def _rates(row: dict[str, Any]) -> Rates:
     rates = row.get("emulated_rate_bits_per_s") or {}
     hosts = [*(row.get("hosts") or rates), *(row.get("server_hosts") or [])]
-    return tuple(rates.get(host) for host in hosts)
+    return tuple(rates.get(host) for host in dict.fromkeys(hosts))
 
 
 def _unknown(rates: Rates) -> bool:

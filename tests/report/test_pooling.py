@@ -18,6 +18,8 @@ from distsqz.cli import report
 from distsqz.metering.schema import Record
 from distsqz.report import pooling
 from distsqz.report.bootstrap import Floats, paired_ratio
+from distsqz.report.figures import draw_ratios
+from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
 from distsqz.report.paper import latex_table
@@ -274,3 +276,43 @@ def test_a_report_and_its_page_read_the_comparisons_of_each_run_once(
     render_report(runs, read_sections(runs), "table")
     page_of(runs)
     assert read == [run.run_id for run in runs]
+
+
+def scattered(root: Path, ratio: float, rate: int) -> MeasuredRun:
+    """A session whose blocks scatter, so that its interval has a width."""
+    entries = links_at(rate, rate)
+    small, large = cell(**entries), cell("alexnet", **entries)
+    walls = [ratio * wall for wall in (1.0, 1.1, 0.9, 1.0, 1.05, 0.95)]
+    return MeasuredRun(
+        open_run(write_run(root, [small, large], [*steps(small, [1.0] * 6), *steps(large, walls)]))
+    )
+
+
+def test_one_session_at_a_rate_has_its_own_interval_in_table_page_latex_and_figure(tmp_path: Path) -> None:
+    runs = [scattered(tmp_path, ratio, rate) for ratio, rate in ((30.0, 10**8), (3.0, 10**9), (3.2, 10**9))]
+    interval = runs[0].model_comparisons[0]["step_ratio_ci95"]
+    alone, pooled = pool(runs)
+    assert alone["time_ratio_ci95"] == interval
+    assert pooled["time_ratio_ci95"] not in [run.model_comparisons[0]["step_ratio_ci95"] for run in runs]
+    low, high = (ratio(end) for end in interval)
+    section = sessions.section(runs)
+    assert f"([{low}, {high}], 95% interval within one session, so nothing is known" in section.sentences[0]
+    assert section.title.endswith("; of one session, that within it)")
+    text, keys = first_screen(runs)
+    assert {"sessions.0.time_ratio_ci95.0", "sessions.0.time_ratio_ci95.1"} <= keys
+    assert f"{low} to {high} holds".replace("x", "") in text
+    assert "holds the ratio of times with 95% confidence, within one session" in text
+    assert f"[{low}, {high}]".replace("x", "") in latex_table(runs, "ratios")
+    drawn = tmp_path / "ratios.svg"
+    draw_ratios(pool(runs), drawn)
+    assert "<!-- hollow: one session, interval within it -->" in drawn.read_text()
+
+
+def test_headings_of_the_page_s_charts_have_the_pooled_ratios(tmp_path: Path) -> None:
+    page = page_of([session(tmp_path, ratio, "EPYC", 10**9) for ratio in (16.0, 25.0)])
+    heading = re.search(r'id="step-times">\s*<h2>(.*?)</h2>', page, re.DOTALL)
+    assert heading
+    assert "sessions.0.time_ratio" in heading[1]
+    text = " ".join(re.sub(r"<.*?>", "", heading[1]).replace("\u00a0", " ").split())
+    assert text == "alexnet's step takes 20.0 times as long as squeezenet's under ddp at 1.00 Gbit/s"
+    assert 'id="bytes">\n<h2>alexnet sends <data data-key="sessions.0.bytes_ratio"' in page

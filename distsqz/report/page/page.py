@@ -128,8 +128,8 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
         "pooled_speedups": pooled["speedups"][:MOST_POOLED],
         "compared": _unpooled(document, "models")[:MOST_FINDINGS],
         "ambiguous": [index for index, row in enumerate(comparisons) if number_of[models.subject(row)] > 1],
-        "most_bytes": _largest(comparisons, "bytes_ratio"),
-        "most_time": _largest(comparisons, "step_ratio"),
+        "most_bytes": _most(document, "bytes_ratio", "bytes_ratio"),
+        "most_time": _most(document, "time_ratio", "step_ratio"),
         "most_comm": _largest(cells, "comm_share"),
         "least_comm": _largest(cells, "comm_share", sign=-1),
         "measured": [index for index, row in enumerate(cells) if row["step_s"] is not None],
@@ -153,6 +153,24 @@ def _unpooled(document: dict[str, Any], kind: Kind, ratio: str | None = None) ->
         for index, row in enumerate(document[key])
         if cells_of(row) not in pooled and (ratio is None or row[ratio] is not None)
     ]
+
+
+def _most(document: dict[str, Any], pooled: str, single: str) -> dict[str, Any] | None:
+    """The largest ratio between models, pooled where it is: its key, what it is of, and the row's key."""
+    rows = [
+        (f"sessions.{index}", pooled, row["base"], row["other"], row)
+        for index, row in enumerate(document["sessions"])
+        if row["kind"] == "models"
+    ] + [
+        (f"comparisons.{index}", single, row["small"], row["large"], row)
+        for index, row in ((index, document["comparisons"][index]) for index in _unpooled(document, "models"))
+    ]
+    known = [
+        {"key": f"{key}.{name}", "of": key, "small": small, "large": large, "row": row}
+        for key, name, small, large, row in rows
+        if row[name] is not None
+    ]
+    return max(known, key=lambda each: float(Numbers(document).value(each["key"])), default=None)
 
 
 def _largest(rows: list[dict[str, Any]], name: str, sign: int = 1) -> int | None:

@@ -36,9 +36,10 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row and a sentence for each comparison and all links."""
     rows = pool(runs)
     processors = sorted({name for row in rows for name in row["processors"]})
+    one = "; of one session, that within it" if any(row["sessions"] == 1 for row in rows) else ""
     return Section(
         key="sessions",
-        title="Sessions pooled (geometric means; intervals hold the spread between sessions)",
+        title=f"Sessions pooled (geometric means; intervals hold the spread between sessions{one})",
         columns=(*COLUMNS, *(name for name in WHERE_KNOWN if any(row[name] for row in rows))),
         headings=HEADINGS,
         identifying=3,
