@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import links_of
 from distsqz.report.formats import UNKNOWN, ratio, seconds
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.report.timelines import Timeline
@@ -114,16 +115,16 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     A line marks the ratio of bytes, which no rate changes.
     """
     rows = [row for row in rows if row["kind"] == "models"]
-    rates = sorted({row["rate_bits_per_s"] for row in rows}, key=lambda rate: rate or 0)
+    links = list(dict.fromkeys(links_of(row) or "any" for row in sorted(rows, key=_slowest)))
     pairs = list(dict.fromkeys((row["base"], row["other"]) for row in rows))
     drawn = Figure(figsize=(1.5 + 3.6 * len(pairs), 4), facecolor="white", layout="constrained")
     for axes, (base, other) in zip(drawn.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         of_pair = [row for row in rows if (row["base"], row["other"]) == (base, other)]
-        strategies = list(dict.fromkeys(row["strategy"] for row in of_pair))
+        strategies = list(dict.fromkeys(map(_series, of_pair)))
         for index, strategy in enumerate(strategies):
             beside = 0.12 * (index - (len(strategies) - 1) / 2)
-            for row in (row for row in of_pair if row["strategy"] == strategy):
-                at = rates.index(row["rate_bits_per_s"]) + beside
+            for row in (row for row in of_pair if _series(row) == strategy):
+                at = links.index(links_of(row) or "any") + beside
                 _draw_ratio(axes, row, at, MARKERS[index % len(MARKERS)], left=index == 0)
         handles = [
             axes.plot([], [], MARKERS[index % len(MARKERS)], color=TIME_COLOUR, label=f"step time, {name}")[0]
@@ -136,8 +137,8 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         if known := [row["bytes_ratio"] for row in of_pair if row["bytes_ratio"]]:
             label = f"bytes: {ratio(known[0])} at any rate"
             handles.append(axes.axhline(known[0], color=TCP_COLOUR, label=label))
-        axes.set_xticks(range(len(rates)), ["any" if rate is None else rate_words(rate) for rate in rates])
-        axes.set_xlim(-0.5, len(rates) - 0.5)
+        axes.set_xticks(range(len(links)), links)
+        axes.set_xlim(-0.5, len(links) - 0.5)
         axes.set_ylim(0, 1.15 * max(axes.get_ylim()))
         axes.set_title(f"{other} over {base}, by the rate of the links", loc="left", fontsize=11)
         axes.set_ylabel(f"{other}'s over {base}'s")
@@ -155,6 +156,16 @@ def _draw_ratio(axes: Any, row: dict[str, Any], at: float, marker: str, left: bo
     axes.plot(at, value, marker, color=TIME_COLOUR, markerfacecolor=_face(row["sessions"]))
     place = {"xytext": (-7, 0), "ha": "right"} if left else {"xytext": (7, 0), "ha": "left"}
     axes.annotate(ratio(value), (at, value), textcoords="offset points", va="center", **place)
+
+
+def _slowest(row: dict[str, Any]) -> float:
+    """What the slowest link of a row carries, in bits a second; 0 where it is not known."""
+    rates = [row["rate_bits_per_s"], *(row["host_rates_bits_per_s"] or [])]
+    return min(filter(None, rates), default=8 * (row["goodput_bytes_per_s"] or 0.0))
+
+
+def _series(row: dict[str, Any]) -> str:
+    return f"{row['strategy']} ({row['settings']})" if row["settings"] else str(row["strategy"])
 
 
 def _face(sessions: int) -> str:

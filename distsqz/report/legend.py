@@ -81,7 +81,9 @@ TERMS = {
     "busy_s": "time that the shard worked",
     "updates": "number of updates",
     "share": "share of all updates",
-    "kind": "what is compared: models, strategies, or speed-ups over one worker alone",
+    "kind": "what is compared: models, strategies, values of an option, or speed-ups over one worker alone",
+    "settings": "options and places in which the row differs from others of the same comparison; hosts are "
+    "numbered in the order of ranks and servers",
     "other": "the upper part of the ratio",
     "base": "the lower part of the ratio",
     "run_id": "the run, which is a directory of that name",

@@ -11,10 +11,10 @@ import numpy as np
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import links_of
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pool, pooled_cells, pooled_ratio
-from distsqz.report.sections import models
+from distsqz.report.pooling import AlikeCells, alike_cells, compare_all, links_of_cells, pooled_ratio
 
 PaperTable = Literal["ratios", "cells"]
 
@@ -38,28 +38,18 @@ def latex_table(runs: Sequence[MeasuredRun], which: PaperTable) -> str:
 
 def _ratios(runs: Sequence[MeasuredRun]) -> str:
     """Larger models over smaller ones: bytes and step times, a row for each strategy and rate."""
-    sessions = [row for row in pool(runs) if row["kind"] == "models"]
-    pooled = pooled_cells(sessions, "models")
-    found = sessions + [
-        {
-            **row,
-            "base": row["small"],
-            "other": row["large"],
-            "time_ratio": row["step_ratio"],
-            "time_ratio_ci95": row["step_ratio_ci95"],
-            "rate_bits_per_s": _rate(_cell_row(run, row["large_cell"])),
-            "sessions": 1,
-        }
-        for run in runs
-        for row in run.model_comparisons
-        if models.cells_of(row) not in pooled
+    found = [row for row in compare_all(runs) if row["kind"] == "models"]
+    found += [
+        _bytes_alone(run, row) for run in runs for row in run.model_comparisons if row["step_ratio"] is None
     ]
     several = len({(row["base"], row["other"]) for row in found}) > 1
+    varied = any(row["settings"] for row in found)
     lines = []
     for row in found:
-        words = [_strategy(row["strategy"]), _link(row["rate_bits_per_s"])]
-        if several:
-            words.insert(0, f"{_model(row['other'])} / {_model(row['base'])}")
+        words = [f"{_model(row['other'])} / {_model(row['base'])}"] if several else []
+        words += [_strategy(row["strategy"])]
+        words += [row["settings"] or "--"] if varied else []
+        words += [links_of(row) or "--"]
         numbers = [_times(row["bytes_ratio"]), _times(row["time_ratio"], row["time_ratio_ci95"])]
         lines.append([*map(escaped_latex, words), *numbers])
     if not found:
@@ -71,45 +61,66 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
         f"{escaped_latex('; '.join(pairs))}: ratios of the bytes that a worker sends to other hosts in a "
         f"step (TCP payload), and of step times. {statistic} {_setup(runs)}"
     )
-    headings = [*(["Models"] if several else []), "Strategy", "Link", "Bytes ratio", "Step time ratio"]
+    headings = [*(["Models"] if several else []), "Strategy", *(["Settings"] if varied else [])]
+    headings += ["Link", "Bytes ratio", "Step time ratio"]
     return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-ratios")
 
 
 def _cells(runs: Sequence[MeasuredRun]) -> str:
     """Bytes and step time of each model, strategy and rate; sessions of the same are pooled."""
-    groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in (row for run in runs for row in run.rows):
-        groups[row.get("id") or row["cell"], _rate(row), len(runs) > 1 or row["run_id"]].append(row)
-    longest_s = max((row["step_s"] or 0.0 for rows in groups.values() for row in rows), default=0.0)
+    groups = alike_cells(runs)
+    rows = [row for run in runs for row in run.rows]
+    longest_s = max((row["step_s"] or 0.0 for row in rows), default=0.0)
     unit, scale = ("s", 1.0) if longest_s >= LONG_STEP_S else ("ms", 1e3)
-    lines, sessions = [], []
-    for rows in groups.values():
-        row = rows[0]
-        sizes = [size for each in rows if (size := host_link_or_sent_bytes(each)) is not None]
-        known = [each["step_s"] for each in rows if each["step_s"] is not None]
-        interval = row["step_s_ci95"]
-        typical = row["step_s"]
-        if len(known) > 1:
-            typical, interval = pooled_ratio(np.array(known))
-        sessions.append(max(1, len(known)))
-        lines.append(
-            [
-                escaped_latex(_model(row["model"])),
-                "PS" if row["strategy"] == "ps" else escaped_latex(_strategy(row["strategy"])),
-                escaped_latex(_link(_rate(row))),
-                f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--",
-                _time(typical, interval, scale),
-            ]
-        )
-    servers = "PS: parameter server. " if any("PS" in line for line in lines) else ""
+    varied = any(group.settings for group in groups)
+    lines = [_cell_line(group, varied, scale) for group in groups]
+    sessions = [max(1, len(_measured_rows(group))) for group in groups]
+    servers = "PS: parameter server. " if any(row["strategy"] == "ps" for row in rows) else ""
     caption = (
-        "MB that the busiest host's link must carry in a step, in one direction (payload, by the strategy's "
-        "formula; where hosts are not known, TCP payload that a worker sends), and step time "
-        f"in {unit}: {_statistic(sessions, 'medians')}. {servers}{_setup(runs)}"
+        "MB of TCP payload that the busiest host's link must carry in a step, in one direction (by the "
+        f"strategy's formula{_where_hosts_are_unknown(rows)}), and step time in {unit}: "
+        f"{_statistic(sessions, 'medians')}. {servers}{_setup(runs)}"
     )
-    return _table(
-        ["Model", "Strategy", "Link", "MB", f"Step, {unit}"], lines, "lllrr", caption, "tab:distsqz-cells"
-    )
+    headings = ["Model", "Strategy", *(["Settings"] if varied else []), "Link", "MB", f"Step, {unit}"]
+    return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-cells")
+
+
+def _cell_line(group: AlikeCells, varied: bool, scale: float) -> list[str]:
+    """A line of the table of cells.
+
+    Args:
+        group: the cell's sessions.
+        varied: whether there is a column of settings.
+        scale: what a step's seconds are multiplied with.
+    """
+    row = group.cells[0].row
+    sizes = [size for cell in group.cells if (size := host_link_or_sent_bytes(cell.row)) is not None]
+    words = [_model(row["model"]), "PS" if row["strategy"] == "ps" else _strategy(row["strategy"])]
+    words += [group.settings or "--"] if varied else []
+    words += [links_of(group.links) or "--", f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--"]
+    return [*map(escaped_latex, words), _time(*_typical_step_s(group), scale)]
+
+
+def _typical_step_s(group: AlikeCells) -> tuple[float | None, Sequence[float] | None]:
+    """The step time of a cell's sessions and its interval: of one session its own, of several the pool's."""
+    measured = _measured_rows(group)
+    if len(measured) > 1:
+        return pooled_ratio(np.array([row["step_s"] for row in measured]))
+    return (measured[0]["step_s"], measured[0]["step_s_ci95"]) if measured else (None, None)
+
+
+def _measured_rows(group: AlikeCells) -> list[dict[str, Any]]:
+    return [cell.row for cell in group.cells if cell.row["step_s"] is not None]
+
+
+def _where_hosts_are_unknown(rows: Sequence[dict[str, Any]]) -> str:
+    """What the bytes of cells are whose hosts are not known, for a caption."""
+    unknown = [row for row in rows if row.get("host_link_bytes") is None]
+    if not unknown:
+        return ""
+    counted = all(row["tcp_tx_bytes"] is not None for row in unknown)
+    what = "as TCP counted it" if counted else "as TCP counted it or, where it did not, by the formula"
+    return f"; where hosts are not known, what a worker sends, {what}"
 
 
 def host_link_or_sent_bytes(row: dict[str, Any]) -> float | None:
@@ -186,8 +197,19 @@ def _time(value: float | None, interval: Sequence[float] | None, scale: float) -
     return f"{text} [{_digits(interval[0] * scale)}, {_digits(interval[1] * scale)}]"
 
 
-def _cell_row(run: MeasuredRun, cell: str) -> dict[str, Any]:
-    return next(row for row in run.rows if row["cell"] == cell)
+def _bytes_alone(run: MeasuredRun, row: dict[str, Any]) -> dict[str, Any]:
+    """A comparison of models whose step times are not compared, as a row of `pooling.compare_all`."""
+    (large,) = (cell for cell in run.cells if cell.row["cell"] == row["large_cell"])
+    return {
+        **row,
+        "base": row["small"],
+        "other": row["large"],
+        "time_ratio": None,
+        "time_ratio_ci95": None,
+        "settings": None,
+        **links_of_cells([large]),
+        "sessions": 1,
+    }
 
 
 def _rate(row: dict[str, Any]) -> int | None:

@@ -316,3 +316,58 @@ def test_headings_of_the_page_s_charts_have_the_pooled_ratios(tmp_path: Path) ->
     text = " ".join(re.sub(r"<.*?>", "", heading[1]).replace("\u00a0", " ").split())
     assert text == "alexnet's step takes 20.0 times as long as squeezenet's under ddp at 1.00 Gbit/s"
     assert 'id="bytes">\n<h2>alexnet sends <data data-key="sessions.0.bytes_ratio"' in page
+
+
+def varied(root: Path) -> MeasuredRun:
+    """A session of both models with small and with large buckets; only alexnet's step tells these apart."""
+    cells = [
+        cell(model, cell=f"{model}-ddp-w2-bucket{size}", bucket_mb=size)
+        for size in (1, 25)
+        for model in ("squeezenet", "alexnet")
+    ]
+    walls = {"squeezenet": {1: 1.0, 25: 1.0}, "alexnet": {1: 4.0, 25: 2.0}}
+    records = [row for of in cells for row in steps(of, [walls[of["model"]][of["bucket_mb"]]] * 6)]
+    return MeasuredRun(open_run(write_run(root, cells, records)))
+
+
+def test_pooled_comparisons_of_varied_cells_name_what_was_varied(tmp_path: Path) -> None:
+    runs = [varied(tmp_path), varied(tmp_path)]
+    of_models = {row["settings"]: row["time_ratio"] for row in pool(runs) if row["kind"] == "models"}
+    assert of_models == {"bucket_mb=1": pytest.approx(4.0), "bucket_mb=25": pytest.approx(2.0)}
+    section = sessions.section(runs)
+    assert section.columns[:4] == ("kind", "other", "base", "settings")
+    assert "Over 2 sessions, with 2 workers under ddp (bucket_mb=25), squeezenet" in " ".join(
+        section.sentences
+    )
+    assert "bucket_mb=25" in first_screen(runs)[0]
+    assert re.search(r"all-reduce & bucket\\_mb=25 & -- &.*2.00", latex_table(runs, "ratios"))
+    drawn = tmp_path / "ratios.svg"
+    draw_ratios(pool(runs), drawn)
+    assert "<!-- step time, ddp (bucket_mb=25) -->" in drawn.read_text()
+
+
+def test_comparisons_of_an_option_s_values_are_pooled(tmp_path: Path) -> None:
+    runs = [varied(tmp_path), varied(tmp_path)]
+    row = next(row for row in pool(runs) if row["kind"] == "options" and "alexnet" in row["base"])
+    assert (row["base"], row["other"]) == ("alexnet bucket_mb=1", "alexnet bucket_mb=25")
+    assert (row["time_ratio"], row["sessions"], row["settings"]) == (pytest.approx(0.5), 2, None)
+    assert sentences_of("option_comparisons", runs) == []
+    assert any(
+        "alexnet bucket_mb=25's step takes 0.500x the time" in line for line in sentences_of("sessions", runs)
+    )
+
+
+def test_cells_of_one_run_are_never_taken_for_two_sessions(tmp_path: Path) -> None:
+    cells = [
+        cell(model, cell=f"{model}-ddp-w2-steps{number}", steps=number)
+        for number in (6, 12)
+        for model in ("squeezenet", "alexnet")
+    ]
+    path = write_run(tmp_path, cells, [row for of in cells for row in steps(of, [1.0] * of["steps"])])
+    assert pool([MeasuredRun(open_run(path))]) == []
+
+
+def test_cells_without_an_option_are_told_apart_from_cells_with_it(tmp_path: Path) -> None:
+    cells = [*of_both("ddp"), *({**of, "cell": f"{of['cell']}-b", "bucket_mb": 5} for of in of_both("ddp"))]
+    rows = pool([session_of(tmp_path, *cells), session_of(tmp_path, *cells)])
+    assert [row["settings"] for row in rows if row["kind"] == "models"] == ["bucket_mb=none", "bucket_mb=5"]
