@@ -85,7 +85,8 @@ def links_of(row: dict[str, Any]) -> str | None:
     if row["host_rates_bits_per_s"]:
         runs = [(rate, len([*hosts])) for rate, hosts in groupby(row["host_rates_bits_per_s"])]
         return ", ".join(
-            f"{number} x {'unknown' if rate is None else rate_words(rate)}" for rate, number in runs
+            (f"{number} x " if number > 1 else "") + ("unknown" if rate is None else rate_words(rate))
+            for rate, number in runs
         )
     if row["goodput_bytes_per_s"] is not None:
         return f"{row['goodput_bytes_per_s'] * 8e-6:,.0f} Mbit/s measured"
