@@ -93,6 +93,11 @@ def links_of(row: dict[str, Any]) -> str | None:
     return None
 
 
+def is_slower(speedup: float, interval: Sequence[float] | None) -> bool:
+    """Whether hosts are slower than one machine: by the upper end of the interval, if there is one."""
+    return (interval[1] if interval else speedup) < 1
+
+
 def doubts(comparison: dict[str, Any]) -> list[str]:
     """Sentence that says why times, or times and bytes, are not compared, and what may differ without being
     recorded.

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import is_slower
 from distsqz.report.formats import to_json
 from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
@@ -77,6 +78,7 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
         "remarks": _remarks(sections, numbers.document),
         "legend": [] if any(run.shipped for run in runs) else legend(runs, sections, _heading),
         "num": numbers.html,
+        "is_slower": is_slower,
         "part_names": NAMES,
         "most_findings": MOST_FINDINGS,
         "most_bounds": MOST_BOUNDS,

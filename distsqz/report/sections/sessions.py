@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distsqz.report.claims import links_of, pooled_sureness, ratio_claim
+from distsqz.report.claims import is_slower, links_of, pooled_sureness, ratio_claim
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool
@@ -68,7 +68,7 @@ def _finding(row: dict[str, Any]) -> str:
     sure = pooled_sureness(row)
     if row["kind"] == "speedups":
         how = ", computed for hosts that share no cores" if row["computed"] else ""
-        slow = ", slower than one machine" if row["time_ratio"] < 1 else ""
+        slow = ", slower than one machine" if is_slower(row["time_ratio"], row["time_ratio_ci95"]) else ""
         claims = [
             f"{row['other']} trains {ratio(row['time_ratio'])} the images a second of one worker alone"
             f"{how} ({sure}){slow}"
