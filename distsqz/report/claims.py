@@ -71,9 +71,11 @@ def _brackets(interval: Sequence[float]) -> str:
 
 def pooled_sureness(row: dict[str, Any]) -> str:
     """How sure a row of `distsqz.report.pooling.pool` is, for the parentheses behind its ratio."""
-    if row["time_ratio_ci95"]:
-        return f"{_brackets(row['time_ratio_ci95'])}, 95% interval with the spread between sessions"
-    return "one session, so nothing is known of the spread between sessions"
+    interval = f"{_brackets(row['time_ratio_ci95'])}, " if row["time_ratio_ci95"] else ""
+    if row["sessions"] == 1:
+        within = "95% interval within " if interval else ""
+        return f"{interval}{within}one session, so nothing is known of the spread between sessions"
+    return f"{interval}95% interval with the spread between sessions"
 
 
 def links_of(row: dict[str, Any]) -> str | None:
@@ -83,11 +85,17 @@ def links_of(row: dict[str, Any]) -> str | None:
     if row["host_rates_bits_per_s"]:
         runs = [(rate, len([*hosts])) for rate, hosts in groupby(row["host_rates_bits_per_s"])]
         return ", ".join(
-            f"{number} x {'unknown' if rate is None else rate_words(rate)}" for rate, number in runs
+            (f"{number} x " if number > 1 else "") + ("unknown" if rate is None else rate_words(rate))
+            for rate, number in runs
         )
     if row["goodput_bytes_per_s"] is not None:
         return f"{row['goodput_bytes_per_s'] * 8e-6:,.0f} Mbit/s measured"
     return None
+
+
+def is_slower(speedup: float, interval: Sequence[float] | None) -> bool:
+    """Whether hosts are slower than one machine: by the upper end of the interval, if there is one."""
+    return (interval[1] if interval else speedup) < 1
 
 
 def doubts(comparison: dict[str, Any]) -> list[str]:

@@ -201,6 +201,7 @@ def _comparison_of_option(option: str, base: CellTable, other: CellTable) -> dic
         "world_size": base.row["world_size"],
         "small": base.entry[option],
         "large": other.entry[option],
+        "run_id": other.run_id,
         **{
             key: compared[key]
             for key in (

@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import links_of
 from distsqz.report.formats import UNKNOWN, ratio
-from distsqz.report.pooling import within_one_session
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.report.timelines import Timeline, time_notes
 
@@ -111,29 +111,34 @@ def _write(path: Path, field: str, make: Callable[[], Figure]) -> None:
 def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """The figure of pooled sessions: ratios of models by the rate of the links, times with their intervals.
 
+    Intervals hold the spread between sessions; of a ratio that one session measured, that within it.
     A line marks the ratio of bytes, which no rate changes.
     """
     rows = [row for row in rows if row["kind"] == "models"]
-    rates = sorted({row["rate_bits_per_s"] for row in rows}, key=lambda rate: rate or 0)
+    links = list(dict.fromkeys(links_of(row) or "any" for row in sorted(rows, key=_slowest)))
     pairs = list(dict.fromkeys((row["base"], row["other"]) for row in rows))
     drawn = Figure(figsize=(1.5 + 3.6 * len(pairs), 4), facecolor="white", layout="constrained")
     for axes, (base, other) in zip(drawn.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         of_pair = [row for row in rows if (row["base"], row["other"]) == (base, other)]
-        strategies = list(dict.fromkeys(row["strategy"] for row in of_pair))
+        strategies = list(dict.fromkeys(map(_series, of_pair)))
         for index, strategy in enumerate(strategies):
             beside = 0.12 * (index - (len(strategies) - 1) / 2)
-            for row in (within_one_session(row) for row in of_pair if row["strategy"] == strategy):
-                at = rates.index(row["rate_bits_per_s"]) + beside
+            for row in (row for row in of_pair if _series(row) == strategy):
+                at = links.index(links_of(row) or "any") + beside
                 _draw_ratio(axes, row, at, MARKERS[index % len(MARKERS)], left=index == 0)
         handles = [
             axes.plot([], [], MARKERS[index % len(MARKERS)], color=TIME_COLOUR, label=f"step time, {name}")[0]
             for index, name in enumerate(strategies)
         ]
+        if any(row["sessions"] == 1 for row in of_pair):
+            label = "hollow: one session, interval within it"
+            marks = axes.plot([], [], "o", color=TIME_COLOUR, markerfacecolor=_face(1), label=label)
+            handles.append(marks[0])
         if known := [row["bytes_ratio"] for row in of_pair if row["bytes_ratio"]]:
             label = f"bytes: {ratio(known[0])} at any rate"
             handles.append(axes.axhline(known[0], color=TCP_COLOUR, label=label))
-        axes.set_xticks(range(len(rates)), ["any" if rate is None else rate_words(rate) for rate in rates])
-        axes.set_xlim(-0.5, len(rates) - 0.5)
+        axes.set_xticks(range(len(links)), links)
+        axes.set_xlim(-0.5, len(links) - 0.5)
         axes.set_ylim(0, 1.15 * max(axes.get_ylim()))
         axes.set_title(f"{other} over {base}, by the rate of the links", loc="left", fontsize=11)
         axes.set_ylabel(f"{other}'s over {base}'s")
@@ -143,14 +148,28 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _draw_ratio(axes: Any, row: dict[str, Any], at: float, marker: str, left: bool) -> None:
-    """A ratio with its interval and its number."""
+    """A ratio with its interval and its number; hollow where one session measured it."""
     value = row["time_ratio"]
     if row["time_ratio_ci95"]:
         low, high = row["time_ratio_ci95"]
         axes.errorbar(at, value, yerr=[[value - low], [high - value]], color=INK, capsize=3)
-    axes.plot(at, value, marker, color=TIME_COLOUR)
+    axes.plot(at, value, marker, color=TIME_COLOUR, markerfacecolor=_face(row["sessions"]))
     place = {"xytext": (-7, 0), "ha": "right"} if left else {"xytext": (7, 0), "ha": "left"}
     axes.annotate(ratio(value), (at, value), textcoords="offset points", va="center", **place)
+
+
+def _slowest(row: dict[str, Any]) -> float:
+    """What the slowest link of a row carries, in bits a second; 0 where it is not known."""
+    rates = [row["rate_bits_per_s"], *(row["host_rates_bits_per_s"] or [])]
+    return min(filter(None, rates), default=8 * (row["goodput_bytes_per_s"] or 0.0))
+
+
+def _series(row: dict[str, Any]) -> str:
+    return f"{row['strategy']} ({row['settings']})" if row["settings"] else str(row["strategy"])
+
+
+def _face(sessions: int) -> str:
+    return TIME_COLOUR if sessions > 1 else "white"
 
 
 def timelines_figure(timelines: Sequence[Timeline]) -> Figure:

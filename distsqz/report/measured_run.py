@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from distsqz.report.comparisons import compare_models, compare_strategies
+from distsqz.report.comparisons import compare_models, compare_options, compare_strategies
 from distsqz.report.measured import measured_steps, measured_updates, of_steps
 from distsqz.report.shipments import is_deployment, read_shipments
 from distsqz.report.speedups import is_baseline, speedups
@@ -69,6 +69,11 @@ class MeasuredRun:
     def strategy_comparisons(self) -> list[dict[str, Any]]:
         """Other strategies against all-reduce."""
         return compare_strategies(self.cells)
+
+    @cached_property
+    def option_comparisons(self) -> list[dict[str, Any]]:
+        """Cells that differ in one option."""
+        return compare_options(self.cells)
 
     @cached_property
     def speedups(self) -> list[dict[str, Any]]:

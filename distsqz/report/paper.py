@@ -11,11 +11,11 @@ import numpy as np
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import links_of
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.pooling import pool, pooled_cells, pooled_ratio, within_one_session
-from distsqz.report.sections import models
-from distsqz.report.tables import equal_rate
+from distsqz.report.pooling import AlikeCells, alike_cells, compare_all, links_of_cells, pooled_ratio
+from distsqz.report.speedups import share_cores
 
 PaperTable = Literal["ratios", "cells"]
 
@@ -25,7 +25,7 @@ MODEL_NAMES = {"squeezenet": "SqueezeNet", "alexnet": "AlexNet"}
 LONG_STEP_S = 10.0
 """Longest step from which on a table has seconds, as milliseconds would be too wide for a column."""
 
-CITATION = "distsqz {version}, which measures what communication costs in distributed training"
+CITATION = "which measures what communication costs in distributed training"
 
 
 def latex_table(runs: Sequence[MeasuredRun], which: PaperTable) -> str:
@@ -33,35 +33,33 @@ def latex_table(runs: Sequence[MeasuredRun], which: PaperTable) -> str:
 
     Needs `\usepackage{booktabs}`. Its caption says what was measured, by which statistic, and what the
     columns are.
+
+    Raises:
+        InvalidValue: there are no runs, or nothing to show of them.
     """
+    _require_runs(runs)
     return _ratios(runs) if which == "ratios" else _cells(runs)
+
+
+def _require_runs(runs: Sequence[MeasuredRun]) -> None:
+    if not runs:
+        raise InvalidValue("runs", None, "must hold at least one run")
 
 
 def _ratios(runs: Sequence[MeasuredRun]) -> str:
     """Larger models over smaller ones: bytes and step times, a row for each strategy and rate."""
-    sessions = [row for row in pool(runs) if row["kind"] == "models"]
-    pooled = pooled_cells(sessions, "models")
-    found = [within_one_session(row) for row in sessions]
+    found = [row for row in compare_all(runs) if row["kind"] == "models"]
     found += [
-        {
-            **row,
-            "base": row["small"],
-            "other": row["large"],
-            "time_ratio": row["step_ratio"],
-            "time_ratio_ci95": row["step_ratio_ci95"],
-            "rate_bits_per_s": equal_rate(_cell_row(run, row["large_cell"])),
-            "sessions": 1,
-        }
-        for run in runs
-        for row in run.model_comparisons
-        if models.cells_of(row) not in pooled
+        _bytes_alone(run, row) for run in runs for row in run.model_comparisons if row["step_ratio"] is None
     ]
     several = len({(row["base"], row["other"]) for row in found}) > 1
+    varied = any(row["settings"] for row in found)
     lines = []
     for row in found:
-        words = [_strategy(row["strategy"]), _link(row["rate_bits_per_s"])]
-        if several:
-            words.insert(0, f"{_model(row['other'])} / {_model(row['base'])}")
+        words = [f"{_model(row['other'])} / {_model(row['base'])}"] if several else []
+        words += [_strategy(row["strategy"])]
+        words += [row["settings"] or "--"] if varied else []
+        words += [_link(row)]
         numbers = [_times(row["bytes_ratio"]), _times(row["time_ratio"], row["time_ratio_ci95"])]
         lines.append([*map(escaped_latex, words), *numbers])
     if not found:
@@ -71,47 +69,69 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
     statistic = _sentence(_statistic(found_in, "paired blocks"))
     caption = (
         f"{escaped_latex('; '.join(pairs))}: ratios of the bytes that a worker sends to other hosts in a "
-        f"step (TCP payload), and of step times. {statistic} {_setup(runs)}"
+        f"step ({_bytes_of_ratios(found)}), and of step times. {statistic} {_links_note(found)}{_setup(runs)}"
     )
-    headings = [*(["Models"] if several else []), "Strategy", "Link", "Bytes ratio", "Step time ratio"]
+    headings = [*(["Models"] if several else []), "Strategy", *(["Settings"] if varied else [])]
+    headings += ["Link", "Bytes ratio", "Step time ratio"]
     return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-ratios")
 
 
 def _cells(runs: Sequence[MeasuredRun]) -> str:
     """Bytes and step time of each model, strategy and rate; sessions of the same are pooled."""
-    groups: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in (row for run in runs for row in run.rows):
-        groups[row.get("id") or row["cell"], equal_rate(row), len(runs) > 1 or row["run_id"]].append(row)
-    longest_s = max((row["step_s"] or 0.0 for rows in groups.values() for row in rows), default=0.0)
+    groups = alike_cells(runs)
+    rows = [row for run in runs for row in run.rows]
+    longest_s = max((row["step_s"] or 0.0 for row in rows), default=0.0)
     unit, scale = ("s", 1.0) if longest_s >= LONG_STEP_S else ("ms", 1e3)
-    lines, sessions = [], []
-    for rows in groups.values():
-        row = rows[0]
-        sizes = [size for each in rows if (size := host_link_or_sent_bytes(each)) is not None]
-        known = [each["step_s"] for each in rows if each["step_s"] is not None]
-        interval = row["step_s_ci95"]
-        typical = row["step_s"]
-        if len(known) > 1:
-            typical, interval = pooled_ratio(np.array(known))
-        sessions.append(max(1, len(known)))
-        lines.append(
-            [
-                escaped_latex(_model(row["model"])),
-                "PS" if row["strategy"] == "ps" else escaped_latex(_strategy(row["strategy"])),
-                escaped_latex(_link(equal_rate(row))),
-                f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--",
-                _time(typical, interval, scale),
-            ]
-        )
-    servers = "PS: parameter server. " if any("PS" in line for line in lines) else ""
+    varied = any(group.settings for group in groups)
+    lines = [_cell_line(group, varied, scale) for group in groups]
+    sessions = [max(1, len(_measured_rows(group))) for group in groups]
+    servers = "PS: parameter server. " if any(row["strategy"] == "ps" for row in rows) else ""
     caption = (
-        "MB that the busiest host's link must carry in a step, in one direction (payload, by the strategy's "
-        "formula; where hosts are not known, TCP payload that a worker sends), and step time "
-        f"in {unit}: {_statistic(sessions, 'medians')}. {servers}{_setup(runs)}"
+        "MB of TCP payload that the busiest host's link must carry in a step, in one direction (by the "
+        f"strategy's formula{_where_hosts_are_unknown(rows)}), and step time in {unit}: "
+        f"{_statistic(sessions, 'medians')}. {servers}{_links_note([group.links for group in groups])}"
+        f"{_setup(runs)}"
     )
-    return _table(
-        ["Model", "Strategy", "Link", "MB", f"Step, {unit}"], lines, "lllrr", caption, "tab:distsqz-cells"
-    )
+    headings = ["Model", "Strategy", *(["Settings"] if varied else []), "Link", "MB", f"Step, {unit}"]
+    return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-cells")
+
+
+def _cell_line(group: AlikeCells, varied: bool, scale: float) -> list[str]:
+    """A line of the table of cells.
+
+    Args:
+        group: the cell's sessions.
+        varied: whether there is a column of settings.
+        scale: what a step's seconds are multiplied with.
+    """
+    row = group.cells[0].row
+    sizes = [size for cell in group.cells if (size := host_link_or_sent_bytes(cell.row)) is not None]
+    words = [_model(row["model"]), "PS" if row["strategy"] == "ps" else _strategy(row["strategy"])]
+    words += [group.settings or "--"] if varied else []
+    words += [_link(group.links), f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--"]
+    return [*map(escaped_latex, words), _time(*_typical_step_s(group), scale)]
+
+
+def _typical_step_s(group: AlikeCells) -> tuple[float | None, Sequence[float] | None]:
+    """The step time of a cell's sessions and its interval: of one session its own, of several the pool's."""
+    measured = _measured_rows(group)
+    if len(measured) > 1:
+        return pooled_ratio(np.array([row["step_s"] for row in measured]))
+    return (measured[0]["step_s"], measured[0]["step_s_ci95"]) if measured else (None, None)
+
+
+def _measured_rows(group: AlikeCells) -> list[dict[str, Any]]:
+    return [cell.row for cell in group.cells if cell.row["step_s"] is not None]
+
+
+def _where_hosts_are_unknown(rows: Sequence[dict[str, Any]]) -> str:
+    """What the bytes of cells are whose hosts are not known, for a caption."""
+    unknown = [row for row in rows if row.get("host_link_bytes") is None]
+    if not unknown:
+        return ""
+    counted = all(row["tcp_tx_bytes"] is not None for row in unknown)
+    what = "as TCP counted it" if counted else "as TCP counted it or, where it did not, by the formula"
+    return f"; where hosts are not known, what a worker sends, {what}"
 
 
 def host_link_or_sent_bytes(row: dict[str, Any]) -> float | None:
@@ -188,12 +208,37 @@ def _time(value: float | None, interval: Sequence[float] | None, scale: float) -
     return f"{text} [{_digits(interval[0] * scale)}, {_digits(interval[1] * scale)}]"
 
 
-def _cell_row(run: MeasuredRun, cell: str) -> dict[str, Any]:
-    return next(row for row in run.rows if row["cell"] == cell)
+def _bytes_alone(run: MeasuredRun, row: dict[str, Any]) -> dict[str, Any]:
+    """A comparison of models whose step times are not compared, as a row of `pooling.compare_all`."""
+    (large,) = (cell for cell in run.cells if cell.row["cell"] == row["large_cell"])
+    return {
+        **row,
+        "base": row["small"],
+        "other": row["large"],
+        "time_ratio": None,
+        "time_ratio_ci95": None,
+        "settings": None,
+        **links_of_cells([large]),
+        "sessions": 1,
+    }
 
 
-def _link(rate: int | None) -> str:
-    return "--" if rate is None else rate_words(rate)
+def _link(row: dict[str, Any]) -> str:
+    """The links of a row of `pooling.pool`, short enough for a column."""
+    return (links_of(row) or "--").removesuffix(" measured")
+
+
+def _links_note(rows: Sequence[dict[str, Any]]) -> str:
+    """Sentence about links that are called by what they carried, for a caption."""
+    known = any(row["goodput_bytes_per_s"] is not None for row in rows)
+    return "Links of no set rate: TCP payload that the slowest carried before training. " if known else ""
+
+
+def _bytes_of_ratios(rows: Sequence[dict[str, Any]]) -> str:
+    sources = {row["bytes_source"] for row in rows if row["bytes_ratio"] is not None}
+    if sources <= {"tcp"}:
+        return "TCP payload"
+    return "by the strategy's formula" if sources == {"predicted"} else "TCP payload, or by the formula"
 
 
 def _strategy(name: str) -> str:
@@ -217,11 +262,10 @@ def _setup(runs: Sequence[MeasuredRun]) -> str:
     if known := [row["data"] for row in rows if row.get("data")]:
         facts.append(f"data: {escaped_latex(_listed(sorted({*known})))}")
     facts.append(f"{_numbers(row['steps'] for row in rows)} steps a session")
-    emulated = (
-        " Hosts and links are emulated on one machine, whose cores the hosts share."
-        if any(row.get("emulated") for row in rows)
-        else ""
-    )
+    emulated = ""
+    if any(row.get("emulated") for row in rows):
+        shared = ", whose cores the hosts share" if any(map(share_cores, rows)) else ""
+        emulated = f" Hosts and links are emulated on one machine{shared}."
     return f"{_sentence(', '.join(facts))}{emulated}"
 
 
@@ -230,13 +274,16 @@ def _numbers(values: Any) -> str:
 
 
 def methods(runs: Sequence[MeasuredRun]) -> str:
-    """A paragraph that says what was measured and how, with versions, and how to cite it."""
+    """A paragraph that says what was measured and how, with versions, and how to cite it.
+
+    Raises:
+        InvalidValue: there are no runs.
+    """
+    _require_runs(runs)
     rows = [row for run in runs for row in run.rows]
     environments = [run.run.meta.get("environment") or {} for run in runs]
-    versions = environments[0].get("versions") or {} if environments else {}
     models = sorted({_model(row["model"]) for row in rows})
     strategies = sorted({_strategy(row["strategy"]) for row in rows})
-    processors = sorted({str(each.get("cpu")) for each in environments})
     turns = (
         "; the cells took turns in interleaved blocks on the same workers and connections"
         if any(len(run.rows) > 1 for run in runs)
@@ -251,20 +298,52 @@ def methods(runs: Sequence[MeasuredRun]) -> str:
         *_data(rows),
         *_servers(runs),
         *_links(runs, rows),
-        "Bytes are TCP payload that a worker's sockets to other hosts sent in a step, read from the kernel "
-        "(bytes acknowledged and bytes queued); bytes that stay on a host and bytes sent again are left out. "
-        f"{_agreement(rows)}",
+        _bytes(rows),
         "A step's time is that of the slowest worker. We give medians, and ratios as geometric means over "
         "paired blocks, with 95% bootstrap intervals; several sessions are pooled with Student's t over the "
         "logarithms of their ratios. Communication counts as exposed from the moment when a worker's own "
         "gradients are ready; waiting for a later worker is counted apart.",
-        f"Processor: {_listed(processors)}. "
-        + ", ".join(f"{name} {version}" for name, version in versions.items() if name in ("torch", "ray"))
-        + f", {environments[0].get('platform', 'unknown platform') if environments else ''}.",
-        f"Cite: {CITATION.format(version=versions.get('distsqz', ''))} (CITATION.cff); runs "
-        f"{', '.join(run.run_id for run in runs)}.",
+        f"Processor: {_listed(_distinct(environments, 'cpu'))}. "
+        f"{', '.join([*_versions(environments, 'torch', 'ray'), *_distinct(environments, 'platform')])}.",
+        f"Cite: {_cited(environments)} (CITATION.cff); runs {', '.join(run.run_id for run in runs)}.",
     ]
     return " ".join(sentences)
+
+
+def _distinct(environments: Sequence[dict[str, Any]], name: str) -> list[str]:
+    """The values that the runs' environments have for a name, each once."""
+    return sorted({str(each.get(name) or f"unknown {name}") for each in environments})
+
+
+def _versions(environments: Sequence[dict[str, Any]], *packages: str) -> list[str]:
+    """Each package with the versions that the runs had, such as `torch 2.11.0 or 2.12.0`."""
+    return [
+        f"{package} {_numbers(known)}"
+        for package in packages
+        if (known := [v for each in environments if (v := (each.get("versions") or {}).get(package))])
+    ]
+
+
+def _cited(environments: Sequence[dict[str, Any]]) -> str:
+    name = "".join(_versions(environments, "distsqz")) or "distsqz"
+    return f"{name}, {CITATION}"
+
+
+def _bytes(rows: Sequence[dict[str, Any]]) -> str:
+    """Sentences about where the bytes of the cells are from."""
+    counted = [row for row in rows if row["tcp_tx_bytes"] is not None]
+    if not counted:
+        return "TCP bytes were not counted; bytes follow from the strategy's formula."
+    others = (
+        ""
+        if len(counted) == len(rows)
+        else " Where TCP bytes were not counted, they follow from the formula."
+    )
+    return (
+        "Bytes are TCP payload that a worker's sockets to other hosts sent in a step, read from the kernel "
+        "(bytes acknowledged and bytes queued); bytes that stay on a host and bytes sent again are left out. "
+        f"{_agreement(counted)}{others}"
+    )
 
 
 def _sessions(runs: Sequence[MeasuredRun]) -> str:
@@ -273,10 +352,20 @@ def _sessions(runs: Sequence[MeasuredRun]) -> str:
     def counted(number: int) -> str:
         return f"{number} session{'s' if number > 1 else ''}"
 
-    rates = Counter(next((equal_rate(row) for row in run.rows), None) for run in runs)
-    if len(rates) == 1:
+    links = Counter(_rates_of(run) for run in runs)
+    if len(links) == 1:
         return counted(len(runs))
-    return _listed([f"{counted(number)} at {_link(rate)}" for rate, number in rates.items()])
+    return _listed(
+        [f"{counted(number)} {f'at {at}' if at else 'over other links'}" for at, number in links.items()]
+    )
+
+
+def _rates_of(run: MeasuredRun) -> str | None:
+    """The rates of a run's emulated links; None where they are not known."""
+    if not run.cells:
+        return None
+    known = links_of_cells(run.cells[:1])
+    return links_of({**known, "goodput_bytes_per_s": None})
 
 
 def _alone(runs: Sequence[MeasuredRun]) -> list[str]:
@@ -314,20 +403,19 @@ def _data(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _links(runs: Sequence[MeasuredRun], rows: Sequence[dict[str, Any]]) -> list[str]:
     rates = sorted({rate for row in rows for rate in (row.get("emulated_rate_bits_per_s") or {}).values()})
     cores = _numbers(row["machine_cores"] for row in rows if row.get("machine_cores"))
+    shared = f" and shared its {cores} cores" if any(map(share_cores, rows)) else ""
     sentences = []
     if rates:
         sentences.append(
-            "Hosts were emulated on one machine (network namespaces) and shared its "
-            f"{cores + ' ' if cores else ''}cores; their links were shaped to "
+            f"Hosts were emulated on one machine (network namespaces){shared}; their links were shaped to "
             f"{_listed([rate_words(rate) for rate in rates])} in each direction."
         )
-    goodputs: defaultdict[int | None, list[float]] = defaultdict(list)
+    goodputs: defaultdict[str | None, list[float]] = defaultdict(list)
     for run in runs:
-        of_run = next((equal_rate(row) for row in run.rows), None)
-        goodputs[of_run] += [link["goodput_bytes_per_s"] * 8e-6 for link in run.links]
+        goodputs[_rates_of(run)] += [link["goodput_bytes_per_s"] * 8e-6 for link in run.links]
     ranges = [
         f"{min(known):,.0f} to {max(known):,.0f} Mbit/s of payload"
-        + (f" on links of {rate_words(rate)}" if rate and len(goodputs) > 1 else "")
+        + (f" on links of {rate}" if rate and len(goodputs) > 1 else "")
         for rate, known in goodputs.items()
         if known
     ]
@@ -339,12 +427,12 @@ def _links(runs: Sequence[MeasuredRun], rows: Sequence[dict[str, Any]]) -> list[
 
 
 def _agreement(rows: Sequence[dict[str, Any]]) -> str:
-    """Sentence about how far TCP's count is from the formula."""
+    """Sentence about how far TCP's count is from the strategy's formula."""
     known = [abs(row["tcp_vs_predicted"]) for row in rows if row["tcp_vs_predicted"] is not None]
     if not known:
-        return "TCP's count was not available."
+        return "There is no formula's count to compare them with."
     most = math.ceil(max(known) * 1e4) / 1e4  # a bound is rounded up
-    return f"They agree with what the algorithm must send to within {most:.2%}."
+    return f"They agree with what the strategy must send by its formula to within {most:.2%}."
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import special
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 FEWEST_SESSIONS = 2
 """Sessions below which there is nothing to pool."""
 
-Kind = Literal["models", "strategies", "speedups"]
+Kind = Literal["models", "strategies", "options", "speedups"]
+
+Settings = tuple[tuple[str, str | None], ...]
+"""What a cell has in common with others that are the same: names and values."""
 
 Rates = tuple[int | None, ...]
-"""The rate of the emulated link of each rank's host, then of each server's; None where it is not known."""
+"""The rate of each host's emulated link, in the order of ranks and servers; None where it is not known."""
 
 
 def pooled_ratio(ratios: Floats) -> tuple[float, Interval | None]:
@@ -59,11 +62,42 @@ class _Comparison(NamedTuple):
     world_size: int
     rates: Rates
     computed: bool
-    settings: tuple[Any, ...]
+    settings: tuple[Settings, ...]
+    """Those of the base's cell, then those of the other's."""
 
     def at_any_rate(self) -> _Comparison:
         """The same comparison whatever the rates of its links."""
         return self._replace(rates=())
+
+    def also(self, name: str, value: str) -> _Comparison:
+        """The same comparison with one more setting."""
+        return self._replace(settings=(*self.settings, ((name, value),)))
+
+    def subject(self) -> tuple[Any, ...]:
+        """What people call the comparison; others may be called the same."""
+        return self.kind, self.base, self.other, self.strategy, self.world_size
+
+
+class _Cell(NamedTuple):
+    """What was measured in a cell, and over which links."""
+
+    model: str
+    strategy: str
+    world_size: int
+    rates: Rates
+    settings: tuple[Settings, ...]
+
+    def also(self, name: str, value: str) -> _Cell:
+        """The same cell with one more setting."""
+        return self._replace(settings=(*self.settings, ((name, value),)))
+
+    def subject(self) -> tuple[Any, ...]:
+        """What people call the cell; others may be called the same."""
+        return self.model, self.strategy, self.world_size
+
+
+_Key = TypeVar("_Key", _Comparison, _Cell)
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -74,6 +108,7 @@ class _Measured:
     cells: tuple[str, str]
     """The names of the base's cell and of the other's."""
     bytes_ratio: float | None
+    bytes_source: str | None
     ratio: float
     interval: list[float] | None
     goodput_bytes_per_s: float | None
@@ -86,40 +121,89 @@ def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
     Sessions are pooled only where their links are alike: emulated ones have the same rates, host by host, and
     others carried about as much before training (`GOODPUT_TOLERANCE`).
 
-    A row has `kind` (`models`, `strategies` or `speedups`), what is compared (`other` over `base`),
-    `rate_bits_per_s` of emulated links or, where they differ, `host_rates_bits_per_s` of each rank's and each
-    server's, `goodput_bytes_per_s` of links whose rates are not known, `bytes_ratio`, the pooled `time_ratio`
-    and its interval, the ratio of each session, whether it was `computed` for hosts that share no cores, the
-    number of `sessions`, the `processors` they ran on, and by session the run's id and the two `cells`.
+    A row has its `kind`, what is compared (`other` over `base`), `settings` in which it differs from other
+    comparisons of the same, `rate_bits_per_s` of emulated links or, where they differ,
+    `host_rates_bits_per_s` in the order of ranks and servers, `goodput_bytes_per_s` of links whose rates are
+    not known, `bytes_ratio` and its source, the pooled `time_ratio` and its interval (where `sessions` is 1,
+    that within the session), the ratio of each session, whether it was `computed` for hosts that share no
+    cores, the number of `sessions`, the `processors` they ran on, and by session the run's id and the two
+    `cells`.
     """
-    rates = {(comparison.at_any_rate(), comparison.rates) for comparison, _ in _groups(tuple(runs))}
+    groups = _groups(tuple(runs))
+    rates = {(comparison.at_any_rate(), comparison.rates) for comparison, _ in groups}
     number_of_rates = Counter(comparison for comparison, _ in rates)
     return [
-        _row(comparison, sessions)
-        for comparison, sessions in _groups(tuple(runs))
+        row
+        for (comparison, sessions), row in zip(groups, compare_all(runs), strict=True)
         if len(sessions) >= FEWEST_SESSIONS or number_of_rates[comparison.at_any_rate()] > 1
+    ]
+
+
+def compare_all(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
+    """A row as of `pool` for each comparison of cells of a run, also where no other run made it."""
+    groups = _groups(tuple(runs))
+    settings = _told_apart([comparison for comparison, _ in groups])
+    return [_row(*group, of_group) for group, of_group in zip(groups, settings, strict=True)]
+
+
+@dataclass(frozen=True)
+class AlikeCells:
+    """Cells of several sessions that measured the same."""
+
+    cells: list[CellTable]
+    links: dict[str, Any]
+    """What is known of their links, by the same keys as in a row of `pool`."""
+    settings: str | None
+    """What they have in common that other cells of their model and strategy have not."""
+
+
+def alike_cells(runs: Sequence[MeasuredRun]) -> list[AlikeCells]:
+    """The cells of all runs, those together that are the same in everything by which `pool` goes."""
+    cells = [(_cell_key(cell), cell) for run in runs for cell in run.cells]
+    groups = _grouped(_unique(cells, lambda cell: (cell.run_id, cell.row["cell"])), _goodput_of_cell)
+    settings = _told_apart([key for key, _ in groups])
+    return [
+        AlikeCells(of_key, links_of_cells(of_key), of_group)
+        for (_, of_key), of_group in zip(groups, settings, strict=True)
     ]
 
 
 @lru_cache(maxsize=1)  # the sections of a report, its page and its figure ask one after the other
 def _groups(runs: tuple[MeasuredRun, ...]) -> list[tuple[_Comparison, list[_Measured]]]:
     """Comparisons with the sessions that made them over alike links."""
-    groups: defaultdict[_Comparison, list[_Measured]] = defaultdict(list)
-    for run in runs:
-        for comparison, measured in _measured(run):
-            groups[comparison].append(measured)
+    measured = [each for run in runs for each in _measured(run)]
+    unique = _unique(measured, lambda each: (each.run.run_id, " and ".join(each.cells)))
+    return _grouped(unique, lambda each: each.goodput_bytes_per_s)
+
+
+def _unique(
+    items: Sequence[tuple[_Key, _Item]], name_of: Callable[[_Item], tuple[str, str]]
+) -> list[tuple[_Key, _Item]]:
+    """Items with keys that no other item of the same run has: where a run has several, with their cells.
+
+    Args:
+        items: each with its key.
+        name_of: the run of an item, and its name in it.
+    """
+    number_of = Counter((name_of(item)[0], key) for key, item in items)
     return [
-        (comparison, alike)
-        for comparison, sessions in groups.items()
-        for alike in (_of_alike_links(sessions) if _unknown(comparison.rates) else [sessions])
+        (key if number_of[name_of(item)[0], key] == 1 else key.also("cell", name_of(item)[1]), item)
+        for key, item in items
     ]
 
 
-def within_one_session(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `pool`, with the session's own interval where only one session measured it."""
-    if row["sessions"] > 1:
-        return row
-    return {**row, "time_ratio_ci95": row["session_ratio_ci95"][0]}
+def _grouped(
+    items: Sequence[tuple[_Key, _Item]], goodput: Callable[[_Item], float | None]
+) -> list[tuple[_Key, list[_Item]]]:
+    """Items by key; where a key lacks the rate of a link, those together whose links carried as much."""
+    groups: defaultdict[_Key, list[_Item]] = defaultdict(list)
+    for key, item in items:
+        groups[key].append(item)
+    return [
+        (key, alike)
+        for key, of_key in groups.items()
+        for alike in (_of_alike_links(of_key, goodput) if _unknown(key.rates) else [of_key])
+    ]
 
 
 def pooled_cells(rows: Sequence[dict[str, Any]], kind: Kind) -> set[tuple[str, str, str]]:
@@ -154,6 +238,7 @@ def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
             run,
             ends,
             row.get("bytes_ratio"),
+            row.get("bytes_source"),
             row[ratio],
             row[f"{ratio}_ci95"],
             other.row["goodput_bytes_per_s"],
@@ -167,26 +252,62 @@ def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
         if row["step_ratio"] is not None:
             names = f"{row['model']} {row['over']}", f"{row['model']} {row['strategy']}"
             yield measured("strategies", names, (row["over_cell"], row["cell"]), row, "step_ratio")
+    for row in run.option_comparisons:
+        if row["step_ratio"] is not None:
+            ends = row["small_cell"], row["large_cell"]
+            option = f"{row['model']} {row['option']}"
+            names = f"{option}={row['small']}", f"{option}={row['large']}"
+            yield measured("options", names, ends, row, "step_ratio")
     for row in run.speedups:
         if row["speedup_ratio"] is not None:
             names = "one worker", row["model"]
             yield measured("speedups", names, (row["baseline_cell"], row["cell"]), row, "speedup_ratio")
 
 
-def _of_alike_links(sessions: Sequence[_Measured]) -> Iterator[list[_Measured]]:
-    """Sessions whose links carried about as much before training, together; those of no links, too."""
-    alike: list[_Measured] = []
-    for session in sorted(sessions, key=lambda each: each.goodput_bytes_per_s or 0.0):
-        least, most = (each.goodput_bytes_per_s or 0.0 for each in ((alike or [session])[0], session))
-        if not math.isclose(least, most, rel_tol=GOODPUT_TOLERANCE):
-            yield sorted(alike, key=sessions.index)
+def _of_alike_links(
+    items: Sequence[_Item], goodput: Callable[[_Item], float | None]
+) -> Iterator[list[_Item]]:
+    """Items whose links carried about as much before training, together; those of no links, too."""
+    carried = [goodput(item) or 0.0 for item in items]
+    alike: list[int] = []
+    for place in sorted(range(len(items)), key=carried.__getitem__):
+        if alike and not math.isclose(carried[alike[0]], carried[place], rel_tol=GOODPUT_TOLERANCE):
+            yield [items[each] for each in sorted(alike)]
             alike = []
-        alike.append(session)
-    yield sorted(alike, key=sessions.index)
+        alike.append(place)
+    yield [items[each] for each in sorted(alike)]
 
 
-def _row(comparison: _Comparison, sessions: Sequence[_Measured]) -> dict[str, Any]:
-    ratio, interval = pooled_ratio(np.array([each.ratio for each in sessions]))
+def _told_apart(keys: Sequence[_Key]) -> list[str | None]:
+    """For each key the settings in which it differs from others that people call the same."""
+    by_key = [_merged(key.settings) for key in keys]
+    alike: defaultdict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
+    for key, settings in zip(keys, by_key, strict=True):
+        alike[key.subject()].append(settings)
+    words = [
+        [
+            f"{name}={value}"
+            for name, value in settings.items()
+            if len({other.get(name) for other in alike[key.subject()]}) > 1
+        ]
+        for key, settings in zip(keys, by_key, strict=True)
+    ]
+    return [", ".join(of_key) or None for of_key in words]
+
+
+def _merged(settings: Sequence[Settings]) -> dict[str, str]:
+    """The settings of all cells of a comparison by name; a name has several values where they differ."""
+    values: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in (setting for of_cell in settings for setting in of_cell):
+        of_name = values[name]
+        if value is not None and value not in of_name:
+            of_name.append(value)
+    return {name: " and ".join(of_name) or "none" for name, of_name in values.items()}
+
+
+def _row(comparison: _Comparison, sessions: Sequence[_Measured], settings: str | None) -> dict[str, Any]:
+    ratio, spread = pooled_ratio(np.array([each.ratio for each in sessions]))
+    interval = spread if len(sessions) > 1 else sessions[0].interval
     known = [each.bytes_ratio for each in sessions if each.bytes_ratio is not None]
     return {
         "kind": comparison.kind,
@@ -194,8 +315,11 @@ def _row(comparison: _Comparison, sessions: Sequence[_Measured]) -> dict[str, An
         "other": comparison.other,
         "strategy": comparison.strategy,
         "world_size": comparison.world_size,
+        "settings": settings,
         **_links(comparison.rates, [each.goodput_bytes_per_s for each in sessions]),
         "bytes_ratio": math.exp(float(np.log(known).mean())) if known else None,
+        "bytes_source": " and ".join(sorted({each.bytes_source for each in sessions if each.bytes_source}))
+        or None,
         "time_ratio": ratio,
         "time_ratio_ci95": list(interval) if interval else None,
         "session_ratio": [each.ratio for each in sessions],
@@ -219,20 +343,37 @@ def _links(rates: Rates, goodputs: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _settings(cell: CellTable) -> tuple[Any, ...]:
+def links_of_cells(cells: Sequence[CellTable]) -> dict[str, Any]:
+    """What is known of the links of cells that are alike, by the same keys as in a row of `pool`."""
+    return _links(_rates(cells[0].row), list(map(_goodput_of_cell, cells)))
+
+
+def _settings(cell: CellTable) -> Settings:
     """What cells of different sessions must have in common to be the same: their options and their places."""
     names = [name for name, of in OPTION_RULES.items() if not of.not_alike and name not in BLOCKS]
-    values = [(name, str(cell.entry.get(name))) for name in names]
-    hosts = [*(cell.entry.get("hosts") or []), *(cell.entry.get("server_hosts") or [])]
     # Of what workers alone know: machines of other kinds are not further sessions of the same.
-    machine = [str(cell.entry.get(name)) for name in ("device", "threads_per_worker", "machine_cores")]
-    return (*values, *machine, *(hosts.index(host) for host in hosts))  # whatever the hosts' names
+    names += ["device", "threads_per_worker", "machine_cores", "emulated"]
+    values = {name: cell.entry.get(name) for name in names}
+    hosts = [*(cell.entry.get("hosts") or []), *(cell.entry.get("server_hosts") or [])]
+    numbers = list(dict.fromkeys(hosts))
+    values["hosts"] = [numbers.index(host) for host in hosts]  # whatever the hosts' names
+    return tuple((name, None if value is None else str(value)) for name, value in values.items())
+
+
+def _cell_key(cell: CellTable) -> _Cell:
+    row = cell.row
+    return _Cell(row["model"], row["strategy"], row["world_size"], _rates(row), (_settings(cell),))
+
+
+def _goodput_of_cell(cell: CellTable) -> float | None:
+    goodput: float | None = cell.row["goodput_bytes_per_s"]
+    return goodput
 
 
 def _rates(row: dict[str, Any]) -> Rates:
     rates = row.get("emulated_rate_bits_per_s") or {}
     hosts = [*(row.get("hosts") or rates), *(row.get("server_hosts") or [])]
-    return tuple(rates.get(host) for host in hosts)
+    return tuple(rates.get(host) for host in dict.fromkeys(hosts))
 
 
 def _unknown(rates: Rates) -> bool:

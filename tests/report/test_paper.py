@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from handmade_runs import cell, link, steps, write_run
 
 from distsqz import open_run
 from distsqz.cli import report
-from distsqz.errors import RequestError
+from distsqz.errors import InvalidValue, RequestError
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.paper import latex_table, methods
@@ -148,3 +151,103 @@ def test_methods_say_what_was_measured_how_and_with_which_versions(tmp_path: Pat
 def test_a_table_for_a_paper_is_for_latex(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--table ratios: is for LaTeX; add --format latex"):
         report.main(report.Options(run=(str(measured(tmp_path).run.path),), table="ratios"))
+
+
+def of_cells(
+    root: Path, *cells: dict[str, Any], walls: Sequence[float] = (1.0,) * 6, **columns: Any
+) -> MeasuredRun:
+    """A run of these cells, all of whose steps take the same times."""
+    return MeasuredRun(
+        open_run(write_run(root, cells, [row for of in cells for row in steps(of, walls, **columns)]))
+    )
+
+
+@pytest.mark.parametrize(
+    "difference", [{"hosts": ["a", "a"]}, {"device": "cuda"}, {"placement": "dedicated"}]
+)
+def test_cells_on_other_places_or_machines_are_rows_of_their_own(
+    tmp_path: Path, difference: dict[str, Any]
+) -> None:
+    ways = ({}, difference)
+    text = latex_table([of_cells(tmp_path, cell(**way)) for way in ways], "cells")
+    (name,) = difference
+    assert len(re.findall(rf"SqueezeNet & all-reduce & {name}=", text)) == 2
+    assert "sessions" not in text
+
+
+def test_a_session_without_steps_leaves_the_step_time_of_the_others(tmp_path: Path) -> None:
+    runs = [of_cells(tmp_path, cell(), walls=()), of_cells(tmp_path, cell(), walls=[0.7, 0.8, 0.9] * 2)]
+    text = latex_table(runs, "cells")
+    assert re.search(r"SqueezeNet & all-reduce & -- & 5.0 & 800 \[", text)
+    assert "medians of one session" in text
+
+
+@pytest.mark.parametrize("machine_cores", [2, 16])
+def test_cores_are_called_shared_only_where_hosts_have_more_than_the_machine(
+    tmp_path: Path, machine_cores: int
+) -> None:
+    of = cell(emulated=True, machine_cores=machine_cores, emulated_rate_bits_per_s={"a": 10**9, "b": 10**9})
+    run = of_cells(tmp_path, of)
+    shared = machine_cores == 2
+    assert ("whose cores the hosts share" in latex_table([run], "cells")) == shared
+    assert ("and shared its 2 cores" in methods([run])) == shared
+    assert "emulated on one machine" in latex_table([run], "cells")
+    assert "Hosts were emulated on one machine" in methods([run])
+
+
+def with_environment(run: MeasuredRun, **environment: Any) -> MeasuredRun:
+    """The run, its run.json telling of another machine."""
+    path = run.run.path / "run.json"
+    meta = json.loads(path.read_text())
+    meta["environment"] |= environment
+    path.write_text(json.dumps(meta))
+    return MeasuredRun(open_run(run.run.path))
+
+
+def test_methods_list_the_versions_platforms_and_processors_of_all_runs(tmp_path: Path) -> None:
+    runs = [
+        with_environment(
+            measured(tmp_path),
+            cpu=cpu,
+            platform=platform,
+            versions={"torch": torch, "ray": "2.60.0", "distsqz": distsqz},
+        )
+        for cpu, platform, torch, distsqz in (
+            ("EPYC", "Linux-6.1", "2.11.0", "0.1.0"),
+            ("Xeon", "Linux-6.8", "2.12.0", "0.2.0"),
+        )
+    ]
+    text = methods(runs)
+    assert "Processor: EPYC and Xeon. torch 2.11.0 or 2.12.0, ray 2.60.0, Linux-6.1, Linux-6.8." in text
+    assert "Cite: distsqz 0.1.0 or 0.2.0, which" in text
+
+
+def test_bytes_that_tcp_did_not_count_are_said_to_follow_from_the_formula(tmp_path: Path) -> None:
+    uncounted = of_cells(tmp_path, cell(), cell("alexnet"), tcp_tx_bytes=None)
+    counted = measured(tmp_path)
+    assert "TCP bytes were not counted; bytes follow from the strategy's formula." in methods([uncounted])
+    assert "TCP payload" not in methods([uncounted])
+    assert "Where TCP bytes were not counted, they follow from the formula." in methods([counted, uncounted])
+    assert "follow from" not in methods([counted])
+    assert "in a step (by the strategy's formula), and" in latex_table([uncounted], "ratios")
+    assert "in a step (TCP payload, or by the formula), and" in latex_table([uncounted, counted], "ratios")
+
+
+def test_no_runs_are_refused() -> None:
+    for made in (lambda: methods([]), lambda: latex_table([], "cells"), lambda: latex_table([], "ratios")):
+        with pytest.raises(InvalidValue, match="runs: must hold at least one run"):
+            made()
+
+
+def test_methods_tell_sessions_apart_by_the_rates_of_all_links(tmp_path: Path) -> None:
+    runs = [measured(tmp_path), measured(tmp_path, {"a": 10**9, "b": 10**8})]
+    text = methods(runs)
+    assert "1 session at 1 Gbit/s and 1 session at 1 Gbit/s, 100 Mbit/s" in text
+
+
+def test_links_of_no_set_rate_are_called_by_what_they_carried(tmp_path: Path) -> None:
+    of = cell(spans_hosts=True)
+    run = MeasuredRun(open_run(write_run(tmp_path, [of], [*steps(of, [1.0] * 6), link(0, 1, 118e6)])))
+    text = latex_table([run], "cells")
+    assert "SqueezeNet & all-reduce & 944 Mbit/s & 5.0" in text
+    assert "Links of no set rate: TCP payload that the slowest carried before training." in text

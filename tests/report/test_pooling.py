@@ -16,7 +16,10 @@ from test_speedups import baseline, measured
 from distsqz import open_run
 from distsqz.cli import report
 from distsqz.metering.schema import Record
+from distsqz.report import pooling
 from distsqz.report.bootstrap import Floats, paired_ratio
+from distsqz.report.figures import draw_ratios
+from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.page import page_of
 from distsqz.report.paper import latex_table
@@ -156,8 +159,8 @@ def test_sessions_are_pooled_only_where_every_host_s_link_has_the_same_rate(tmp_
     assert (first["sessions"], first["host_rates_bits_per_s"]) == (2, [10**9, 10**8])
     assert (second["sessions"], second["host_rates_bits_per_s"]) == (1, [10**8, 10**9])
     text = " ".join(sessions.section(runs).sentences)
-    assert "at 1 x 1 Gbit/s, 1 x 100 Mbit/s" in text
-    assert "at 1 x 100 Mbit/s, 1 x 1 Gbit/s" in text
+    assert "at 1 Gbit/s, 100 Mbit/s" in text
+    assert "at 100 Mbit/s, 1 Gbit/s" in text
 
 
 def test_links_of_one_rate_and_links_of_mixed_rates_are_not_pooled(tmp_path: Path) -> None:
@@ -261,3 +264,110 @@ def test_only_the_pooled_speed_ups_are_left_out_of_a_run_s_findings(tmp_path: Pa
     assert "alexnet under ddp trains 2.00 times as many images a second as one worker alone" in text
     assert keys >= {"sessions.0.time_ratio", "speedups.1.speedup_ratio"}
     assert not keys & {"speedups.0.speedup_ratio", "speedups.2.speedup_ratio"}
+
+
+def test_a_report_and_its_page_read_the_comparisons_of_each_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    of_run = pooling._measured
+    monkeypatch.setattr(pooling, "_measured", lambda run: read.append(run.run_id) or of_run(run))
+    runs = [session(tmp_path, ratio, "EPYC") for ratio in (19.0, 21.0)]
+    render_report(runs, read_sections(runs), "table")
+    page_of(runs)
+    assert read == [run.run_id for run in runs]
+
+
+def scattered(root: Path, ratio: float, rate: int) -> MeasuredRun:
+    """A session whose blocks scatter, so that its interval has a width."""
+    entries = links_at(rate, rate)
+    small, large = cell(**entries), cell("alexnet", **entries)
+    walls = [ratio * wall for wall in (1.0, 1.1, 0.9, 1.0, 1.05, 0.95)]
+    return MeasuredRun(
+        open_run(write_run(root, [small, large], [*steps(small, [1.0] * 6), *steps(large, walls)]))
+    )
+
+
+def test_one_session_at_a_rate_has_its_own_interval_in_table_page_latex_and_figure(tmp_path: Path) -> None:
+    runs = [scattered(tmp_path, ratio, rate) for ratio, rate in ((30.0, 10**8), (3.0, 10**9), (3.2, 10**9))]
+    interval = runs[0].model_comparisons[0]["step_ratio_ci95"]
+    alone, pooled = pool(runs)
+    assert alone["time_ratio_ci95"] == interval
+    assert pooled["time_ratio_ci95"] not in [run.model_comparisons[0]["step_ratio_ci95"] for run in runs]
+    low, high = (ratio(end) for end in interval)
+    section = sessions.section(runs)
+    assert f"([{low}, {high}], 95% interval within one session, so nothing is known" in section.sentences[0]
+    assert section.title.endswith("; of one session, that within it)")
+    text, keys = first_screen(runs)
+    assert {"sessions.0.time_ratio_ci95.0", "sessions.0.time_ratio_ci95.1"} <= keys
+    assert f"{low} to {high} holds".replace("x", "") in text
+    assert "holds the ratio of times with 95% confidence, within one session" in text
+    assert f"[{low}, {high}]".replace("x", "") in latex_table(runs, "ratios")
+    drawn = tmp_path / "ratios.svg"
+    draw_ratios(pool(runs), drawn)
+    assert "<!-- hollow: one session, interval within it -->" in drawn.read_text()
+
+
+def test_headings_of_the_page_s_charts_have_the_pooled_ratios(tmp_path: Path) -> None:
+    page = page_of([session(tmp_path, ratio, "EPYC", 10**9) for ratio in (16.0, 25.0)])
+    heading = re.search(r'id="step-times">\s*<h2>(.*?)</h2>', page, re.DOTALL)
+    assert heading
+    assert "sessions.0.time_ratio" in heading[1]
+    text = " ".join(re.sub(r"<.*?>", "", heading[1]).replace("\u00a0", " ").split())
+    assert text == "alexnet's step takes 20.0 times as long as squeezenet's under ddp at 1.00 Gbit/s"
+    assert 'id="bytes">\n<h2>alexnet sends <data data-key="sessions.0.bytes_ratio"' in page
+
+
+def varied(root: Path) -> MeasuredRun:
+    """A session of both models with small and with large buckets; only alexnet's step tells these apart."""
+    cells = [
+        cell(model, cell=f"{model}-ddp-w2-bucket{size}", bucket_mb=size)
+        for size in (1, 25)
+        for model in ("squeezenet", "alexnet")
+    ]
+    walls = {"squeezenet": {1: 1.0, 25: 1.0}, "alexnet": {1: 4.0, 25: 2.0}}
+    records = [row for of in cells for row in steps(of, [walls[of["model"]][of["bucket_mb"]]] * 6)]
+    return MeasuredRun(open_run(write_run(root, cells, records)))
+
+
+def test_pooled_comparisons_of_varied_cells_name_what_was_varied(tmp_path: Path) -> None:
+    runs = [varied(tmp_path), varied(tmp_path)]
+    of_models = {row["settings"]: row["time_ratio"] for row in pool(runs) if row["kind"] == "models"}
+    assert of_models == {"bucket_mb=1": pytest.approx(4.0), "bucket_mb=25": pytest.approx(2.0)}
+    section = sessions.section(runs)
+    assert section.columns[:4] == ("kind", "other", "base", "settings")
+    assert "Over 2 sessions, with 2 workers under ddp (bucket_mb=25), squeezenet" in " ".join(
+        section.sentences
+    )
+    assert "bucket_mb=25" in first_screen(runs)[0]
+    assert re.search(r"all-reduce & bucket\\_mb=25 & -- &.*2.00", latex_table(runs, "ratios"))
+    drawn = tmp_path / "ratios.svg"
+    draw_ratios(pool(runs), drawn)
+    assert "<!-- step time, ddp (bucket_mb=25) -->" in drawn.read_text()
+
+
+def test_comparisons_of_an_option_s_values_are_pooled(tmp_path: Path) -> None:
+    runs = [varied(tmp_path), varied(tmp_path)]
+    row = next(row for row in pool(runs) if row["kind"] == "options" and "alexnet" in row["base"])
+    assert (row["base"], row["other"]) == ("alexnet bucket_mb=1", "alexnet bucket_mb=25")
+    assert (row["time_ratio"], row["sessions"], row["settings"]) == (pytest.approx(0.5), 2, None)
+    assert sentences_of("option_comparisons", runs) == []
+    assert any(
+        "alexnet bucket_mb=25's step takes 0.500x the time" in line for line in sentences_of("sessions", runs)
+    )
+
+
+def test_cells_of_one_run_are_never_taken_for_two_sessions(tmp_path: Path) -> None:
+    cells = [
+        cell(model, cell=f"{model}-ddp-w2-steps{number}", steps=number)
+        for number in (6, 12)
+        for model in ("squeezenet", "alexnet")
+    ]
+    path = write_run(tmp_path, cells, [row for of in cells for row in steps(of, [1.0] * of["steps"])])
+    assert pool([MeasuredRun(open_run(path))]) == []
+
+
+def test_cells_without_an_option_are_told_apart_from_cells_with_it(tmp_path: Path) -> None:
+    cells = [*of_both("ddp"), *({**of, "cell": f"{of['cell']}-b", "bucket_mb": 5} for of in of_both("ddp"))]
+    rows = pool([session_of(tmp_path, *cells), session_of(tmp_path, *cells)])
+    assert [row["settings"] for row in rows if row["kind"] == "models"] == ["bucket_mb=none", "bucket_mb=5"]

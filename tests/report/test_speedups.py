@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from distsqz import open_run
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.page.page import page_of
+from distsqz.report.pooling import pool
 from distsqz.report.report import read_sections, render_report
 from distsqz.report.speedups import own_hosts_step_s
 
@@ -116,3 +118,31 @@ def test_the_step_of_hosts_of_their_own_lies_between_full_overlap_and_none(
 def test_nothing_is_computed_from_what_is_not_known(unknown: str) -> None:
     row = {"compute_s": 1.0, "exposed_comm_s": 0.5, "bound_s": 0.5, unknown: None}
     assert own_hosts_step_s(row, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("walls_s", "slower"), [([2.3, 1.9, 2.4, 1.8, 2.5, 1.9], False), ([2.3, 2.2, 2.4, 2.3, 2.5, 2.4], True)]
+)
+def test_slower_than_one_machine_is_said_only_where_the_whole_interval_is_below_one(
+    tmp_path: Path, walls_s: list[float], slower: bool
+) -> None:
+    of = cell(spans_hosts=True)
+    runs = [measured(tmp_path, {"ddp": walls_s, "alone": [1.0] * 6}, of, baseline(of))]
+    (row,) = runs[0].speedups
+    assert row["speedup_ratio"] < 1
+    assert (row["speedup_ratio_ci95"][1] < 1) == slower
+    assert ("slower than one machine" in render_report(runs, read_sections(runs), "markdown")) == slower
+    assert ("slower than one machine" in page_of(runs)) == slower
+
+
+@pytest.mark.parametrize(("factors", "slower"), [((0.9, 1.3), False), ((1.2, 1.21), True)])
+def test_pooled_sessions_are_slower_than_one_machine_only_where_their_interval_is_below_one(
+    tmp_path: Path, factors: tuple[float, ...], slower: bool
+) -> None:
+    of = cell(spans_hosts=True)
+    walls = [{"ddp": [2 * factor] * 6, "alone": [1.0] * 6} for factor in factors]
+    runs = [measured(tmp_path, each, of, baseline(of)) for each in walls]
+    (row,) = pool(runs)
+    assert row["time_ratio"] < 1
+    assert ("slower than one machine" in render_report(runs, read_sections(runs), "markdown")) == slower
+    assert ("slower than one machine" in page_of(runs)) == slower

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distsqz.lab.rate import rate_words
+from distsqz.report.claims import is_slower
 from distsqz.report.formats import to_json
 from distsqz.report.legend import legend
 from distsqz.report.measured_run import MeasuredRun
@@ -77,6 +78,7 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
         "remarks": _remarks(sections, numbers.document),
         "legend": [] if any(run.shipped for run in runs) else legend(runs, sections, _heading),
         "num": numbers.html,
+        "is_slower": is_slower,
         "part_names": NAMES,
         "most_findings": MOST_FINDINGS,
         "most_bounds": MOST_BOUNDS,
@@ -128,8 +130,8 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
         "pooled_speedups": pooled["speedups"][:MOST_POOLED],
         "compared": _unpooled(document, "models")[:MOST_FINDINGS],
         "ambiguous": [index for index, row in enumerate(comparisons) if number_of[models.subject(row)] > 1],
-        "most_bytes": _largest(comparisons, "bytes_ratio"),
-        "most_time": _largest(comparisons, "step_ratio"),
+        "most_bytes": _most(document, "bytes_ratio", "bytes_ratio"),
+        "most_time": _most(document, "time_ratio", "step_ratio"),
         "most_comm": _largest(cells, "comm_share"),
         "least_comm": _largest(cells, "comm_share", sign=-1),
         "measured": [index for index, row in enumerate(cells) if row["step_s"] is not None],
@@ -153,6 +155,24 @@ def _unpooled(document: dict[str, Any], kind: Kind, ratio: str | None = None) ->
         for index, row in enumerate(document[key])
         if cells_of(row) not in pooled and (ratio is None or row[ratio] is not None)
     ]
+
+
+def _most(document: dict[str, Any], pooled: str, single: str) -> dict[str, Any] | None:
+    """The largest ratio between models, pooled where it is: its key, what it is of, and the row's key."""
+    rows = [
+        (f"sessions.{index}", pooled, row["base"], row["other"], row)
+        for index, row in enumerate(document["sessions"])
+        if row["kind"] == "models"
+    ] + [
+        (f"comparisons.{index}", single, row["small"], row["large"], row)
+        for index, row in ((index, document["comparisons"][index]) for index in _unpooled(document, "models"))
+    ]
+    known = [
+        {"key": f"{key}.{name}", "of": key, "small": small, "large": large, "row": row}
+        for key, name, small, large, row in rows
+        if row[name] is not None
+    ]
+    return max(known, key=lambda each: float(Numbers(document).value(each["key"])), default=None)
 
 
 def _largest(rows: list[dict[str, Any]], name: str, sign: int = 1) -> int | None:

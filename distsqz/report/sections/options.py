@@ -7,9 +7,9 @@ from itertools import chain
 from typing import Any
 
 from distsqz.report.claims import how_times_are_compared, time_claim, workers
-from distsqz.report.comparisons import compare_options
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
+from distsqz.report.pooling import pool, pooled_cells
 from distsqz.report.section import Section
 
 COLUMNS = (
@@ -30,15 +30,22 @@ COLUMNS = (
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row and a sentence for each pair of cells of a run that are alike but for one option."""
-    comparisons = list(chain.from_iterable(compare_options(run.cells) for run in runs))
+    comparisons = list(chain.from_iterable(run.option_comparisons for run in runs))
+    pooled = pooled_cells(pool(runs), "options")
+    spoken = [row for row in comparisons if _cells_of(row) not in pooled]
     return Section(
         key="option_comparisons",
         title=f"Cells that differ in one option, large over small ({how_times_are_compared(comparisons)})",
         columns=COLUMNS,
         identifying=6,
         rows=tuple(comparisons),
-        sentences=tuple(map(_finding, comparisons)),
+        sentences=tuple(map(_finding, spoken)),
     )
+
+
+def _cells_of(comparison: dict[str, Any]) -> tuple[str, str, str]:
+    """The run's id and the two cells, as `distsqz.report.pooling` has them."""
+    return comparison["run_id"], comparison["small_cell"], comparison["large_cell"]
 
 
 def _finding(comparison: dict[str, Any]) -> str:

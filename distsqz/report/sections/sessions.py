@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distsqz.report.claims import links_of, pooled_sureness, ratio_claim
+from distsqz.report.claims import is_slower, links_of, pooled_sureness, ratio_claim
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool
 from distsqz.report.section import Section
 
-KINDS = ("models", "strategies", "speedups")
+KINDS = ("models", "strategies", "options", "speedups")
 """In the order of their sentences."""
 
+IDENTIFYING = ("kind", "other", "base")
 COLUMNS = (
-    "kind",
-    "other",
-    "base",
     "strategy",
     "world_size",
     "rate_bits_per_s",
@@ -36,12 +34,14 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     """A row and a sentence for each comparison and all links."""
     rows = pool(runs)
     processors = sorted({name for row in rows for name in row["processors"]})
+    identifying = (*IDENTIFYING, *(["settings"] if any(row["settings"] for row in rows) else []))
+    one = "; of one session, that within it" if any(row["sessions"] == 1 for row in rows) else ""
     return Section(
         key="sessions",
-        title="Sessions pooled (geometric means; intervals hold the spread between sessions)",
-        columns=(*COLUMNS, *(name for name in WHERE_KNOWN if any(row[name] for row in rows))),
+        title=f"Sessions pooled (geometric means; intervals hold the spread between sessions{one})",
+        columns=(*identifying, *COLUMNS, *(name for name in WHERE_KNOWN if any(row[name] for row in rows))),
         headings=HEADINGS,
-        identifying=3,
+        identifying=len(identifying),
         rows=tuple(rows),
         sentences=tuple(_finding(row) for kind in KINDS for row in rows if row["kind"] == kind),
         notes=(f"Processors: {', '.join(processors)}. {NOTE}",) if rows else (),
@@ -61,12 +61,14 @@ def _finding(row: dict[str, Any]) -> str:
         where += f" under {row['strategy']}"
     if links := links_of(row):
         where += f" at {links}"
+    if row["settings"]:
+        where += f" ({row['settings']})"
     if row["kind"] == "strategies":
         where += f", for {row['base']} and {row['other']}"
     sure = pooled_sureness(row)
     if row["kind"] == "speedups":
         how = ", computed for hosts that share no cores" if row["computed"] else ""
-        slow = ", slower than one machine" if row["time_ratio"] < 1 else ""
+        slow = ", slower than one machine" if is_slower(row["time_ratio"], row["time_ratio_ci95"]) else ""
         claims = [
             f"{row['other']} trains {ratio(row['time_ratio'])} the images a second of one worker alone"
             f"{how} ({sure}){slow}"

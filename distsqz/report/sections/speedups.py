@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from distsqz.report.claims import is_slower
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool, pooled_cells
@@ -80,7 +81,7 @@ def _finding(rows: Sequence[dict[str, Any]], name: str) -> str:
 
 def _gains(rows: Sequence[dict[str, Any]]) -> str:
     """What one model gains under each strategy, slower ones told apart where not all are slower."""
-    slow = [row["speedup_ratio"] < 1 for row in rows]
+    slow = [is_slower(row["speedup_ratio"], row["speedup_ratio_ci95"]) for row in rows]
     if all(slow):
         return f"{' and '.join(map(_gain, rows))}, slower than one machine"
     apart = {True: " (slower than one machine)", False: ""}

@@ -86,9 +86,27 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=KINDS)
+def write_sessions(root: Path) -> list[Path]:
+    """Two sessions at one rate, one where a host's link is slower, one over links that were only measured."""
+    links = [link(0, 1, 118e6)]
+    paths = []
+    for rates in ((10**9, 10**9), (10**9, 10**9), (10**9, 10**8), None, None):
+        entries = {"emulated_rate_bits_per_s": dict(zip("ab", rates, strict=True)) if rates else None}
+        cells = pair(**entries)
+        server = cell(cell="squeezenet-ps-w2", strategy="ps", servers=2, server_hosts=["a", "b"],
+                      consistency="sync", **entries)  # fmt: skip
+        alone = {**cells[0], "cell": "alone", "strategy": "alone", "world_size": 1, "hosts": ["a"]}
+        records = [*measured(cells), *steps(server, [1.5] * 6), *served(server), *steps(alone, [0.4] * 6)]
+        paths.append(write_run(root, [*cells, server, alone], [*records, *links]))
+    return paths
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "sessions"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    return page_of_run(write(tmp_path_factory.mktemp("runs"), request.param))
+    root = tmp_path_factory.mktemp("runs")
+    return page_of_run(
+        *(write_sessions(root) if request.param == "sessions" else [write(root, request.param)])
+    )
 
 
 def page_of_kind(root: Path, kind: str) -> Page:
