@@ -16,7 +16,7 @@ from distsqz.errors import RequestError
 from distsqz.lab.rate import format_rate, parse_rate
 from distsqz.report.formats import prose, ratio, render, seconds, to_json
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.predictions import Baseline, Links, Strategy, baselines_of, links_of, predict
+from distsqz.report.predictions import Baseline, Links, Strategy, baselines_of, measured_links, predict
 from distsqz.report.section import Format
 
 ANY_RATE = 10**15
@@ -101,7 +101,7 @@ def main(options: Options) -> None:
     workers = options.workers or sorted({row["world_size"] for run in runs for row in run.rows} - {1})
     if not workers:
         raise RequestError("--workers: the runs have no cell of several workers; give numbers, such as 2 4 8")
-    measured = links_of(runs)
+    measured = measured_links(runs)
     networks = [Links.of_rate(rate) for rate in rates or ()] or measured
     networks = networks or [Links.of_rate(parse_rate(rate)) for rate in EXAMPLES]
     rows = predict(runs, baselines, options.strategies, workers, networks, options.servers)
@@ -120,7 +120,7 @@ def main(options: Options) -> None:
 def _text(
     rows: Sequence[dict[str, Any]], baselines: Sequence[Baseline], notes: list[str], fmt: Format
 ) -> str:
-    """Findings, the table, and what is to be said below it."""
+    """The findings, the table and the notes below it."""
     findings = [finding for baseline in baselines for finding in _findings(baseline, rows)]
     table = pd.DataFrame([_shown(row) for row in rows], dtype=object).dropna(axis=1, how="all")
     title = "A step on hosts of their own, from perfect overlap of computing and communication to none"
@@ -130,7 +130,7 @@ def _text(
 
 
 def _notes(rows: Sequence[dict[str, Any]], baselines: Sequence[Baseline]) -> list[str]:
-    """What the ends of the brackets mean, and where they are no bounds."""
+    """Sentences about what the ends of the brackets mean, and where they are no bounds."""
     scaled = any(baseline.scaled for baseline in baselines)
     notes = [NOTE if scaled else f"These are bounds, not a fit: {NOTE[0].lower()}{NOTE[1:]}"]
     if scaled:
@@ -178,7 +178,7 @@ def _findings(baseline: Baseline, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _finding(rows: Sequence[dict[str, Any]]) -> str:
-    """What the rows of one model, strategy and number of hosts say."""
+    """The sentence about one model, strategy and number of hosts, from its rows."""
     first = rows[0]
     gains = []
     for row in rows:
@@ -195,7 +195,7 @@ def _finding(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _links(row: dict[str, Any]) -> str:
-    """The links of a row: their rate, or what was measured."""
+    """The links of a row in words: their rate, or else their measured goodput."""
     if row["rate_bits_per_s"] is not None:
         return format_rate(row["rate_bits_per_s"])
     return f"{_rate(row['goodput_bytes_per_s'] * 8)} of goodput"

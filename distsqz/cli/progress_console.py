@@ -9,6 +9,6 @@ WIDTH_OF_A_FILE = 1000
 
 
 def progress_console() -> Console:
-    """Stderr, as wide as the terminal, or as the lines are where it is none."""
+    """A console on stderr, as wide as the terminal; if stderr is none, wide enough for every line."""
     console = Console(stderr=True)
     return console if console.is_terminal else Console(stderr=True, width=WIDTH_OF_A_FILE)

@@ -65,7 +65,7 @@ def main(options: Options) -> None:
 
 
 def _notes(drawn: Sequence[Timeline]) -> list[str]:
-    """What is to be said below timelines."""
+    """The notes below timelines: the legend, and what the drawing leaves out."""
     notes = [f"{LEGEND}; --cells NAME shows one in full width" if len(drawn) > 1 else LEGEND]
     if any(timeline.gathered for timeline in drawn):
         notes.append(GATHERED)

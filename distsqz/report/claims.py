@@ -78,8 +78,8 @@ def pooled_sureness(row: dict[str, Any]) -> str:
     return f"{interval}95% interval with the spread between sessions"
 
 
-def links_of(row: dict[str, Any]) -> str | None:
-    """The links of a row of `pooling.pool`, such as `1 Gbit/s`; None where nothing is known."""
+def links_in_words(row: dict[str, Any]) -> str | None:
+    """The links of a row of `pooling.pool` in words, such as `1 Gbit/s`; None if nothing is known of them."""
     if row["rate_bits_per_s"] is not None:
         return rate_words(row["rate_bits_per_s"])
     if row["host_rates_bits_per_s"]:
@@ -94,7 +94,7 @@ def links_of(row: dict[str, Any]) -> str | None:
 
 
 def is_slower(speedup: float, interval: Sequence[float] | None) -> bool:
-    """Whether hosts are slower than one machine: by the upper end of the interval, if there is one."""
+    """Whether a speed-up, or the upper end of its interval if it has one, is below 1."""
     return (interval[1] if interval else speedup) < 1
 
 

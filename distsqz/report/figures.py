@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
-from distsqz.report.claims import links_of
+from distsqz.report.claims import links_in_words
 from distsqz.report.formats import UNKNOWN, ratio
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.report.timelines import Timeline, time_notes
@@ -115,7 +115,7 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     A line marks the ratio of bytes, which no rate changes.
     """
     rows = [row for row in rows if row["kind"] == "models"]
-    links = list(dict.fromkeys(links_of(row) or "any" for row in sorted(rows, key=_slowest)))
+    links = list(dict.fromkeys(links_in_words(row) or "any" for row in sorted(rows, key=_slowest)))
     pairs = list(dict.fromkeys((row["base"], row["other"]) for row in rows))
     drawn = Figure(figsize=(1.5 + 3.6 * len(pairs), 4), facecolor="white", layout="constrained")
     for axes, (base, other) in zip(drawn.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
@@ -124,7 +124,7 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         for index, strategy in enumerate(strategies):
             beside = 0.12 * (index - (len(strategies) - 1) / 2)
             for row in (row for row in of_pair if _series(row) == strategy):
-                at = links.index(links_of(row) or "any") + beside
+                at = links.index(links_in_words(row) or "any") + beside
                 _draw_ratio(axes, row, at, MARKERS[index % len(MARKERS)], left=index == 0)
         handles = [
             axes.plot([], [], MARKERS[index % len(MARKERS)], color=TIME_COLOUR, label=f"step time, {name}")[0]

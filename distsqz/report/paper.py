@@ -11,7 +11,7 @@ import numpy as np
 
 from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
-from distsqz.report.claims import links_of
+from distsqz.report.claims import links_in_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import AlikeCells, alike_cells, compare_all, links_of_cells, pooled_ratio
@@ -125,7 +125,7 @@ def _measured_rows(group: AlikeCells) -> list[dict[str, Any]]:
 
 
 def _where_hosts_are_unknown(rows: Sequence[dict[str, Any]]) -> str:
-    """What the bytes of cells are whose hosts are not known, for a caption."""
+    """Words for a caption about the bytes of cells whose hosts are not known; empty if all are known."""
     unknown = [row for row in rows if row.get("host_link_bytes") is None]
     if not unknown:
         return ""
@@ -225,7 +225,7 @@ def _bytes_alone(run: MeasuredRun, row: dict[str, Any]) -> dict[str, Any]:
 
 def _link(row: dict[str, Any]) -> str:
     """The links of a row of `pooling.pool`, short enough for a column."""
-    return (links_of(row) or "--").removesuffix(" measured")
+    return (links_in_words(row) or "--").removesuffix(" measured")
 
 
 def _links_note(rows: Sequence[dict[str, Any]]) -> str:
@@ -311,7 +311,7 @@ def methods(runs: Sequence[MeasuredRun]) -> str:
 
 
 def _distinct(environments: Sequence[dict[str, Any]], name: str) -> list[str]:
-    """The values that the runs' environments have for a name, each once."""
+    """The distinct values of a key in the environments of the runs."""
     return sorted({str(each.get(name) or f"unknown {name}") for each in environments})
 
 
@@ -365,7 +365,7 @@ def _rates_of(run: MeasuredRun) -> str | None:
     if not run.cells:
         return None
     known = links_of_cells(run.cells[:1])
-    return links_of({**known, "goodput_bytes_per_s": None})
+    return links_in_words({**known, "goodput_bytes_per_s": None})
 
 
 def _alone(runs: Sequence[MeasuredRun]) -> list[str]:

@@ -32,7 +32,7 @@ FEWEST_SESSIONS = 2
 Kind = Literal["models", "strategies", "options", "speedups"]
 
 Settings = tuple[tuple[str, str | None], ...]
-"""What a cell has in common with others that are the same: names and values."""
+"""Names and values of everything that cells must share to measure the same."""
 
 Rates = tuple[int | None, ...]
 """The rate of each host's emulated link, in the order of ranks and servers; None where it is not known."""
@@ -74,7 +74,7 @@ class _Comparison(NamedTuple):
         return self._replace(settings=(*self.settings, ((name, value),)))
 
     def subject(self) -> tuple[Any, ...]:
-        """What people call the comparison; others may be called the same."""
+        """The names by which a sentence identifies the comparison. Several comparisons may share them."""
         return self.kind, self.base, self.other, self.strategy, self.world_size
 
 
@@ -92,7 +92,7 @@ class _Cell(NamedTuple):
         return self._replace(settings=(*self.settings, ((name, value),)))
 
     def subject(self) -> tuple[Any, ...]:
-        """What people call the cell; others may be called the same."""
+        """The names by which a sentence identifies the cell. Several cells may share them."""
         return self.model, self.strategy, self.world_size
 
 
@@ -140,7 +140,7 @@ def pool(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
 
 
 def compare_all(runs: Sequence[MeasuredRun]) -> list[dict[str, Any]]:
-    """A row as of `pool` for each comparison of cells of a run, also where no other run made it."""
+    """A row for each comparison, with the keys of `pool`, whether one run made it or several."""
     groups = _groups(tuple(runs))
     settings = _told_apart([comparison for comparison, _ in groups])
     return [_row(*group, of_group) for group, of_group in zip(groups, settings, strict=True)]
@@ -152,13 +152,14 @@ class AlikeCells:
 
     cells: list[CellTable]
     links: dict[str, Any]
-    """What is known of their links, by the same keys as in a row of `pool`."""
+    """The rate or the goodput of their links, under the same keys as in a row of `pool`."""
     settings: str | None
-    """What they have in common that other cells of their model and strategy have not."""
+    """The settings that tell them apart from other cells of their model and strategy; None if none are
+    needed."""
 
 
 def alike_cells(runs: Sequence[MeasuredRun]) -> list[AlikeCells]:
-    """The cells of all runs, those together that are the same in everything by which `pool` goes."""
+    """The cells of all runs, grouped by the settings and links that `pool` compares."""
     cells = [(_cell_key(cell), cell) for run in runs for cell in run.cells]
     groups = _grouped(_unique(cells, lambda cell: (cell.run_id, cell.row["cell"])), _goodput_of_cell)
     settings = _told_apart([key for key, _ in groups])
@@ -170,7 +171,7 @@ def alike_cells(runs: Sequence[MeasuredRun]) -> list[AlikeCells]:
 
 @lru_cache(maxsize=1)  # the sections of a report, its page and its figure ask one after the other
 def _groups(runs: tuple[MeasuredRun, ...]) -> list[tuple[_Comparison, list[_Measured]]]:
-    """Comparisons with the sessions that made them over alike links."""
+    """Each comparison with the sessions that measured it over the same links."""
     measured = [each for run in runs for each in _measured(run)]
     unique = _unique(measured, lambda each: (each.run.run_id, " and ".join(each.cells)))
     return _grouped(unique, lambda each: each.goodput_bytes_per_s)
@@ -179,7 +180,7 @@ def _groups(runs: tuple[MeasuredRun, ...]) -> list[tuple[_Comparison, list[_Meas
 def _unique(
     items: Sequence[tuple[_Key, _Item]], name_of: Callable[[_Item], tuple[str, str]]
 ) -> list[tuple[_Key, _Item]]:
-    """Items with keys that no other item of the same run has: where a run has several, with their cells.
+    """Items under keys that are unique in their run. Where several items share a key, cell names are added.
 
     Args:
         items: each with its key.
@@ -195,7 +196,7 @@ def _unique(
 def _grouped(
     items: Sequence[tuple[_Key, _Item]], goodput: Callable[[_Item], float | None]
 ) -> list[tuple[_Key, list[_Item]]]:
-    """Items by key; where a key lacks the rate of a link, those together whose links carried as much."""
+    """Items grouped by key and, where the rate of a link is not known, by the goodput of the links."""
     groups: defaultdict[_Key, list[_Item]] = defaultdict(list)
     for key, item in items:
         groups[key].append(item)
@@ -207,7 +208,7 @@ def _grouped(
 
 
 def pooled_cells(rows: Sequence[dict[str, Any]], kind: Kind) -> set[tuple[str, str, str]]:
-    """The comparisons of one kind that rows of `pool` hold: of each the run's id, and the cells compared."""
+    """The comparisons of one kind in rows of `pool`, each as the run's id and the two cells."""
     return {
         (run_id, base, other)
         for row in rows
@@ -267,7 +268,7 @@ def _measured(run: MeasuredRun) -> Iterator[tuple[_Comparison, _Measured]]:
 def _of_alike_links(
     items: Sequence[_Item], goodput: Callable[[_Item], float | None]
 ) -> Iterator[list[_Item]]:
-    """Items whose links carried about as much before training, together; those of no links, too."""
+    """Groups of items whose goodput is the same to `GOODPUT_TOLERANCE`. Items without links form a group."""
     carried = [goodput(item) or 0.0 for item in items]
     alike: list[int] = []
     for place in sorted(range(len(items)), key=carried.__getitem__):
@@ -279,7 +280,7 @@ def _of_alike_links(
 
 
 def _told_apart(keys: Sequence[_Key]) -> list[str | None]:
-    """For each key the settings in which it differs from others that people call the same."""
+    """For each key the settings in which it differs from others with the same subject; None if in none."""
     by_key = [_merged(key.settings) for key in keys]
     alike: defaultdict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
     for key, settings in zip(keys, by_key, strict=True):
@@ -296,7 +297,7 @@ def _told_apart(keys: Sequence[_Key]) -> list[str | None]:
 
 
 def _merged(settings: Sequence[Settings]) -> dict[str, str]:
-    """The settings of all cells of a comparison by name; a name has several values where they differ."""
+    """The settings of all cells of a comparison by name. Values that differ are joined by `and`."""
     values: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in (setting for of_cell in settings for setting in of_cell):
         of_name = values[name]
@@ -333,7 +334,7 @@ def _row(comparison: _Comparison, sessions: Sequence[_Measured], settings: str |
 
 
 def _links(rates: Rates, goodputs: Sequence[float | None]) -> dict[str, Any]:
-    """What a row says of the links: one rate, or one for each host, or what they carried."""
+    """The links of a row: one rate for all, a rate for each host, or the measured goodput."""
     known = [goodput for goodput in goodputs if goodput is not None]
     several = len({*rates}) > 1
     return {
@@ -344,7 +345,7 @@ def _links(rates: Rates, goodputs: Sequence[float | None]) -> dict[str, Any]:
 
 
 def links_of_cells(cells: Sequence[CellTable]) -> dict[str, Any]:
-    """What is known of the links of cells that are alike, by the same keys as in a row of `pool`."""
+    """The rate or the goodput of the links of alike cells, under the same keys as in a row of `pool`."""
     return _links(_rates(cells[0].row), list(map(_goodput_of_cell, cells)))
 
 

@@ -31,9 +31,9 @@ Strategy = Literal["ddp", "ps", "ps-dedicated"]
 
 
 SAME = ("payload_bytes", "device", *(name for name in ALIKE if name not in BLOCKS and name != "batch_size"))
-"""Keys of a cell's row in which it must agree with a baseline, beside the batch size, to be the same."""
+"""Keys of a cell's row that must equal the baseline's, beside the batch size, for a fair comparison."""
 BESIDE = ("measured_step_s", "measured_wait_s", "own_hosts_step_s", "measured_in", "measured_run_id")
-"""What a row of `predict` says of the measured cell that is the same as the predicted one."""
+"""Keys of a row of `predict` that hold what was measured in a cell with the predicted settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class Baseline:
     payload_bytes: int
     batch_size: int
     measured_batch_size: int
-    """The batch size that the compute time was measured at; at others it is in proportion, and no bound."""
+    """The batch size at which the compute time was measured. At others it is scaled, and is no bound."""
     compute_s: float
     source: str
     """The cell that the compute time is from."""
     run_id: str
     settings: Mapping[str, Any]
-    """Its values of `SAME`."""
+    """The values of the keys in `SAME`."""
 
     @property
     def scaled(self) -> bool:
@@ -98,7 +98,7 @@ class Links:
 
 
 def baselines_of(runs: Sequence[MeasuredRun], models: Sequence[str]) -> list[Baseline]:
-    """The baseline of each model, the first that the runs have; empty where no run has any.
+    """The first baseline of each model in the runs; empty if no run has one.
 
     Raises:
         InvalidValue: none of the runs tells what one of `models` computes.
@@ -112,7 +112,7 @@ def baselines_of(runs: Sequence[MeasuredRun], models: Sequence[str]) -> list[Bas
     return [found[model] for model in models or found] if found else []
 
 
-def links_of(runs: Sequence[MeasuredRun]) -> list[Links]:
+def measured_links(runs: Sequence[MeasuredRun]) -> list[Links]:
     """The links that the runs measured between hosts, slowest first, each once.
 
     Emulated links have the rate that they are shaped to; others the goodput of the run's slowest link before
@@ -226,7 +226,7 @@ def _measured(
     links: Links,
     servers: int,
 ) -> dict[str, Any]:
-    """What a cell of the runs measured that is the same as the predicted one; nulls where there is none.
+    """The measurements of a cell with the predicted settings; nulls if the runs have none.
 
     The baseline's own run comes first.
     """

@@ -162,7 +162,7 @@ def hosts_by_rate(row: dict[str, Any]) -> dict[int, list[str]]:
 
 
 def equal_rate(row: dict[str, Any]) -> int | None:
-    """The rate of a cell's emulated links; None where links are not emulated, or their rates differ."""
+    """The rate of a cell's emulated links in bits a second; None if rates differ or are not known."""
     rates = {*(row.get("emulated_rate_bits_per_s") or {}).values()}
     return int(rates.pop()) if len(rates) == 1 else None
 

@@ -68,7 +68,7 @@ class Timeline:
         return f"{self.cell}, step{plural} {steps}: {seconds(self.end_s)}{more}"
 
     def first_ranks(self, number: int = MOST_RANKS) -> Timeline:
-        """The timeline with the lanes of its first ranks only, as it is drawn."""
+        """The timeline with the lanes of its first ranks only, as drawings show it."""
         return replace(self, lanes=self.lanes[:number])
 
 
@@ -107,7 +107,7 @@ def read_timelines(
 
 
 def time_notes(timelines: Sequence[Timeline]) -> list[str]:
-    """What a reader must know about the axis of time of some timelines, in sentences."""
+    """Sentences about the axis of time: clocks that differ, and time that is left out."""
     notes = []
     if any(timeline.own_clocks for timeline in timelines):
         notes.append("Hosts' clocks differ, so each rank's time begins with its own first step.")

@@ -141,12 +141,12 @@ def _findings(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unpooled(document: dict[str, Any], kind: Kind, ratio: str | None = None) -> list[int]:
-    """Places of the comparisons of a kind that no pooled row holds, which says the same and more surely.
+    """Indices of the comparisons of a kind that are in no pooled row.
 
     Args:
         document: the report's JSON.
         kind: the kind.
-        ratio: a key; comparisons in which it is not known are left out.
+        ratio: a key; comparisons in which it is null are left out.
     """
     key, cells_of = COMPARISONS[kind]
     pooled = pooled_cells(document["sessions"], kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distsqz.report.claims import is_slower, links_of, pooled_sureness, ratio_claim
+from distsqz.report.claims import is_slower, links_in_words, pooled_sureness, ratio_claim
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool
@@ -59,7 +59,7 @@ def _finding(row: dict[str, Any]) -> str:
     where = f"{row['world_size']} workers"
     if row["kind"] != "strategies":
         where += f" under {row['strategy']}"
-    if links := links_of(row):
+    if links := links_in_words(row):
         where += f" at {links}"
     if row["settings"]:
         where += f" ({row['settings']})"
