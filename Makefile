@@ -28,7 +28,7 @@ API := distsqz distsqz.errors $(filter-out distsqz.cli distsqz.__pycache__,$(sub
 docs: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[docs]'
 	$(BIN)/python -W error::UserWarning -W 'ignore:Error parsing type annotation pd.Series:UserWarning' \
-	  -W 'ignore:Cannot determine where distsqz.sync.arrival:UserWarning' \
+	  -W 'ignore:Cannot determine where distsqz.strategies.parameter_server.arrival:UserWarning' \
 	  -m pdoc --docformat google --output-directory build/api $(API)
 
 # The stamp is written last, so that an installation cut short is made again.

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from distsqz.sync.client import ServerClient
-from distsqz.sync.shard import Shard
+from distsqz.strategies.parameter_server.client import ServerClient
+from distsqz.strategies.parameter_server.shard import Shard
 
 LATEST_ANSWER_S = 0.002
 

@@ -15,8 +15,8 @@ from torch.multiprocessing.spawn import ProcessContext
 from torch.multiprocessing.spawn import start_processes as torch_start_processes
 
 from distsqz.metering.schema import UpdateRecord
-from distsqz.sync.flat import joined
-from distsqz.sync.parameter_server import ShardPlace
+from distsqz.strategies.parameter_server.flat import joined
+from distsqz.strategies.parameter_server.worker import ShardPlace
 from distsqz.training.server import Server
 from distsqz.training.session import SessionPlan
 

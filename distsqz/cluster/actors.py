@@ -37,7 +37,7 @@ from distsqz.errors import RunError
 from distsqz.metering.wire import LAB_VARIABLE
 from distsqz.runs.cell_facts import Restarts, ServerMemory
 from distsqz.runs.cores import cores_of_this_host
-from distsqz.sync.channel import SILENCE_S, StoreAddress, open_store
+from distsqz.strategies.parameter_server.channel import SILENCE_S, StoreAddress, open_store
 from distsqz.theory.placement import Placement
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.directory import enter_directory

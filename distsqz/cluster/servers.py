@@ -17,8 +17,8 @@ from distsqz.cluster.collector import SEND_EVERY_S, CollectorOutbox
 from distsqz.cluster.hosts import this_host
 from distsqz.errors import InvalidValue
 from distsqz.metering.schema import UpdateRecord
-from distsqz.sync.flat import joined
-from distsqz.sync.parameter_server import ShardPlace
+from distsqz.strategies.parameter_server.flat import joined
+from distsqz.strategies.parameter_server.worker import ShardPlace
 from distsqz.training.directory import enter_directory
 from distsqz.training.options import Placement, ServerOptions
 from distsqz.training.server import Server

@@ -17,7 +17,7 @@ from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, make_model, recipe_for
 from distsqz.runs.cell_spec import CellSpec
-from distsqz.sync.agreement import state_digests
+from distsqz.strategies.agreement import state_digests
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.memory_order import lay_out
 from distsqz.training.options import ALONE, ServerOptions, TrainingOptions

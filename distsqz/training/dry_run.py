@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from distsqz.errors import InvalidValue
 from distsqz.models.registry import one_line, require_trainable
-from distsqz.sync.agreement import state_digests
+from distsqz.strategies.agreement import state_digests
 from distsqz.training.memory_order import lay_out
 
 

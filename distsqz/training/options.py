@@ -8,7 +8,7 @@ from typing import Literal
 
 from distsqz.errors import InvalidValue, require_at_least
 from distsqz.runs.cell_spec import rules
-from distsqz.sync.consistency import Consistency, Mode
+from distsqz.strategies.parameter_server.consistency import Consistency, Mode
 
 Placement = Literal["colocated", "dedicated"]
 

@@ -17,7 +17,7 @@ from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.registry import METAPARAMETERS, default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state, require_finite
 from distsqz.runs.cell_spec import CellSpec, session_names
-from distsqz.sync.flat import layout_of
+from distsqz.strategies.parameter_server.flat import layout_of
 from distsqz.training.cell import Cell, describe_cell, model_options, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
 from distsqz.training.classes import Classes, settle_classes

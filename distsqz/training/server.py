@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from distsqz.metering.schema import UpdateRecord
-from distsqz.sync.channel import open_store
-from distsqz.sync.flat import layout_of, to_rows, trained
-from distsqz.sync.parameter_server import ShardPlace
-from distsqz.sync.shard import Shard, ShardSettings
+from distsqz.strategies.parameter_server.channel import open_store
+from distsqz.strategies.parameter_server.flat import layout_of, to_rows, trained
+from distsqz.strategies.parameter_server.shard import Shard, ShardSettings
+from distsqz.strategies.parameter_server.worker import ShardPlace
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.session import SessionPlan

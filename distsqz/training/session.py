@@ -23,7 +23,7 @@ from distsqz.metering.transfers import TransferLog
 from distsqz.runs.cell_facts import ServerPlaces, WorkerFacts
 from distsqz.runs.cell_spec import rules_by_option
 from distsqz.runs.cores import cores_of_this_machine
-from distsqz.sync.parameter_server import Servers
+from distsqz.strategies.parameter_server.worker import Servers
 from distsqz.training.baseline import Baseline
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint

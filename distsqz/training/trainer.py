@@ -18,12 +18,12 @@ from distsqz.errors import RunError
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
-from distsqz.sync.agreement import adopt_buffers, adopt_buffers_of_rank_0, adopt_rank_0
-from distsqz.sync.alone import Alone
-from distsqz.sync.data_parallel import DataParallel
-from distsqz.sync.flat import load_rows
-from distsqz.sync.parameter_server import ParameterServer, Servers
-from distsqz.sync.strategy import Strategy
+from distsqz.strategies.agreement import adopt_buffers, adopt_buffers_of_rank_0, adopt_rank_0
+from distsqz.strategies.all_reduce.worker import DataParallel
+from distsqz.strategies.alone.worker import Alone
+from distsqz.strategies.parameter_server.flat import load_rows
+from distsqz.strategies.parameter_server.worker import ParameterServer, Servers
+from distsqz.strategies.worker import Strategy
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.evaluation import count_correct

@@ -22,7 +22,7 @@ from distsqz.lab.ray_nodes import start_ray
 from distsqz.runs.listing import newest_run
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import COMPLETE, FAILED
-from distsqz.sync.channel import SILENCE_S
+from distsqz.strategies.parameter_server.channel import SILENCE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -16,7 +16,7 @@ from handmade_runs import START_NS, cell, step
 
 from distsqz.report.checks import Breach, CellViews, check
 from distsqz.report.traffic import by_host
-from distsqz.sync.layout import chunk_bytes_for, plan_layout
+from distsqz.strategies.parameter_server.layout import chunk_bytes_for, plan_layout
 
 HEADER, ANNOUNCEMENT, READY = 48, 48, 48
 """Bytes of Gloo before a message, of its announcement, and of the answer that there is room for it."""

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distsqz.metering.transfers import Traffic, Transfer
-from distsqz.sync.consistency import Consistency
-from distsqz.sync.data_parallel import DataParallel
-from distsqz.sync.layout import Layout, plan_layout
-from distsqz.sync.parameter_server import ParameterServer
+from distsqz.strategies.all_reduce.worker import DataParallel
+from distsqz.strategies.parameter_server.consistency import Consistency
+from distsqz.strategies.parameter_server.layout import Layout, plan_layout
+from distsqz.strategies.parameter_server.worker import ParameterServer
 from distsqz.theory.all_reduce import ring_load_by_host
 from distsqz.theory.parameter_server import traffic_by_host
 from distsqz.theory.placement import LinkLoad, Placement
@@ -103,10 +103,10 @@ def total(traffic: Sequence[Traffic]) -> dict[str, int]:
 @contextmanager
 def unconnected() -> Iterator[None]:
     """Strategies can be made without a process group: they account for transfers and make none."""
-    parts = "distsqz.sync.parameter_server"
+    parts = "distsqz.strategies.parameter_server.worker"
     with (
-        patch("distsqz.sync.data_parallel.adopt_rank_0", lambda _: None),
-        patch("distsqz.sync.data_parallel.replicate", lambda module, *_: module),
+        patch("distsqz.strategies.all_reduce.worker.adopt_rank_0", lambda _: None),
+        patch("distsqz.strategies.all_reduce.worker.replicate", lambda module, *_: module),
         patch(f"{parts}.DuplexChannel.connect", lambda *_: SimpleNamespace(connections=[])),
         patch(f"{parts}.ServerClient", MagicMock()),
     ):

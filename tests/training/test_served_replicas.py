@@ -13,7 +13,7 @@ from group import Box, join_group, leave_group
 from benchmarks.agreement.local_servers import LocalServers, running_servers, start_processes
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
-from distsqz.sync.agreement import DriftError
+from distsqz.strategies.agreement import DriftError
 from distsqz.training.options import ServerOptions, TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan

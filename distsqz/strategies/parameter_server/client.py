@@ -23,13 +23,18 @@ from torch import nn
 from torch.distributed import Work
 
 from distsqz.metering.transfers import Transfer, TransferLog
-from distsqz.sync.arrival import ArrivingParameters, FirstForward, ParameterWrittenError, ServedParameter
-from distsqz.sync.channel import NO_DEADLINE, DuplexChannel, shard_name, wait
-from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import piece_digests, tensor_views, trained
-from distsqz.sync.layout import WINDOW, Layout, Piece
-from distsqz.sync.push import FAREWELL, PushHeader, new_message
-from distsqz.sync.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS
+from distsqz.strategies.parameter_server.arrival import (
+    ArrivingParameters,
+    FirstForward,
+    ParameterWrittenError,
+    ServedParameter,
+)
+from distsqz.strategies.parameter_server.channel import NO_DEADLINE, DuplexChannel, shard_name, wait
+from distsqz.strategies.parameter_server.consistency import Consistency
+from distsqz.strategies.parameter_server.flat import piece_digests, tensor_views, trained
+from distsqz.strategies.parameter_server.layout import WINDOW, Layout, Piece
+from distsqz.strategies.parameter_server.push import FAREWELL, PushHeader, new_message
+from distsqz.strategies.parameter_server.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS
 
 PUSH, PULL = "push", "pull"
 FAREWELL_TIMEOUT_S = 5.0

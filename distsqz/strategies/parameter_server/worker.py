@@ -11,12 +11,12 @@ from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Traffic, Transfer, TransferLog
-from distsqz.sync.agreement import check_alike, check_parameters
-from distsqz.sync.channel import WORKER_END, DuplexChannel, StoreAddress, shard_name
-from distsqz.sync.client import PULL, PUSH, ServerClient
-from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import layout_of, tensor_views, trained
-from distsqz.sync.sgd import sgd_of
+from distsqz.strategies.agreement import check_alike, check_parameters
+from distsqz.strategies.parameter_server.channel import WORKER_END, DuplexChannel, StoreAddress, shard_name
+from distsqz.strategies.parameter_server.client import PULL, PUSH, ServerClient
+from distsqz.strategies.parameter_server.consistency import Consistency
+from distsqz.strategies.parameter_server.flat import layout_of, tensor_views, trained
+from distsqz.strategies.sgd import sgd_of
 from distsqz.theory.placement import Placement
 
 

@@ -22,13 +22,13 @@ from torch.optim.sgd import sgd  # the class torch.optim.SGD loads torch's compi
 from distsqz.metering.clock import NS_PER_S
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import now_ns
-from distsqz.sync.channel import SHARD_END, DuplexChannel, wait
-from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import piece_digests
-from distsqz.sync.layout import WINDOW, Layout
-from distsqz.sync.push import FAREWELL, PushHeader, new_message
-from distsqz.sync.sgd import can_fuse
-from distsqz.sync.staleness import StalenessGate
+from distsqz.strategies.parameter_server.channel import SHARD_END, DuplexChannel, wait
+from distsqz.strategies.parameter_server.consistency import Consistency
+from distsqz.strategies.parameter_server.flat import piece_digests
+from distsqz.strategies.parameter_server.layout import WINDOW, Layout
+from distsqz.strategies.parameter_server.push import FAREWELL, PushHeader, new_message
+from distsqz.strategies.parameter_server.staleness import StalenessGate
+from distsqz.strategies.sgd import can_fuse
 
 PUSH_TAG, REPLY_TAG, FIRST_CHUNK_TAG = 0, 1, 2
 REPLY_WORDS = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distsqz.sync.channel import SHARD_END, WORKER_END, DuplexChannel, open_store
+from distsqz.strategies.parameter_server.channel import SHARD_END, WORKER_END, DuplexChannel, open_store
 
 OWN_NETWORK = ("unshare", "--map-root-user", "--net")
 CHANNELS = 12

@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Traffic, Transfer, TransferLog
-from distsqz.sync.agreement import adopt_rank_0, check_parameters
-from distsqz.sync.sgd import sgd_of
+from distsqz.strategies.agreement import adopt_rank_0, check_parameters
+from distsqz.strategies.sgd import sgd_of
 from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes
 from distsqz.theory.placement import Placement
 

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from distsqz.metering.clock import HostClock
 from distsqz.metering.schema import UpdateRecord
 from distsqz.metering.transfers import Transfer, TransferLog
-from distsqz.sync.channel import WORKER_END, DuplexChannel, open_store
-from distsqz.sync.client import ServerClient
-from distsqz.sync.consistency import Consistency
-from distsqz.sync.flat import layout_of, to_rows, trained
-from distsqz.sync.shard import Shard, ShardSettings
+from distsqz.strategies.parameter_server.channel import WORKER_END, DuplexChannel, open_store
+from distsqz.strategies.parameter_server.client import ServerClient
+from distsqz.strategies.parameter_server.consistency import Consistency
+from distsqz.strategies.parameter_server.flat import layout_of, to_rows, trained
+from distsqz.strategies.parameter_server.shard import Shard, ShardSettings
 from tests.ipv6 import needs_ipv6
 
 HERE = "127.0.0.1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distsqz.sync.layout import Layout
+from distsqz.strategies.parameter_server.layout import Layout
 
 HEADER = struct.Struct("=iidq")
 """Layout of the header, in 24 bytes: a whole number of elements of every supported data type."""

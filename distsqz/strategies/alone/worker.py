@@ -8,7 +8,7 @@ from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Traffic, Transfer
-from distsqz.sync.sgd import sgd_of
+from distsqz.strategies.sgd import sgd_of
 
 
 class Alone:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsqz.errors import RequestError
-from distsqz.sync.layout import (
+from distsqz.strategies.parameter_server.layout import (
     CHUNK_BYTES,
     LEAST_CHUNKS,
     ROOM_BYTES,

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from distsqz.errors import InvalidValue
-from distsqz.sync.agreement import digest
-from distsqz.sync.layout import Layout, Piece, chunk_bytes_for, plan_layout
+from distsqz.strategies.agreement import digest
+from distsqz.strategies.parameter_server.layout import Layout, Piece, chunk_bytes_for, plan_layout
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

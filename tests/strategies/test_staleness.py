@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsqz.sync.staleness import StalenessGate
+from distsqz.strategies.parameter_server.staleness import StalenessGate
 
 WORKERS = 4
 orders = st.lists(st.integers(0, WORKERS - 1), max_size=200)

@@ -1,0 +1,1 @@
+"""Strategies by which the replicas of a model agree, a folder each."""

@@ -1,0 +1,1 @@
+"""Data parallelism: gradients are summed over all workers by all-reduce."""

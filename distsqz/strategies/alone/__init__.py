@@ -1,0 +1,1 @@
+"""The baseline: one worker trains by itself."""

@@ -1,0 +1,1 @@
+"""A parameter server: workers push gradients to shards and pull parameters from them."""

@@ -1,1 +1,0 @@
-"""Synchronisation of replicas: all-reduce under DDP, and a parameter server."""
