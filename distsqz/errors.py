@@ -7,7 +7,7 @@ command replaces these by its own spelling.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class RequestError(Exception):
@@ -93,3 +93,9 @@ class RunError(Exception):
         self.host = host
         self.rank = rank
         self.step = step
+
+
+def name_some(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    first, rest = [*names][:3], [*names][3:]
+    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")

@@ -17,8 +17,12 @@ from benchmarks.agreement.group import Outcome, Values, train_each, trained_in_o
 from benchmarks.agreement.local_servers import nothing
 from distsqz.cli.command import run_command
 from distsqz.errors import RequestError
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
 from distsqz.training.cell import Cell
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 
@@ -104,9 +108,9 @@ def _planned(model: str, options: Options) -> Trained:
         warmup_steps=0,
         lr=options.lr,
         threads=1,
-        find_unused_parameters=model in NEED_UNUSED,
     )
-    strategies = [None, ServerOptions(servers=1)]
+    all_reduce = AllReduce(AllReduceOptions(find_unused_parameters=model in NEED_UNUSED))
+    strategies = [all_reduce, ParameterServer(ServerOptions(servers=1))]
     name = model if options.precision == "as-it-is" else f"{model}InFloat64"
     plan, _ = plan_session([f"benchmarks.agreement.models:{name}"], WORKERS, training, strategies)
     ddp, ps = plan.cells
@@ -116,7 +120,10 @@ def _planned(model: str, options: Options) -> Trained:
 def _repeat(repetition: int, models: Mapping[str, Trained]) -> list[dict[str, Any]]:
     """Trains every model once under each strategy; gives a row for each model and number of shards."""
     by_shards = {
-        shards: [replace(each.ps, server=ServerOptions(servers=shards)) for each in models.values()]
+        shards: [
+            replace(each.ps, strategy=ParameterServer(ServerOptions(servers=shards)))
+            for each in models.values()
+        ]
         for shards in SHARDS
     }
     plans = [

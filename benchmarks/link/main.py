@@ -18,7 +18,7 @@ from distsqz.lab.lab import Lab, LabOptions
 from distsqz.lab.privileges import become_root
 from distsqz.lab.rate import parse_rate
 from distsqz.lab.ray_nodes import start_ray
-from distsqz.theory.all_reduce import bus_bandwidth
+from distsqz.theory.collectives import bus_bandwidth
 
 ALEXNET_BYTES = 244_403_360
 RAW = Path(__file__).with_name("raw_all_reduce.py")

@@ -19,15 +19,18 @@ from benchmarks.agreement.group import Outcome, Values, train_each, trained_in_o
 from benchmarks.real_networks.models import CONFIGURATIONS, FP64, IMAGE_SIZE
 from distsqz.cli.command import run_command
 from distsqz.errors import RequestError
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
 from distsqz.training.cell import Cell
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 
 WORKERS = 2
 TRAINING = TrainingOptions(
     image_size=IMAGE_SIZE, num_classes=10, batch_size=4, steps=3, warmup_steps=0, lr=0.02, threads=1,
-    channels_last="off", find_unused_parameters=True,
+    channels_last="off",
 )  # fmt: skip
 MOST_DIFFERENCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 """Greatest relative difference of networks that do not amplify rounding, by data type."""
@@ -163,11 +166,13 @@ class _RoundedCell(Cell):
 
 def _plan(network: str) -> SessionPlan:
     model = f"benchmarks.real_networks.models:{network}"
-    return plan_session([model], WORKERS, TRAINING, [None, ServerOptions(servers=1)])[0]
+    return plan_session([model], WORKERS, TRAINING, [AllReduce(), ParameterServer(ServerOptions(servers=1))])[
+        0
+    ]
 
 
 def _on_two_shards(cell: Cell) -> Cell:
-    return replace(cell, server=ServerOptions(servers=2))
+    return replace(cell, strategy=ParameterServer(ServerOptions(servers=2)))
 
 
 def _errors(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from tyro.conf import OmitArgPrefixes, UseAppendAction
 
 from distsqz.cli.measure_options import MeasureOptions
 from distsqz.cli.network import DEFAULT_RATE, RUN_FILE, LabByDefault, lab_for, run_in_lab, run_sessions_in_lab
+from distsqz.cli.strategies import StrategyOptions, chosen_strategies
 from distsqz.errors import RequestError
 from distsqz.lab.rate import parse_rate
-from distsqz.training.options import ServerOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +23,17 @@ class Options(MeasureOptions):
     models: tuple[str, ...] = ("squeezenet", "alexnet")
     """Models that take turns on the same workers: names as for `distsqz ddp --model`, or
     package.module:factory."""
-    strategies: tuple[Literal["ddp", "ps"], ...] = ("ddp", "ps")
-    """Strategies: ddp is all-reduce, ps is a parameter server. Each model is trained under each strategy."""
+    strategies: tuple[str, ...] = ("ddp", "ps")
+    """Strategies: ddp is all-reduce, ps is a parameter server, package.module:name is one of your own. Each
+    model is trained under each strategy."""
     vary: UseAppendAction[tuple[str, ...]] = ()
     """Values of an option to measure side by side, for example bucket_mb=1,25. Any option of the model, of
-    training or of the parameter server can be varied. If given several times, all combinations are
+    training or of a strategy can be varied. If given several times, all combinations are
     measured."""
     baseline: bool = True
     """Whether to train each model on one worker by itself too, which tells what several workers gain over one
     machine."""
-    server: OmitArgPrefixes[ServerOptions] = field(default_factory=ServerOptions)
+    of_strategies: OmitArgPrefixes[StrategyOptions] = field(default_factory=StrategyOptions)
     network: OmitArgPrefixes[LabByDefault] = field(default_factory=LabByDefault)
     rates: tuple[str, ...] = ()
     """Rates of the lab's links that are measured in turn, such as 100mbit 1gbit: a session at each, in the
@@ -69,8 +69,8 @@ def main(options: Options) -> None:
     from distsqz.cli.measure import measure, plan, print_pooled  # torch and Ray take seconds to import
     from distsqz.cli.vary import parse_vary
 
-    asked = strategies(options)
-    vary = parse_vary(options.vary, options.strategies)
+    asked = chosen_strategies(options.strategies, options.of_strategies)
+    vary = parse_vary(options.vary, asked)
     rates = f"--rates {' '.join(options.rates)}" if options.rates else None
     lab = lab_for(options.network, options.session, also=rates)
     turns = options.turns()
@@ -91,21 +91,3 @@ def main(options: Options) -> None:
     if paths:
         print_pooled(paths, options.format)
     sys.exit(status)
-
-
-def strategies(options: Options) -> list[ServerOptions | None]:
-    """Server options of each strategy in `--strategies`; None for all-reduce.
-
-    Raises:
-        RequestError: a strategy is named twice, none is, or server options are given without `ps`.
-    """
-    if len(set(options.strategies)) < len(options.strategies) or not options.strategies:
-        raise RequestError(f"--strategies {' '.join(options.strategies)}: name ddp, ps or both, each once")
-    if "ps" not in options.strategies and options.server != ServerOptions():
-        by_default = asdict(ServerOptions()).items()
-        name, value = next(each for each in asdict(options.server).items() if each not in by_default)
-        raise RequestError(
-            f"--{name.replace('_', '-')} {value}: is for a parameter server; "
-            "add ps to --strategies or leave it out"
-        )
-    return [None if name == "ddp" else options.server for name in options.strategies]

@@ -30,8 +30,9 @@ from distsqz.report.section import Format
 from distsqz.report.tables import read_cells
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import RunWriter
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.memory_needs import session_bytes
-from distsqz.training.options import ServerOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 from distsqz.training.variants import Vary
@@ -39,16 +40,14 @@ from distsqz.training.variants import Vary
 GIB = 1 << 30
 
 
-def measure_one_model(
-    name: str, options: OneModelOptions, strategies: Sequence[ServerOptions | None] = (None,)
-) -> None:
+def measure_one_model(name: str, options: OneModelOptions, strategy: Strategy) -> None:
     """Trains one model over the network that is asked for, and prints the report.
 
     Raises:
         RequestError: what was asked for cannot be done; it leaves no run behind.
         RunError: training failed; the run directory keeps what was measured until then.
     """
-    asked = [options.model], options, strategies, options.checkpoint, options.resume
+    asked = [options.model], options, [strategy], options.checkpoint, options.resume
     if lab := lab_for(options.network, options.session):
         with redirect_stdout(sys.stderr):  # a model of the user's may print
             plan(*asked)  # what is wrong with the request shows before hosts are made for it
@@ -66,7 +65,7 @@ def measure(
     name: str,
     models: Sequence[str],
     options: MeasureOptions,
-    strategies: Sequence[ServerOptions | None] = (None,),
+    strategies: Sequence[Strategy] = (AllReduce(),),
     checkpoint: Path | None = None,
     resume: Path | None = None,
     vary: Vary | None = None,
@@ -116,7 +115,7 @@ def print_pooled(paths: Sequence[Path], fmt: Format) -> None:
 def plan(
     models: Sequence[str],
     options: MeasureOptions,
-    strategies: Sequence[ServerOptions | None] = (None,),
+    strategies: Sequence[Strategy] = (AllReduce(),),
     checkpoint: Path | None = None,
     resume: Path | None = None,
     vary: Vary | None = None,
@@ -128,13 +127,9 @@ def plan(
     Raises:
         RequestError: what was asked for does not make sense.
     """
-    if options.session.gpus and any(strategies):
-        raise RequestError("--gpus: a parameter server trains on CPUs; --strategies ddp does without")
-    if options.training.bucket_mb is not None and all(strategies):
-        raise RequestError(
-            f"--bucket-mb {options.training.bucket_mb:g}: is for all-reduce (ddp); a parameter server's "
-            "chunks follow from the model and --workers; leave it out"
-        )
+    served = [strategy.title for strategy in strategies if strategy.has_servers]
+    if options.session.gpus and served:
+        raise RequestError(f"--gpus: a {served[0]} trains on CPUs; --strategies ddp does without")
     session, entries = plan_session(
         models,
         options.session.workers,

@@ -16,7 +16,7 @@ from distsqz.errors import RequestError
 from distsqz.lab.rate import format_rate, parse_rate
 from distsqz.report.formats import prose, ratio, render, seconds, to_json
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.predictions import Baseline, Links, Strategy, baselines_of, measured_links, predict
+from distsqz.report.predictions import ARRANGEMENTS, Baseline, Links, baselines_of, measured_links, predict
 from distsqz.report.section import Format
 
 ANY_RATE = 10**15
@@ -55,7 +55,7 @@ class Options:
     """Numbers of hosts, with a worker on each. By default as many as the runs have."""
     models: tuple[str, ...] = ()
     """Models of the runs. By default all that have a baseline."""
-    strategies: tuple[Strategy, ...] = ("ddp", "ps")
+    strategies: tuple[str, ...] = ("ddp", "ps")
     """Strategies: ddp is all-reduce; ps is a parameter server with a shard beside each worker; ps-dedicated
     has its servers on hosts of their own."""
     servers: int = 1
@@ -79,6 +79,9 @@ class Options:
         ):
             if values is not None and not values:
                 raise RequestError(f"--{name}: give at least one, such as --{name} {example}")
+        for name in self.strategies:
+            if name not in ARRANGEMENTS:
+                raise RequestError(f"--strategies {name}: choose {' or '.join(ARRANGEMENTS)}")
         if self.workers and min(self.workers) < 2:
             raise RequestError(f"--workers {min(self.workers)}: must be at least 2, which have to agree")
         for name, value in (("batch-size", self.batch_size), ("servers", self.servers)):

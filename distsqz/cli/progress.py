@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from distsqz.cli.progress_console import progress_console
 from distsqz.cluster.collector import Delivery
 from distsqz.metering.schema import EvaluationRecord, StepRecord
-from distsqz.report.bounds import busiest_host_bytes
+from distsqz.report.bounds import busiest_host_bytes, load_by_host
 from distsqz.training.cell import Cell
 
 
@@ -124,7 +124,7 @@ class SessionProgress:
         for cell, facts in delivery.facts.items():
             if entry := self._entries.get(cell):
                 entry.update(facts)
-                self.means[cell].host_bytes = busiest_host_bytes(entry)
+                self.means[cell].host_bytes = busiest_host_bytes(load_by_host(entry))
         for record in delivery.records.get("steps", []):
             assert isinstance(record, StepRecord)
             if record.rank == 0:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from tyro.conf import OmitArgPrefixes
 
 from distsqz.cli.measure_options import OneModelOptions
-from distsqz.training.options import ServerOptions
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,4 +22,4 @@ def main(options: Options) -> None:
     """Plans, trains and reports."""
     from distsqz.cli.measure import measure_one_model  # torch and Ray take seconds to import
 
-    measure_one_model("ps", options, strategies=[options.server])
+    measure_one_model("ps", options, ParameterServer(options.server))

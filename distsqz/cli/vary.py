@@ -12,21 +12,28 @@ from typing import Any, Literal
 import tyro
 
 from distsqz.errors import RequestError
-from distsqz.training.options import ServerOptions, TrainingOptions
-from distsqz.training.variants import RULES, Vary, has_effect, strategies_of
+from distsqz.strategies.registry import strategy_named, synchronising
+from distsqz.strategies.strategy import Strategy
+from distsqz.training.options import TrainingOptions
+from distsqz.training.variants import Vary, rules_of
 
 
-def parse_vary(texts: Sequence[str], strategies: Sequence[str]) -> Vary:
+def parse_vary(texts: Sequence[str], strategies: Sequence[Strategy]) -> Vary:
     """Values by the name of their option, each of the option's own type.
 
     Args:
         texts: one for each option, such as "bucket_mb=1,25".
-        strategies: the strategies that are measured; an option must have an effect on one of them.
+        strategies: what is measured; an option must have an effect under one of them.
 
     Raises:
         RequestError: there is no such option, a value is not one of the option's, or nothing varies.
     """
-    hints = typing.get_type_hints(TrainingOptions) | typing.get_type_hints(ServerOptions)
+    hints = {
+        name: hint
+        for options in (TrainingOptions, *_every_options(strategies))
+        for name, hint in typing.get_type_hints(options).items()
+    }
+    rules = rules_of([type(strategy) for strategy in strategies])
     vary: dict[str, list[Any]] = {}
     for text in texts:
         option, _, listed = text.partition("=")
@@ -35,14 +42,20 @@ def parse_vary(texts: Sequence[str], strategies: Sequence[str]) -> Vary:
             raise RequestError(f"--vary {text}: {option!r} is no option of a cell; {_advice(name, hints)}")
         if name in vary:
             raise RequestError(f"--vary {text}: {name} is varied twice; list its values in one --vary")
-        if not any(has_effect(strategies_of(name), strategy) for strategy in strategies):
-            raise RequestError(f"--vary {text}: has no effect under {', '.join(strategies)}; leave it out")
-        if reason := RULES[name].shared:
+        if name not in rules:
+            names = ", ".join(strategy.name for strategy in strategies)
+            raise RequestError(f"--vary {text}: has no effect under {names}; leave it out")
+        if reason := rules[name].shared:
             raise RequestError(f"--vary {text}: {reason}; measure each value in a run of its own")
         vary[name] = [_parsed(text, value.strip(), hints[name]) for value in listed.split(",")]
         if len(vary[name]) < 2 or any(vary[name].count(value) > 1 for value in vary[name]):
             raise RequestError(f"--vary {text}: give two or more values that differ, as in {name}=A,B")
     return vary
+
+
+def _every_options(strategies: Sequence[Strategy]) -> list[type[Any]]:
+    """The options of all strategies of distsqz, and of those that are measured."""
+    return [strategy_named(name).Options for name in synchronising()] + [each.Options for each in strategies]
 
 
 def _advice(name: str, options: typing.Collection[str]) -> str:

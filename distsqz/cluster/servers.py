@@ -18,9 +18,9 @@ from distsqz.cluster.hosts import this_host
 from distsqz.errors import InvalidValue
 from distsqz.metering.schema import UpdateRecord
 from distsqz.strategies.parameter_server.flat import joined
+from distsqz.strategies.parameter_server.options import Placement, ServerOptions
 from distsqz.strategies.parameter_server.worker import ShardPlace
 from distsqz.training.directory import enter_directory
-from distsqz.training.options import Placement, ServerOptions
 from distsqz.training.server import Server
 
 

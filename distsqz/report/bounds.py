@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from distsqz.report.traffic import placement_of
-from distsqz.theory.all_reduce import ring_load_by_host
+from distsqz.strategies.registry import strategy_of
+from distsqz.strategies.strategy import Sent
 from distsqz.theory.links import Link, MeasuredLink, ShapedLink, link_bound_s
-from distsqz.theory.parameter_server import traffic_by_host
 from distsqz.theory.placement import LinkLoad
 
 
-def bound_s(cell: dict[str, Any], links: pd.DataFrame) -> float | None:
+def bound_s(cell: dict[str, Any], loads: Mapping[str, LinkLoad] | None, links: pd.DataFrame) -> float | None:
     """Seconds that a step's communication must take at least, both directions of every link busy at once.
 
     An emulated link has the rate that it is shaped to and the first bytes of its bucket; another one has the
@@ -21,12 +22,12 @@ def bound_s(cell: dict[str, Any], links: pd.DataFrame) -> float | None:
 
     Args:
         cell: its entry in run.json.
+        loads: what its links carry in a step, as `load_by_host` gives it.
         links: the run's rows of `links`.
 
     Returns:
-        None where no link is used, or the links or the payload are not known.
+        None where no link is used, or the links or the loads are not known.
     """
-    loads = load_by_host(cell)
     if loads is None or not any(load.tx_bytes or load.rx_bytes for load in loads.values()):
         return None
     rates = cell.get("emulated_rate_bits_per_s") or {}
@@ -43,33 +44,58 @@ def bound_s(cell: dict[str, Any], links: pd.DataFrame) -> float | None:
     return link_bound_s(loads, used)
 
 
-def load_by_host(cell: dict[str, Any]) -> dict[str, LinkLoad] | None:
-    """Payload that each host's link carries in a step; None if the cell's entry does not determine it.
+def load_by_host(cell: dict[str, Any], transfers: pd.DataFrame | None = None) -> dict[str, LinkLoad] | None:
+    """Payload that each host's link carries in a step, by the strategy's formula.
 
-    Where all processes are on one host no link is used, and every load is 0.
+    Args:
+        cell: its entry in run.json.
+        transfers: its rows of `transfers` for steps that count. Without any, what is planned to be sent
+            counts.
+
+    Returns:
+        None where it is not known. Where all processes are on one host no link is used, and every load is 0.
     """
-    payload_bytes, placement = cell.get("payload_bytes"), placement_of(cell)
-    if payload_bytes is None or placement is None:
+    placement = placement_of(cell)
+    if placement is None:
         return None
     if not placement.spans_hosts:
         return dict.fromkeys(placement.workers, LinkLoad())
-    if cell["strategy"] == "ddp":
-        return ring_load_by_host(payload_bytes, placement)
-    if not placement.shards:
+    strategy = strategy_of(cell)
+    if strategy.has_servers and not placement.shards:
         return None
-    shares = [payload_bytes // len(placement.shards)] * len(placement.shards)
-    traffic = traffic_by_host(shares, placement.shards, placement.workers)
-    return {host: each.load for host, each in traffic.items()}
+    if transfers is not None and len(transfers):
+        return strategy.load_by_host(sent_by_rank(transfers), placement)
+    payload_bytes = cell.get("payload_bytes")
+    return None if payload_bytes is None else strategy.planned_load_by_host(payload_bytes, placement)
 
 
-def busiest_host_bytes(cell: dict[str, Any]) -> int | None:
+def sent_by_rank(transfers: pd.DataFrame) -> dict[int, list[tuple[Sent, float]]]:
+    """The transfers of each rank, with how often they occurred on average in a step that had some."""
+    steps_of = transfers.groupby("rank")["step"].nunique()
+    found: dict[int, list[tuple[Sent, float]]] = {}
+    for (rank, op, peer, payload_bytes), times in transfer_counts(transfers).items():
+        found.setdefault(rank, []).append((Sent(op, payload_bytes, peer), times / int(steps_of[rank])))
+    return found
+
+
+def transfer_counts(transfers: pd.DataFrame) -> dict[tuple[int, str, str | None, int], int]:
+    """Number of transfers by rank, operation, peer (None for collectives) and payload in bytes."""
+    keys = ["rank", "op", "peer", "payload_bytes"]
+    counts = transfers.groupby(keys, dropna=False).size().reset_index(name="times")
+    return {
+        (int(rank), str(op), None if pd.isna(peer) else str(peer), int(payload_bytes)): int(times)
+        for rank, op, peer, payload_bytes, times in counts.itertuples(index=False)
+    }
+
+
+def busiest_host_bytes(loads: Mapping[str, LinkLoad] | None) -> int | None:
     """Payload that the busiest host's link must carry in its busier direction in a step.
 
     Returns:
-        None where no link is used, or the cell's entry does not determine it.
+        None where no link is used, or the loads are not known.
     """
-    loads = load_by_host(cell) or {}
-    return max((max(load.tx_bytes, load.rx_bytes) for load in loads.values()), default=0) or None
+    every = (loads or {}).values()
+    return max((max(load.tx_bytes, load.rx_bytes) for load in every), default=0) or None
 
 
 def _goodput_by_host(links: pd.DataFrame) -> dict[str, float]:

@@ -13,22 +13,18 @@ from typing import Any
 
 import pandas as pd
 
+from distsqz.report.bounds import transfer_counts
 from distsqz.report.measured import makes_steps_together
 from distsqz.report.traffic import placement_of
-from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes
+from distsqz.strategies.registry import strategy_of
+from distsqz.strategies.strategy import Sent
+from distsqz.theory.exchange import crossing
 from distsqz.theory.placement import Placement
 from distsqz.theory.shipping import HEADER_BYTES, SEGMENT_BYTES
 
 TCP_TOLERANCE = 1e-3
 """Share of all that a rank sends and receives by which TCP may carry more than predicted. Gloo announces
 every segment of up to 1 MiB, in both directions, and so also where no payload goes."""
-
-RING_OVERHEAD_BYTES = 1200
-"""What Gloo sends besides the payload of one all-reduce, for each rank but one (twice what was seen)."""
-
-EXCHANGE_OVERHEAD_BYTES = 256
-"""What Gloo and the parameter server send besides the payload of one push or pull, headers included (twice
-what was seen)."""
 
 UNSEEN_SHARE = 0.05
 """Share of what TCP counts that interface and wire may lack: a worker on another host may push before this
@@ -128,21 +124,21 @@ def check(views: CellViews) -> list[Breach]:
 
 
 def _check_handed_over(views: CellViews) -> Iterator[Breach]:
-    """Every rank hands over the whole payload in every step, unless it is left behind by backup workers."""
-    cell, payload_bytes = views.cell, views.cell.get("payload_bytes")
-    if payload_bytes is not None and _is_ring(cell) and cell.get("find_unused_parameters"):
-        payload_bytes += UNUSED_FLAG_BYTES * cell.get("tensors", 0)
-    if payload_bytes is None or cell.get("backup_workers") or (cell["world_size"] == 1 and _is_ring(cell)):
+    """Every rank hands over the same payload in every step, where it follows from the cell's entry."""
+    cell, strategy = views.cell, strategy_of(views.cell)
+    handed_over_bytes = strategy.handed_over_bytes(cell)
+    if handed_over_bytes is None:
         return
     for rank, of_rank in _by_rank(views.steps):
         mean = of_rank["logical_tx_bytes"].mean()
-        if pd.notna(mean) and mean != payload_bytes:
+        if pd.notna(mean) and mean != handed_over_bytes:
             cause = (
                 "gradients of some parameters are not sent, or not counted"
-                if mean < payload_bytes
+                if mean < handed_over_bytes
                 else "gradients are sent more than once a step"
             )
-            yield _of_rank(cell, rank, ("logical_tx_bytes", "payload_bytes"), (mean, payload_bytes), cause)
+            views_compared = ("logical_tx_bytes", "payload_bytes")
+            yield _of_rank(cell, rank, views_compared, (mean, handed_over_bytes), cause)
 
 
 def _check_predicted(views: CellViews) -> Iterator[Breach]:
@@ -180,19 +176,18 @@ def _expected(
     way: str,
 ) -> tuple[float, float] | None:
     """Bytes that must cross the network, and bytes that must stay on the host, by theory; None if unknown."""
-    logical = _sum(steps[f"logical_{way}_bytes"])
-    if logical is None:
+    logical, strategy = _sum(steps[f"logical_{way}_bytes"]), strategy_of(cell)
+    if logical is None or (strategy.has_servers and not placement.shards):
         return None
-    if _is_ring(cell):
-        crosses = ring_crosses(rank, placement)[0 if way == "tx" else 1]
-        total = ring_tx_bytes(int(logical), cell["world_size"])
-        return (total, 0.0) if crosses else (0.0, total)
-    own = transfers[transfers["op"] == ("push" if way == "tx" else "pull")]
-    if not placement.shards or own["payload_bytes"].sum() != logical:
-        return None
-    local = {f"shard {index}" for index in placement.local_shards(rank)}
-    stays = own["peer"].isin(local)
-    return float(own["payload_bytes"][~stays].sum()), float(own["payload_bytes"][stays].sum())
+    handed_over, crosses, stays = 0, 0.0, 0.0
+    for (_, op, peer, payload_bytes), times in transfer_counts(transfers).items():
+        sent = Sent(op, payload_bytes, peer)
+        out, back = strategy.logical_bytes(sent)
+        handed_over += times * (out if way == "tx" else back)
+        of_one = crossing(strategy.exchanges(sent, rank, placement), rank, placement)
+        crosses += times * (of_one.tx_bytes if way == "tx" else of_one.rx_bytes)
+        stays += times * (of_one.local_tx_bytes if way == "tx" else of_one.local_rx_bytes)
+    return (crosses, stays) if handed_over == logical else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +221,12 @@ def _check_tcp(views: CellViews) -> Iterator[Breach]:
 
 def _allowed_tcp(cell: dict[str, Any], steps: pd.DataFrame, transfers: int, predicted: float) -> _Range:
     """Range of the bytes that TCP may count for a rank in one direction, to other hosts or to its own."""
-    of_transfer = (
-        RING_OVERHEAD_BYTES * (cell["world_size"] - 1) if _is_ring(cell) else EXCHANGE_OVERHEAD_BYTES
-    )
+    strategy = strategy_of(cell)
+    of_transfer = strategy.framing_bytes(cell["world_size"])
     every_way = [f"predicted_{place}{way}_bytes" for place in ("", "local_") for way in ("tx", "rx")]
     overhead_bytes = transfers * of_transfer + TCP_TOLERANCE * steps[every_way].sum().sum()
-    # With a parameter server the last step may not have sent all that it predicts; the next one does.
-    unsent_bytes = 0.0 if _is_ring(cell) else predicted * _unfinished_share(cell, len(steps))
+    # The last step may not have sent all that it predicts; the next one does.
+    unsent_bytes = predicted * _unfinished_share(cell, len(steps)) if strategy.settles_late else 0.0
     # Predictions are rounded to a byte.
     return _Range(predicted - transfers - unsent_bytes, predicted + overhead_bytes)
 
@@ -373,10 +367,6 @@ def _unfinished_share(cell: dict[str, Any], steps: int) -> float:
 def _restarted(views: CellViews) -> bool:
     """Whether a worker or server was started again."""
     return bool(views.cell.get("restarted") or (views.steps["attempt"] > 0).any())
-
-
-def _is_ring(cell: dict[str, Any]) -> bool:
-    return bool(cell["strategy"] == "ddp")
 
 
 def _by_rank(steps: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,17 @@ from distsqz.report.bootstrap import Floats, paired_ratio, unpaired_ratio
 from distsqz.report.tables import CellTable
 from distsqz.runs.cell_spec import rules_by_option
 from distsqz.runs.environment import Environment
-from distsqz.training.options import SYNCHRONISED, ServerOptions, TrainingOptions
+from distsqz.strategies.registry import BUILT_IN, REFERENCE, strategy_named, strategy_of
+from distsqz.training.options import TrainingOptions
 
-OPTION_RULES = rules_by_option(TrainingOptions) | rules_by_option(ServerOptions)
+OF_STRATEGIES = {
+    name: of
+    for strategy in BUILT_IN
+    for name, of in rules_by_option(strategy_named(strategy).Options).items()
+}
+"""Rules of the options of strategies, each of which has no effect under the others."""
+
+OPTION_RULES = rules_by_option(TrainingOptions) | OF_STRATEGIES
 
 NOT_SETTINGS = frozenset(
     {
@@ -46,17 +54,10 @@ BLOCKS = frozenset({"block_steps"})
 MODEL = frozenset({"model", "squeeze_ratio", "pct_3x3"})
 """Keys of a cell's entry that say which model it is."""
 
-STRATEGY_OPTIONS = frozenset(field.name for field in fields(ServerOptions))
-
-OF_ONE_STRATEGY = frozenset(
-    name for name, of in OPTION_RULES.items() if of.strategies and not {*SYNCHRONISED} <= {*of.strategies}
-)
-"""Options that have no effect under other strategies."""
-
 THREADS = "threads_per_worker"
 """Key of the number of threads that the option `threads` resulted in."""
 
-OF_BYTES = MODEL | STRATEGY_OPTIONS | {"strategy", "world_size", "num_classes"}
+OF_BYTES = MODEL | {*OF_STRATEGIES} | {"strategy", "world_size", "num_classes"}
 """Keys of a cell's entry that change what a rank sends."""
 
 HOSTS = frozenset({"hosts", "server_hosts"})
@@ -152,8 +153,8 @@ def compare_strategies(cells: Iterable[CellTable]) -> list[dict[str, Any]]:
         groups[cell.row["model"], cell.row["world_size"]].append(cell)
     rows = []
     for group in groups.values():
-        bases = [cell for cell in group if cell.row["strategy"] == "ddp"]
-        others = [cell for cell in group if cell.row["strategy"] != "ddp"]
+        bases = [cell for cell in group if cell.row["strategy"] == REFERENCE]
+        others = [cell for cell in group if cell.row["strategy"] != REFERENCE]
         if bases:
             rows += [
                 _against(_closest([_pair_of_strategies(base, other) for base in bases])) for other in others
@@ -226,7 +227,7 @@ def _closest(pairs: Sequence[_Pair]) -> _Pair:
 def _pair_of_strategies(base: CellTable, other: CellTable) -> _Pair:
     """Settings that only one of two cells of a run has are its strategy's own."""
     own = base.entry.keys() ^ other.entry.keys()
-    return _pair(base, other, {"strategy", *OF_ONE_STRATEGY, *own}, across_runs=False)
+    return _pair(base, other, {"strategy", *OF_STRATEGIES, *own}, across_runs=False)
 
 
 def _pair(base: CellTable, other: CellTable, compared: Collection[str], across_runs: bool) -> _Pair:
@@ -321,7 +322,7 @@ def _against(pair: _Pair) -> dict[str, Any]:
 def _all_tx_bytes(row: dict[str, Any], source: str) -> float | None:
     """Bytes that all processes send in a step; a server sends what its workers receive."""
     sent, received = row[f"{source}_tx_bytes"], row[f"{source}_rx_bytes"]
-    if row["strategy"] == "ddp":
+    if not strategy_of(row).has_servers:
         received = 0.0
     return None if sent is None or received is None else float(row["world_size"] * (sent + received))
 

@@ -14,11 +14,12 @@ import pandas as pd
 
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import COMPLETE
+from distsqz.strategies.registry import strategy_of
 
 
 def makes_steps_together(cell: dict[str, Any]) -> bool:
     """Whether all ranks of a cell make each step together."""
-    return cell.get("consistency", "sync") == "sync" and not cell.get("backup_workers")
+    return strategy_of(cell).makes_steps_together
 
 
 def measured_steps(run: Run) -> pd.DataFrame:

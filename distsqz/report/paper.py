@@ -16,10 +16,10 @@ from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import AlikeCells, alike_cells, compare_all, links_of_cells, pooled_ratio
 from distsqz.report.speedups import share_cores
+from distsqz.strategies.registry import strategy_of
 
 PaperTable = Literal["ratios", "cells"]
 
-STRATEGY_NAMES = {"ddp": "all-reduce", "ps": "parameter server"}
 MODEL_NAMES = {"squeezenet": "SqueezeNet", "alexnet": "AlexNet"}
 
 LONG_STEP_S = 10.0
@@ -57,7 +57,7 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
     lines = []
     for row in found:
         words = [f"{_model(row['other'])} / {_model(row['base'])}"] if several else []
-        words += [_strategy(row["strategy"])]
+        words += [strategy_of(row).title]
         words += [row["settings"] or "--"] if varied else []
         words += [_link(row)]
         numbers = [_times(row["bytes_ratio"]), _times(row["time_ratio"], row["time_ratio_ci95"])]
@@ -85,7 +85,9 @@ def _cells(runs: Sequence[MeasuredRun]) -> str:
     varied = any(group.settings for group in groups)
     lines = [_cell_line(group, varied, scale) for group in groups]
     sessions = [max(1, len(_measured_rows(group))) for group in groups]
-    servers = "PS: parameter server. " if any(row["strategy"] == "ps" for row in rows) else ""
+    names = {strategy.abbreviation: strategy.title for strategy in map(strategy_of, rows)}
+    short = [f"{name}: {title}. " for name, title in sorted(names.items()) if name != title]
+    servers = "".join(short)
     caption = (
         "MB of TCP payload that the busiest host's link must carry in a step, in one direction (by the "
         f"strategy's formula{_where_hosts_are_unknown(rows)}), and step time in {unit}: "
@@ -106,7 +108,7 @@ def _cell_line(group: AlikeCells, varied: bool, scale: float) -> list[str]:
     """
     row = group.cells[0].row
     sizes = [size for cell in group.cells if (size := host_link_or_sent_bytes(cell.row)) is not None]
-    words = [_model(row["model"]), "PS" if row["strategy"] == "ps" else _strategy(row["strategy"])]
+    words = [_model(row["model"]), strategy_of(row).abbreviation]
     words += [group.settings or "--"] if varied else []
     words += [_link(group.links), f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--"]
     return [*map(escaped_latex, words), _time(*_typical_step_s(group), scale)]
@@ -241,10 +243,6 @@ def _bytes_of_ratios(rows: Sequence[dict[str, Any]]) -> str:
     return "by the strategy's formula" if sources == {"predicted"} else "TCP payload, or by the formula"
 
 
-def _strategy(name: str) -> str:
-    return STRATEGY_NAMES.get(name, name)
-
-
 def _model(name: Any) -> str:
     """A model's name as papers spell it; of one's own model, the name without its package."""
     plain = str(name).rpartition(":")[2]
@@ -283,7 +281,7 @@ def methods(runs: Sequence[MeasuredRun]) -> str:
     rows = [row for run in runs for row in run.rows]
     environments = [run.run.meta.get("environment") or {} for run in runs]
     models = sorted({_model(row["model"]) for row in rows})
-    strategies = sorted({_strategy(row["strategy"]) for row in rows})
+    strategies = sorted({strategy_of(row).title for row in rows})
     turns = (
         "; the cells took turns in interleaved blocks on the same workers and connections"
         if any(len(run.rows) > 1 for run in runs)

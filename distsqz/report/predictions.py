@@ -9,26 +9,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from distsqz.errors import InvalidValue
 from distsqz.report.comparisons import BLOCKS, GOODPUT_TOLERANCE
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.speedups import ALIKE, hosts_of, share_cores
 from distsqz.report.tables import equal_rate
+from distsqz.strategies.registry import strategy_named, synchronising
+from distsqz.strategies.strategy import Strategy
 from distsqz.theory.prediction import (
     LEAST_SUSTAINED_BITS_PER_S,
     Bracket,
-    all_reduce_s,
     goodput_bytes_per_s,
-    parameter_server_s,
+    links_busy_s,
     rate_bits_per_s,
     step_s,
     sufficient_rate_bits_per_s,
 )
 
-Strategy = Literal["ddp", "ps", "ps-dedicated"]
-
+ARRANGEMENTS: Mapping[str, Strategy] = {
+    arrangement: strategy
+    for strategy in (strategy_named(name)() for name in synchronising())
+    for arrangement in strategy.arrangements()
+}
+"""The strategies by the arrangements of their processes: `ps-dedicated` is a parameter server with hosts of
+its own."""
 
 SAME = ("payload_bytes", "device", *(name for name in ALIKE if name not in BLOCKS and name != "batch_size"))
 """Keys of a cell's row that must equal the baseline's, beside the batch size, for a fair comparison."""
@@ -132,7 +138,7 @@ def measured_links(runs: Sequence[MeasuredRun]) -> list[Links]:
 def predict(
     runs: Sequence[MeasuredRun],
     baselines: Sequence[Baseline],
-    strategies: Sequence[Strategy],
+    strategies: Sequence[str],
     workers: Sequence[int],
     networks: Sequence[Links],
     servers: int = 1,
@@ -178,18 +184,18 @@ def predict(
 
 
 def communication_s(
-    strategy: Strategy, baseline: Baseline, hosts: int, goodput: float, servers: int
+    arrangement: str, baseline: Baseline, hosts: int, goodput: float, servers: int
 ) -> Bracket:
     """Time that a step's communication keeps the links busy."""
-    if strategy == "ddp":
-        return all_reduce_s(baseline.payload_bytes, hosts, goodput)
-    return parameter_server_s(
-        baseline.payload_bytes, hosts, goodput, dedicated=servers if strategy == "ps-dedicated" else 0
+    strategy = ARRANGEMENTS[arrangement]
+    loads = strategy.planned_load_by_host(
+        baseline.payload_bytes, strategy.arranged(arrangement, hosts, servers)
     )
+    return links_busy_s(loads.values(), goodput, full_duplex=strategy.is_full_duplex)
 
 
 def _row(
-    baseline: Baseline, strategy: Strategy, hosts: int, links: Links, step: Bracket, servers: int
+    baseline: Baseline, strategy: str, hosts: int, links: Links, step: Bracket, servers: int
 ) -> dict[str, Any]:
     images = hosts * baseline.batch_size
     per_s, gain = step.inverted(images), step.inverted(hosts * baseline.compute_s)
@@ -221,7 +227,7 @@ def _row(
 def _measured(
     runs: Sequence[MeasuredRun],
     baseline: Baseline,
-    strategy: Strategy,
+    strategy: str,
     hosts: int,
     links: Links,
     servers: int,
@@ -242,17 +248,12 @@ def _measured(
     return dict.fromkeys(BESIDE)
 
 
-def _same(row: dict[str, Any], baseline: Baseline, strategy: Strategy, hosts: int, servers: int) -> bool:
-    placement = {"ddp": None, "ps": "colocated", "ps-dedicated": "dedicated"}[strategy]
+def _same(row: dict[str, Any], baseline: Baseline, arrangement: str, hosts: int, servers: int) -> bool:
     return (
         _settings(row) == baseline.settings
         and row.get("batch_size") == baseline.batch_size
-        and row["strategy"] == strategy.partition("-")[0]
-        and row.get("placement") == placement
-        and row.get("servers") in (None, {"ps": hosts, "ps-dedicated": servers}.get(strategy))
+        and ARRANGEMENTS[arrangement].is_arranged(arrangement, row, hosts, servers)
         and row["world_size"] == hosts == hosts_of(row)
-        and row.get("consistency") in (None, "sync")
-        and not row.get("backup_workers")
     )
 
 

@@ -15,14 +15,15 @@ from typing import Any
 from distsqz.report.comparisons import step_ratio
 from distsqz.report.tables import CellTable
 from distsqz.runs.cell_spec import rules_by_option
-from distsqz.training.options import ALONE, TrainingOptions
+from distsqz.strategies.registry import strategy_of
+from distsqz.training.options import TrainingOptions
 
 ALIKE = (
     "model",
     *(
         field.name
         for field in fields(TrainingOptions)
-        if (of := rules_by_option(TrainingOptions)[field.name]).strategies is None and not of.not_alike
+        if not (of := rules_by_option(TrainingOptions)[field.name]).idle_in_baselines and not of.not_alike
     ),
 )
 """Keys of entries in run.json in which a cell and its baseline must agree."""
@@ -45,7 +46,7 @@ def speedups(cells: Sequence[CellTable], baselines: Sequence[CellTable]) -> list
 
 def is_baseline(cell: CellTable) -> bool:
     """Whether a cell was trained by one worker while the others waited."""
-    return bool(cell.row["strategy"] == ALONE)
+    return strategy_of(cell.row).is_baseline
 
 
 def hosts_of(row: dict[str, Any]) -> int | None:

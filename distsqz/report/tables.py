@@ -13,7 +13,7 @@ import pandas as pd
 
 from distsqz.report.bootstrap import Floats, median_interval
 from distsqz.report.bounds import bound_s as bound_of
-from distsqz.report.bounds import busiest_host_bytes
+from distsqz.report.bounds import busiest_host_bytes, load_by_host
 from distsqz.report.checks import Breach, CellViews, check
 from distsqz.report.instruments import combined
 from distsqz.report.lateness import COMPUTE, Waiting, late_ranks, slowest_rank_s, split_waiting
@@ -21,7 +21,8 @@ from distsqz.report.measured import makes_steps_together, measured_steps, measur
 from distsqz.report.traffic import by_host, in_flight_s
 from distsqz.runs.columns import Column
 from distsqz.runs.reader import Run
-from distsqz.theory.all_reduce import bus_bandwidth
+from distsqz.strategies.registry import strategy_of
+from distsqz.theory.collectives import bus_bandwidth
 
 PARTS = ["data_s", "forward_s", "backward_s", "wait_s", "exposed_comm_s", "optimizer_s", "other_s"]
 """Parts of a step's time, in the order of the step."""
@@ -193,11 +194,13 @@ def _read_cell(
         # A step's parameters come in the next one, or at the end of a block: only blocks are alike.
         typical_s, exposed_comm_s = (by_block(series, cell) for series in (step_s, exposed_comm_s))
     means = combined(steps, columns)
-    in_flight_s = _in_flight_of_ranks_s(cell, steps, transfers)
+    counted = _of_last_attempt(steps, transfers)
+    in_flight_s = _in_flight_of_ranks_s(cell, counted)
     comm_s = None if in_flight_s is None else _number(in_flight_s.min(axis=1).median())
-    busbw = _busbw(cell, comm_s)
+    loads = load_by_host(cell, counted)
+    busbw = _busbw(cell, counted, comm_s)
     goodput = _number(links["goodput_bytes_per_s"].min())
-    bound_s = bound_of(cell, links)
+    bound_s = bound_of(cell, loads, links)
     hosts = by_host(cell, steps, peers)
     sched_wait_share = _share_of_wall(steps, "sched_wait_s")
     row = {
@@ -222,7 +225,7 @@ def _read_cell(
         "comm_s": comm_s,
         "hidden_comm_s": _hidden(comm_s, waiting),
         "bound_s": bound_s,
-        "host_link_bytes": busiest_host_bytes(cell),
+        "host_link_bytes": busiest_host_bytes(loads),
         "comm_vs_bound": _quotient(comm_s, bound_s),
         "busbw_bytes_per_s": busbw,
         # Every link carries as much as every other, so the slowest bounds the ring.
@@ -273,27 +276,28 @@ def _samples_per_s(steps: pd.DataFrame, step_s: pd.Series[float], together: bool
     return _number((by_rank["samples"] / by_rank["wall_s"]).sum()) if len(by_rank) else None
 
 
-def _busbw(cell: dict[str, Any], comm_s: float | None) -> float | None:
-    """Bytes a second on each link of the ring."""
-    payload_bytes = cell.get("payload_bytes")
-    if not comm_s or cell["strategy"] != "ddp" or payload_bytes is None:
+def _busbw(cell: dict[str, Any], transfers: pd.DataFrame, comm_s: float | None) -> float | None:
+    """Bytes a second on each link of the ring, for what was handed over to rings."""
+    if not comm_s or transfers.empty or (transfers["op"] != "all_reduce").any():
         return None
+    payload_bytes = transfers.groupby(["rank", "step"])["payload_bytes"].sum().mean()
     return bus_bandwidth(payload_bytes, cell["world_size"], comm_s)
 
 
-def _in_flight_of_ranks_s(
-    cell: dict[str, Any], steps: pd.DataFrame, transfers: pd.DataFrame
-) -> pd.DataFrame | None:
+def _of_last_attempt(steps: pd.DataFrame, transfers: pd.DataFrame) -> pd.DataFrame:
+    """The transfers without those of earlier attempts at a step, which were launched before it began."""
+    counted = transfers.merge(steps[["rank", "step", "t_start_ns"]], on=["rank", "step"])
+    return counted[counted["t_launch_ns"] >= counted["t_start_ns"]]
+
+
+def _in_flight_of_ranks_s(cell: dict[str, Any], counted: pd.DataFrame) -> pd.DataFrame | None:
     """How long a step's transfers were in flight, step x rank; None where nothing was sent, or it is unknown.
 
     A rank that arrives early also waits for its peers in that time. The last to arrive sees the transfer
     itself, or less: what its peers have sent before is there already.
     """
-    if cell["world_size"] == 1 and cell["strategy"] == "ddp":
+    if cell["world_size"] == 1 and not strategy_of(cell).has_servers:
         return None
-    # What was launched before the step began belongs to an earlier attempt at it.
-    counted = transfers.merge(steps[["rank", "step", "t_start_ns"]], on=["rank", "step"])
-    counted = counted[counted["t_launch_ns"] >= counted["t_start_ns"]]
     if counted.empty or counted["t_done_ns"].isna().any():
         return None
     by_rank: pd.DataFrame = in_flight_s(counted).unstack("rank")

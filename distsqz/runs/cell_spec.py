@@ -19,6 +19,9 @@ DIGEST_DIGITS = 16
 
 _METADATA_KEY = "rules"
 
+SAME_VALUES = "it changes speed and rounding, not what is computed"
+"""Why training may go on with another value of an option, where that is the reason."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptionRules:
@@ -29,8 +32,8 @@ class OptionRules:
     stands alone: it must begin with a letter."""
     group: str | None = None
     """The group of the cell's options that it belongs to, if not that of its dataclass."""
-    strategies: tuple[str, ...] | None = None
-    """The strategies that it has an effect on; None for all."""
+    idle_in_baselines: bool = False
+    """Whether it has no effect on a worker that trains by itself."""
     not_alike: str | None = None
     """Why cells that differ in it are alike all the same."""
     not_resumed: str | None = None
@@ -43,7 +46,7 @@ def rules(
     *,
     label: str | None = None,
     group: str | None = None,
-    strategies: tuple[str, ...] | None = None,
+    idle_in_baselines: bool = False,
     not_alike: str | None = None,
     not_resumed: str | None = None,
     shared: str | None = None,
@@ -53,7 +56,7 @@ def rules(
         _METADATA_KEY: OptionRules(
             label=label,
             group=group,
-            strategies=strategies,
+            idle_in_baselines=idle_in_baselines,
             not_alike=not_alike,
             not_resumed=not_resumed,
             shared=shared,
@@ -78,7 +81,7 @@ class CellSpec:
     model: str
     """A name of the registry, or package.module:factory."""
     strategy: str
-    """How replicas agree: `ddp` or `ps`."""
+    """Name of the way in which replicas agree, such as `ddp`."""
     world_size: int
     training: Any
     """A frozen dataclass: how the model is built and trained."""

@@ -1,16 +1,53 @@
-"""The interface between a trainer and the strategy that synchronises its replica with the others."""
+"""The part of a strategy that runs on a worker, as the trainer calls it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Traffic, Transfer
+from distsqz.metering.transfers import Account, Traffic, Transfer, TransferLog
+from distsqz.strategies.strategy import Sent, Strategy
+from distsqz.theory.exchange import crossing
+from distsqz.theory.placement import Placement
 
 
-class Strategy(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class WorkerContext:
+    """What the worker's part of a strategy is made with, besides the model."""
+
+    options: Any
+    """Options of the strategy, settled."""
+    cell: str
+    """Name of the cell."""
+    rank: int
+    placement: Placement
+    """Hosts of workers and servers."""
+    attempt: int = 0
+    """Number of earlier starts of this rank."""
+    joins: bool = False
+    """Whether this worker replaces one that was lost while the others go on; it then has no process group."""
+    address: str = "127.0.0.1"
+    """Address of this host at which others reach it."""
+    timeout_s: float = 60.0
+    """Seconds within which a peer must answer."""
+    step: int = 0
+    """Step that this worker starts with."""
+    momentum: float
+    """Momentum of SGD."""
+    weight_decay: float
+    """Weight decay of SGD."""
+    optimizer: dict[str, Any] | None = None
+    """State of the optimizer to resume with."""
+    transfers: TransferLog | None = None
+    """Log of transfers; None to record none."""
+    servers: Any = None
+    """The session's servers, for strategies that have some."""
+
+
+class Synchronizer(Protocol):
     """Synchronises a replica; a step calls `begin`, `model` forward and backward, and `update`."""
 
     model: nn.Module
@@ -42,11 +79,33 @@ class Strategy(Protocol):
     def staleness(self, step: int) -> int | None:
         """Number of updates by other workers that the update of a step missed; None until it is known."""
 
-    def account(self, transfer: Transfer) -> Traffic:
-        """The bytes that a transfer must cost."""
-
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD for all parameters, as in a single process."""
 
     def close(self) -> None:
         """Closes connections."""
+
+
+def account_of(strategy: Strategy, rank: int, placement: Placement) -> Account:
+    """Gives what each transfer of a rank must cost under a strategy.
+
+    Args:
+        strategy: how replicas agree.
+        rank: rank of the worker that makes the transfers.
+        placement: hosts of workers and servers.
+    """
+
+    def account(transfer: Transfer) -> Traffic:
+        sent = Sent(transfer.op, transfer.payload_bytes, transfer.peer)
+        logical_tx_bytes, logical_rx_bytes = strategy.logical_bytes(sent)
+        predicted = crossing(strategy.exchanges(sent, rank, placement), rank, placement)
+        return Traffic(
+            logical_tx_bytes=logical_tx_bytes,
+            logical_rx_bytes=logical_rx_bytes,
+            predicted_tx_bytes=round(predicted.tx_bytes),
+            predicted_rx_bytes=round(predicted.rx_bytes),
+            predicted_local_tx_bytes=round(predicted.local_tx_bytes),
+            predicted_local_rx_bytes=round(predicted.local_rx_bytes),
+        )
+
+    return account

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+Process = int | str
+"""A worker by its rank, or a shard by its name."""
+
+
+def shard_name(index: int) -> str:
+    """The name of a shard among the peers of a worker."""
+    return f"shard {index}"
+
+
+def shard_index(name: str) -> int:
+    """The index of the shard with a name."""
+    return int(name.removeprefix("shard "))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -30,6 +43,10 @@ class Placement:
     def crosses(self, origin: str, destination: str) -> bool:
         """Whether a transfer between processes on these two hosts crosses a link."""
         return origin != destination or not self.spans_hosts
+
+    def host_of(self, process: Process) -> str:
+        """The host of a worker or of a shard."""
+        return self.workers[process] if isinstance(process, int) else self.shards[shard_index(process)]
 
     def local_ranks(self, rank: int) -> list[int]:
         """Other ranks that a rank reaches without crossing a link."""

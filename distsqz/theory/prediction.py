@@ -8,13 +8,10 @@ end links carry no more than training sustained in measurements. Latency and lat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from distsqz.theory.all_reduce import ring_load_by_host
-from distsqz.theory.links import MeasuredLink, link_bound_s
-from distsqz.theory.parameter_server import full_duplex_s, one_way_s, traffic_by_host
-from distsqz.theory.placement import Placement
+from distsqz.theory.placement import LinkLoad
 from distsqz.theory.shipping import HEADER_BYTES, SEGMENT_BYTES
 
 EFFICIENT = 0.9
@@ -53,27 +50,18 @@ def rate_bits_per_s(goodput: float) -> float:
     return goodput * 8 * (SEGMENT_BYTES + HEADER_BYTES) / SEGMENT_BYTES
 
 
-def all_reduce_s(payload_bytes: int, hosts: int, goodput: float) -> Bracket:
-    """Time that a ring all-reduce keeps the links busy, with a worker on each host."""
-    load = ring_load_by_host(payload_bytes, Placement(workers=_names(hosts)))
-    seconds = link_bound_s(load, dict.fromkeys(load, MeasuredLink(goodput)))
-    return Bracket(seconds, seconds)
-
-
-def parameter_server_s(payload_bytes: int, hosts: int, goodput: float, dedicated: int = 0) -> Bracket:
-    """Time that pushes and pulls keep the links busy: both directions at once, or one after the other.
+def links_busy_s(loads: Iterable[LinkLoad], goodput: float, *, full_duplex: bool) -> Bracket:
+    """Time that communication keeps the busiest link busy: both directions at once, or one after the other.
 
     Args:
-        payload_bytes: gradients of a worker.
-        hosts: hosts with a worker each.
+        loads: payload that each host's link carries in a step.
         goodput: bytes a second that each link carries in each direction.
-        dedicated: servers on hosts of their own; 0: a server beside each worker.
+        full_duplex: whether the algorithm keeps both directions busy at once.
     """
-    workers = _names(hosts)
-    servers = [f"server {index}" for index in range(dedicated)] or workers
-    shares = [payload_bytes // len(servers)] * len(servers)
-    traffic = traffic_by_host(shares, servers, workers)
-    return Bracket(full_duplex_s(traffic, goodput), one_way_s(traffic, goodput))
+    every = list(loads)
+    at_once = max(max(load.tx_bytes, load.rx_bytes) for load in every) / goodput
+    in_turn = max(load.tx_bytes + load.rx_bytes for load in every) / goodput
+    return Bracket(at_once, at_once if full_duplex else in_turn)
 
 
 def step_s(compute_s: float, communication_s: Bracket) -> Bracket:
@@ -91,7 +79,3 @@ def sufficient_rate_bits_per_s(compute_s: float, communication_at_1_s: Bracket) 
     with_overlap = communication_at_1_s.low * EFFICIENT / compute_s
     without = communication_at_1_s.high / SUSTAINED_SHARE / (compute_s * (1 / EFFICIENT - 1))
     return Bracket(rate_bits_per_s(with_overlap), rate_bits_per_s(without))
-
-
-def _names(hosts: int) -> Sequence[str]:
-    return [f"host {index}" for index in range(hosts)]

@@ -18,9 +18,11 @@ from distsqz.models.recipes import Recipe
 from distsqz.models.registry import ModelOptions, make_model, recipe_for
 from distsqz.runs.cell_spec import CellSpec
 from distsqz.strategies.agreement import state_digests
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.memory_order import lay_out
-from distsqz.training.options import ALONE, ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.seeding import seeded
 
 
@@ -39,8 +41,8 @@ class Cell:
     """Number of updates from the start of training to its end, warm-up included."""
     options: TrainingOptions
     """Options of training. Image size and memory order have their final values."""
-    server: ServerOptions | None = None
-    """Options of its parameter server; None with all-reduce."""
+    strategy: Strategy
+    """How replicas agree. Options that were left open have their final values."""
     preprocessing: Preprocessing | None = None
     """How image folders are prepared for its initial weights; None if the weights do not specify it."""
 
@@ -58,11 +60,6 @@ class Cell:
         return self.spec.model
 
     @property
-    def strategy(self) -> str:
-        """Name of the strategy: `ddp`, `ps`, or `alone` for a baseline."""
-        return self.spec.strategy
-
-    @property
     def world_size(self) -> int:
         """Number of workers."""
         return self.spec.world_size
@@ -70,12 +67,17 @@ class Cell:
     @property
     def alone(self) -> bool:
         """Whether rank 0 trains it by itself while the other workers wait."""
-        return self.strategy == ALONE
+        return self.strategy.is_baseline
 
     @property
     def together(self) -> bool:
         """Whether all workers of the session make each step together."""
-        return not self.alone and (self.server is None or self.server.agreement.together)
+        return not self.alone and self.strategy.makes_steps_together
+
+    @property
+    def server(self) -> ServerOptions | None:
+        """Options of its servers; None where it has none."""
+        return self.strategy.options if self.strategy.has_servers else None
 
     @property
     def global_batch(self) -> int:
@@ -160,7 +162,7 @@ def plan_cell(
     options: TrainingOptions,
     data: ImageData,
     num_classes: int,
-    server: ServerOptions | None = None,
+    strategy: Strategy,
 ) -> Cell:
     """Makes the cell of a spec and checks that its data and options fit together.
 
@@ -169,7 +171,7 @@ def plan_cell(
         options: how it is trained, the size of an image included.
         data: what it is trained on.
         num_classes: outputs of the model.
-        server: its parameter server, if any, with the number of servers.
+        strategy: how replicas agree, settled for the number of workers.
 
     Raises:
         RequestError: there is too little data.
@@ -181,7 +183,7 @@ def plan_cell(
         "image_size": options.image_size,
         "num_classes": num_classes,
         "channels_last": options.channels_last,
-        **({"servers": server.servers} if server else {}),
+        **asdict(strategy.options),
     }
     return Cell(
         spec=replace(spec, settled=settled),
@@ -189,7 +191,7 @@ def plan_cell(
         num_classes=num_classes,
         total_steps=_total_steps(data, spec.world_size, options),
         options=options,
-        server=server,
+        strategy=strategy,
     )
 
 
@@ -201,13 +203,13 @@ def describe_cell(cell: Cell, module: nn.Module) -> dict[str, Any]:
         "id": cell.spec.id,
         "options": cell.spec.options(),
         "model": cell.model,
-        "strategy": cell.strategy,
+        "strategy": cell.strategy.name,
         "world_size": cell.world_size,
         "params": sum(parameter.numel() for parameter in module.parameters()),
         "tensors": len(trained),
         "payload_bytes": sum(parameter.nbytes for parameter in trained),
         **asdict(cell.options),
-        **(asdict(cell.server) if cell.server else {}),
+        **asdict(cell.strategy.options),
         "image_size": cell.image_size,
         "num_classes": cell.num_classes,
         "block_steps": cell.options.block,

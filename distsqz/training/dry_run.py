@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distsqz.errors import InvalidValue
+from distsqz.errors import InvalidValue, name_some
 from distsqz.models.registry import one_line, require_trainable
 from distsqz.strategies.agreement import state_digests
+from distsqz.strategies.strategy import Tried
 from distsqz.training.memory_order import lay_out
 
 
@@ -34,19 +35,11 @@ class DryRunSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DryRun:
-    """Result of one training step. Parameters are listed by name, only those that are trained."""
+class DryRun(Tried):
+    """Result of one training step."""
 
     outputs: int
     """Number of logits that the model returns for an image."""
-    unused: tuple[str, ...]
-    """Parameters that got no gradient."""
-    repeated: tuple[str, ...]
-    """Parameters that got several gradients in one backward pass, as reentrant checkpointing makes them."""
-    moved: tuple[str, ...]
-    """Parameters that the forward pass gave new memory (a new `.data`)."""
-    written: tuple[str, ...]
-    """Parameters whose values the forward or backward pass changed in place."""
 
 
 def dry_run(module: nn.Module, settings: DryRunSettings, model: str) -> DryRun:
@@ -81,12 +74,6 @@ def dry_run(module: nn.Module, settings: DryRunSettings, model: str) -> DryRun:
         module.train().to("cpu")
 
 
-def name_some(names: Iterable[str]) -> str:
-    """The first three names, and how many more there are."""
-    first, rest = [*names][:3], [*names][3:]
-    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
-
-
 def _step(module: nn.Module, settings: DryRunSettings, model: str) -> DryRun:
     parameters = {name: each for name, each in module.named_parameters() if each.requires_grad}
     before = dict(module.named_parameters())
@@ -110,6 +97,7 @@ def _step(module: nn.Module, settings: DryRunSettings, model: str) -> DryRun:
     if settings.evaluates:
         _check_evaluation(module.eval(), images, logits.shape[1], settings, model)
     return DryRun(
+        model=model,
         outputs=logits.shape[1],
         unused=tuple(name for name in parameters if not gradients[name]),
         repeated=tuple(name for name in parameters if gradients[name] > 1),

@@ -42,7 +42,7 @@ def memory_needs(cell: Cell, module: nn.Module, data: ImageData) -> MemoryNeeds:
     """
     trained = sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
     state = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-    of_servers = 3 * trained if cell.server else 0
+    of_servers = 3 * trained if cell.strategy.has_servers else 0
     activations = _activation_bytes(cell)
     return MemoryNeeds(
         model_bytes=cell.world_size * (state + 2 * trained) + of_servers,

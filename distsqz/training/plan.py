@@ -17,16 +17,19 @@ from distsqz.models.preprocessing import Preprocessing
 from distsqz.models.registry import METAPARAMETERS, default_image_size, takes_metaparameters
 from distsqz.models.weights import load_state, require_finite
 from distsqz.runs.cell_spec import CellSpec, session_names
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.alone.strategy import Alone
 from distsqz.strategies.parameter_server.flat import layout_of
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.cell import Cell, describe_cell, model_options, plan_cell
 from distsqz.training.checkpoint import Checkpoint, load_checkpoint
 from distsqz.training.classes import Classes, settle_classes
 from distsqz.training.memory_needs import MemoryNeeds, memory_needs
-from distsqz.training.options import ALONE, DDP, PS, ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.seeding import seeded
 from distsqz.training.session import SessionPlan
 from distsqz.training.try_out import TriedModel, try_out
-from distsqz.training.variants import Variant, Vary, effective, not_multiplied, variants
+from distsqz.training.variants import Variant, Vary, for_baseline, not_multiplied, variants
 from distsqz.weights.readers import read_state
 
 
@@ -34,7 +37,7 @@ def plan_session(
     models: Sequence[str],
     world_size: int,
     options: TrainingOptions,
-    strategies: Sequence[ServerOptions | None] = (None,),
+    strategies: Sequence[Strategy] = (AllReduce(),),
     checkpoint: Path | None = None,
     resume: Path | None = None,
     *,
@@ -51,10 +54,10 @@ def plan_session(
         models: registry names or `package.module:factory`.
         world_size: workers.
         options: how each model is trained.
-        strategies: how replicas agree: through a parameter server, or None for all-reduce.
+        strategies: how replicas agree, with the options of each.
         checkpoint: a file of initial parameters, for a single model.
         resume: a checkpoint file or a run directory to go on from, for a single cell.
-        vary: values of options of training or of the parameter server; all combinations are measured. Where
+        vary: values of options of training or of strategies; all combinations are measured. Where
             an option has no effect on a model or a strategy, cells that would be alike are planned once.
         gpus: whether workers train on GPUs.
         baseline: whether each model is also trained on one worker alone (`training/baseline.py`).
@@ -75,7 +78,7 @@ def plan_session(
             "resume", resume, "a checkpoint is resumed by a single cell, and several are asked for"
         )
     planner = _Planner(models, world_size, _Start.from_files(checkpoint, resume), gpus, baseline)
-    planner.notices += not_multiplied(vary or {}, models, [PS if server else DDP for server in strategies])
+    planner.notices += not_multiplied(vary or {}, models, strategies)
     for variant in variants(options, strategies, vary or {}):
         planner.add(variant)
     planned = _named(sorted(planner.planned.values(), key=lambda each: models.index(each.cell.model)))
@@ -159,7 +162,7 @@ class _Planner:
         image_size = requested.image_size or max(map(default_image_size, self._models))
         options = replace(requested, image_size=image_size)
         data = _open_data(options)
-        servers = [server and _resolved(server, self._world_size) for server in variant.servers]
+        settled = [each.settled(self._world_size) for each in variant.strategies]
         with seeded(options.seed):
             of_models = [
                 model_options(model, _own_options(model, self._models, options)) for model in self._models
@@ -168,50 +171,49 @@ class _Planner:
         self.notices += [*classes.notices, *([data.left_out] if data.left_out else [])]
         for model in self._models:
             of_model = _own_options(model, self._models, requested)
-            specs = {
-                self._spec(model, of_model, server): settled
-                for server, settled in zip(variant.servers, servers, strict=True)
+            specs: dict[CellSpec, Strategy] = {
+                self._spec(model, of_model, asked): strategy
+                for asked, strategy in zip(variant.strategies, settled, strict=True)
             }
             if self._baseline:
-                specs[_baseline_spec(model, of_model)] = None
-            new = {spec: server for spec, server in specs.items() if spec.id not in self.planned}
+                specs[_baseline_spec(model, of_model)] = Alone()
+            new = {spec: strategy for spec, strategy in specs.items() if spec.id not in self.planned}
             if new:
                 settled_options = replace(of_model, image_size=image_size, num_classes=classes.asked[model])
                 self._add_model(model, settled_options, new, classes, data)
 
-    def _spec(self, model: str, options: TrainingOptions, server: ServerOptions | None) -> CellSpec:
-        strategy = PS if server else DDP
+    def _spec(self, model: str, options: TrainingOptions, strategy: Strategy) -> CellSpec:
         return CellSpec(
             model=model,
-            strategy=strategy,
+            strategy=strategy.name,
             world_size=self._world_size,
-            training=effective(options, strategy),
-            strategy_options=server,
+            training=options,
+            strategy_options=strategy.options,
         )
 
     def _add_model(
         self,
         model: str,
         options: TrainingOptions,
-        specs: Mapping[CellSpec, ServerOptions | None],
+        specs: Mapping[CellSpec, Strategy],
         classes: Classes,
         data: ImageData,
     ) -> None:
-        synchronised = [server for spec, server in specs.items() if spec.strategy != ALONE]
-        tried = self._try(model, options, synchronised, classes.reason, data)
+        tried = self._try(model, options, classes.reason, data)
         start = self._start
         if start.checkpoint:
             load_state(tried.module, start.state_dict, start.checkpoint)
         elif not start.resume:
             require_finite(tried.module, "model", model)
-        for spec, server in specs.items():
-            of_cell = effective(tried.options, spec.strategy)
-            if spec.strategy == ALONE:
-                of_cell = _only_timed(baseline_options(tried.options))
-            cell = plan_cell(spec, of_cell, data, tried.result.outputs, server)
-            if server:
+        for spec, strategy in specs.items():
+            of_cell = tried.options
+            if strategy.is_baseline:
+                of_cell = _only_timed(baseline_options(of_cell))
+            strategy.refuse(tried.result)
+            cell = plan_cell(spec, of_cell, data, tried.result.outputs, strategy)
+            if cell.server:
                 # Raises where the model cannot be split over so many.
-                layout_of(tried.module, server.shards, self._world_size)
+                layout_of(tried.module, cell.server.shards, self._world_size)
             self.planned[cell.name] = self._start_of(cell, tried.module, data)
 
     def _start_of(self, cell: Cell, module: nn.Module, data: ImageData) -> _Planned:
@@ -246,7 +248,6 @@ class _Planner:
         self,
         model: str,
         options: TrainingOptions,
-        servers: Sequence[ServerOptions | None],
         reason: str,
         data: ImageData,
     ) -> TriedModel:
@@ -258,13 +259,11 @@ class _Planner:
             options.seed,
             options.precision,
             options.channels_last,
-            options.find_unused_parameters,
             min(2, options.batch_size),
             evaluates,
-            tuple(server is None for server in servers),
         )
         if trial not in self._tried:
-            tried = try_out(model, options, servers, reason, evaluates=evaluates, gpus=self._gpus)
+            tried = try_out(model, options, reason, evaluates=evaluates, gpus=self._gpus)
             self.notices += tried.notices
             self._tried[trial] = tried
         tried = self._tried[trial]
@@ -289,7 +288,7 @@ def baseline_options(options: TrainingOptions) -> TrainingOptions:
     """The options of a model's baseline: at most `MOST_BASELINE_STEPS` steps, in blocks as long as those of
     the cells that are compared with it.
     """
-    options = effective(options, ALONE)
+    options = for_baseline(options)
     if options.steps <= MOST_BASELINE_STEPS:
         return options
     return replace(options, steps=MOST_BASELINE_STEPS, block_steps=options.block)
@@ -301,7 +300,7 @@ def _only_timed(options: TrainingOptions) -> TrainingOptions:
 
 
 def _baseline_spec(model: str, options: TrainingOptions) -> CellSpec:
-    return CellSpec(model=model, strategy=ALONE, world_size=1, training=baseline_options(options))
+    return CellSpec(model=model, strategy=Alone.name, world_size=1, training=baseline_options(options))
 
 
 def _own_options(model: str, models: Sequence[str], options: TrainingOptions) -> TrainingOptions:
@@ -310,12 +309,6 @@ def _own_options(model: str, models: Sequence[str], options: TrainingOptions) ->
         return options
     by_default: dict[str, Any] = dict.fromkeys(METAPARAMETERS)
     return replace(options, **by_default)
-
-
-def _resolved(server: ServerOptions, workers: int) -> ServerOptions:
-    """The options with the values that follow from the number of workers."""
-    server.check(workers)
-    return replace(server, servers=server.servers or (workers if server.placement == "colocated" else 1))
 
 
 _FIELDS = {"world_size": "workers"}

@@ -23,13 +23,13 @@ from distsqz.metering.transfers import TransferLog
 from distsqz.runs.cell_facts import ServerPlaces, WorkerFacts
 from distsqz.runs.cell_spec import rules_by_option
 from distsqz.runs.cores import cores_of_this_machine
+from distsqz.strategies.parameter_server.options import ServerOptions
 from distsqz.strategies.parameter_server.worker import Servers
 from distsqz.training.baseline import Baseline
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.directory import working_directory
 from distsqz.training.memory_needs import MemoryNeeds
-from distsqz.training.options import ServerOptions
 from distsqz.training.outbox import Outbox
 from distsqz.training.replica import Replica
 from distsqz.training.trainer import Trainer
@@ -61,11 +61,12 @@ class SessionPlan:
             raise InvalidValue(
                 "resume", None, f"a checkpoint is resumed by a single cell, not by {len(self.cells)}"
             )
-        servers = [cell.server for cell in self.cells if cell.server]
-        for name, of in rules_by_option(ServerOptions).items():
-            values = list(dict.fromkeys(getattr(server, name) for server in servers))
-            if of.shared and len(values) > 1:
-                raise InvalidValue(name, " and ".join(map(str, values)), of.shared)
+        for kind in {type(cell.strategy) for cell in self.cells}:
+            chosen = [cell.strategy.options for cell in self.cells if type(cell.strategy) is kind]
+            for name, of in rules_by_option(kind.Options).items():
+                values = list(dict.fromkeys(getattr(options, name) for options in chosen))
+                if of.shared and len(values) > 1:
+                    raise InvalidValue(name, " and ".join(map(str, values)), of.shared)
 
     @property
     def server(self) -> ServerOptions | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,12 +18,10 @@ from distsqz.errors import RunError
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
-from distsqz.strategies.agreement import adopt_buffers, adopt_buffers_of_rank_0, adopt_rank_0
-from distsqz.strategies.all_reduce.worker import DataParallel
-from distsqz.strategies.alone.worker import Alone
-from distsqz.strategies.parameter_server.flat import load_rows
-from distsqz.strategies.parameter_server.worker import ParameterServer, Servers
-from distsqz.strategies.worker import Strategy
+from distsqz.strategies.agreement import adopt_buffers_of_rank_0
+from distsqz.strategies.parameter_server.worker import Servers
+from distsqz.strategies.registry import load
+from distsqz.strategies.worker import Synchronizer, WorkerContext, account_of
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.evaluation import count_correct
@@ -72,10 +70,7 @@ class Trainer:
         self._recipe = cell.recipe()
         self._sync = self._join(instruments.transfers, resume, servers)
         self._servers = servers
-        if replica.joins and servers:
-            load_rows(servers.parameters(cell.name), module)
-            adopt_buffers(module, servers.buffers(cell.name))
-        else:
+        if not replica.joins:
             self._keep_buffers()
         if self._sync.peers and options.metered:
             instruments = replace(instruments, peers=self._sync.peers)
@@ -97,14 +92,14 @@ class Trainer:
             StepSource(
                 cell=cell.name,
                 model=cell.model,
-                strategy=cell.strategy,
+                strategy=cell.strategy.name,
                 world_size=replica.world_size,
                 rank=replica.rank,
                 host=replica.host,
                 attempt=replica.attempt,
             ),
             instruments,
-            self._sync.account,
+            account_of(cell.strategy, replica.rank, replica.placement),
         )
         self._follows = False
         """Whether nothing is in flight between the last step and the next."""
@@ -120,40 +115,28 @@ class Trainer:
 
     def _join(
         self, transfers: TransferLog | None, resume: Checkpoint | None, servers: Servers | None
-    ) -> Strategy:
+    ) -> Synchronizer:
         """Opens the strategy's synchronisation with the other replicas."""
         cell, replica, recipe = self.cell, self._replica, self._recipe
-        if cell.alone:
-            return Alone(self._module, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-        if cell.server is None:
-            return DataParallel(
-                self._module,
+        make: Callable[[nn.Module, WorkerContext], Synchronizer] = load(cell.strategy.worker)
+        return make(
+            self._module,
+            WorkerContext(
+                options=cell.strategy.options,
+                cell=cell.name,
                 rank=replica.rank,
                 placement=replica.placement,
+                attempt=replica.attempt,
+                joins=replica.joins,
+                address=replica.address,
+                timeout_s=replica.timeout_s,
+                step=self.step,
                 momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay,
+                optimizer=resume.optimizer if resume else None,
                 transfers=transfers,
-                bucket_mb=cell.options.bucket_mb,
-                find_unused=cell.options.find_unused_parameters,
-                state=resume.optimizer if resume else None,
-            )
-        assert servers is not None  # the session was planned with them
-        if not replica.joins:
-            adopt_rank_0(self._module)
-        return ParameterServer(
-            self._module,
-            servers,
-            cell=cell.name,
-            rank=replica.rank,
-            placement=replica.placement,
-            attempt=replica.attempt,
-            address=replica.address,
-            consistency=cell.server.agreement,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            step=self.step,
-            timeout_s=replica.timeout_s,
-            transfers=transfers,
+                servers=servers,
+            ),
         )
 
     def _keep_buffers(self) -> None:
@@ -282,7 +265,7 @@ class Trainer:
                 self._tx_bytes = None
             else:
                 # What a worker pulls, a server sends.
-                pulled = record.tcp_rx_bytes if self.cell.server else 0
+                pulled = record.tcp_rx_bytes if self.cell.strategy.has_servers else 0
                 self._tx_bytes += record.tcp_tx_bytes + (pulled or 0)
             self._unsettled.append(record)
         self._outbox.put({**records, "steps": self._settled()})

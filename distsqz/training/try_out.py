@@ -13,8 +13,8 @@ from torch import nn
 from distsqz.errors import InvalidValue, RequestError
 from distsqz.models.registry import make_model, one_line
 from distsqz.training.cell import Cell, memory_format, model_options
-from distsqz.training.dry_run import DryRun, DryRunSettings, dry_run, name_some
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.dry_run import DryRun, DryRunSettings, dry_run
+from distsqz.training.options import TrainingOptions
 from distsqz.training.seeding import seeded
 
 
@@ -34,25 +34,23 @@ class TriedModel:
 def try_out(
     model: str,
     options: TrainingOptions,
-    servers: Sequence[ServerOptions | None],
     reason: str,
     *,
     evaluates: bool,
     gpus: bool,
 ) -> TriedModel:
-    """Builds a model and makes one training step with it, as the strategies will.
+    """Builds a model and makes one training step with it, as in training.
 
     Args:
         model: a name of the registry, or package.module:factory.
         options: how it is trained; `num_classes` is what it is asked for.
-        servers: the strategies: a parameter server, or None for all-reduce.
         reason: what `num_classes` follows from.
         evaluates: whether accuracy is measured.
         gpus: whether workers train on GPUs; the step is made on one if this host has any. Where it has none,
             `try_cell` makes another step on a worker.
 
     Raises:
-        RequestError: the model cannot be made or trained, or a strategy would not train it right.
+        RequestError: the model cannot be made or trained.
     """
     settings = _settings(options, evaluates, "cuda" if gpus and torch.cuda.is_available() else "cpu")
     attempt = _run_laid_out(model, options, settings)
@@ -67,8 +65,6 @@ def try_out(
             f"returns {result.outputs} logits for an image, must return {options.num_classes} for "
             f"{reason}{hint}",
         )
-    for server in servers:
-        _refuse_mistrained(result, server, options, model)
     return attempt
 
 
@@ -85,7 +81,7 @@ def try_cell(cell: Cell, device: str) -> None:
     where = f"{cell.model} on {device}"
     with seeded(cell.options.seed):
         result = dry_run(module, settings, where)
-    _refuse_mistrained(result, cell.server, cell.options, where)
+    cell.strategy.refuse(result)
 
 
 def _settings(options: TrainingOptions, evaluates: bool, device: str) -> DryRunSettings:
@@ -133,37 +129,3 @@ def _run(model: str, options: TrainingOptions, settings: DryRunSettings) -> Trie
                 raise
             raise _LayoutError(one_line(error.__cause__ or error)) from error
     return TriedModel(module=module, result=result, options=options)
-
-
-def _refuse_mistrained(
-    result: DryRun, server: ServerOptions | None, options: TrainingOptions, model: str
-) -> None:
-    """Refuses a model that a strategy would train wrongly, or that would fail only after the start."""
-    if result.repeated and server is None:
-        raise InvalidValue(
-            "model",
-            model,
-            f"{name_some(result.repeated)} got several gradients in one backward pass, which DDP "
-            "does not take; give use_reentrant=False to torch.utils.checkpoint",
-        )
-    if result.moved and server:
-        raise InvalidValue(
-            "model",
-            model,
-            f"its forward pass gives {name_some(result.moved)} a new .data, which a parameter "
-            "server does not reach; train it with ddp",
-        )
-    if result.written and server:
-        raise InvalidValue(
-            "model",
-            model,
-            f"its training step changes {name_some(result.written)} in place, which the shards of "
-            "a parameter server would undo; train it with ddp",
-        )
-    if result.unused and server is None and not options.find_unused_parameters:
-        raise InvalidValue(
-            "model",
-            model,
-            f"{name_some(result.unused)} got no gradient, which DDP would wait for; give "
-            "`find_unused_parameters`, or take them out of the model",
-        )

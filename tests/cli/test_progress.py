@@ -12,7 +12,8 @@ from distsqz.cli.progress_console import progress_console
 from distsqz.cli.shipping_progress import ShippingProgress
 from distsqz.cluster.collector import Delivery
 from distsqz.metering.schema import StepRecord
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 
 
@@ -59,7 +60,7 @@ def test_what_a_host_s_link_carries_stands_beside_what_a_worker_sends_where_that
 
 def test_a_host_s_bytes_follow_from_where_workers_and_servers_are() -> None:
     entry = {"cell": "squeezenet-ps-w2", "strategy": "ps", "world_size": 2, "payload_bytes": 4_000_000}
-    plan, _ = plan_session(["squeezenet"], 2, TrainingOptions(image_size=64), [ServerOptions()])
+    plan, _ = plan_session(["squeezenet"], 2, TrainingOptions(image_size=64), [ParameterServer()])
     progress = SessionProgress(plan.cells, entries=[entry])
     facts = {"hosts": ["a", "b"], "spans_hosts": True, "server_hosts": ["a", "b"]}
     with progress:

@@ -27,7 +27,7 @@ ROOMS = (
     "weights",
     "lab",
     "shipping",
-    "sync",
+    "strategies",
     "theory",
     "cluster",
     "training",

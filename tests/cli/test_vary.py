@@ -6,8 +6,11 @@ import pytest
 
 from distsqz.cli.vary import parse_vary
 from distsqz.errors import RequestError
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.strategy import ParameterServer
 
-BOTH = ("ddp", "ps")
+DDP, PS = AllReduce(), ParameterServer()
+BOTH = (DDP, PS)
 
 
 def test_values_have_the_type_of_their_option() -> None:
@@ -21,7 +24,7 @@ def test_values_have_the_type_of_their_option() -> None:
 
 
 def test_options_of_a_parameter_server_vary_too() -> None:
-    assert parse_vary(["consistency=sync,async"], ("ps",)) == {"consistency": ["sync", "async"]}
+    assert parse_vary(["consistency=sync,async"], (PS,)) == {"consistency": ["sync", "async"]}
 
 
 @pytest.mark.parametrize(
@@ -48,9 +51,9 @@ def test_what_does_not_parse_is_refused_in_one_line(text: str, message: str) -> 
 
 def test_an_option_without_effect_on_any_strategy_is_refused() -> None:
     with pytest.raises(RequestError, match="has no effect under ps; leave it out"):
-        parse_vary(["bucket_mb=1,25"], ("ps",))
+        parse_vary(["bucket_mb=1,25"], (PS,))
     with pytest.raises(RequestError, match="has no effect under ddp"):
-        parse_vary(["staleness=1,2"], ("ddp",))
+        parse_vary(["staleness=1,2"], (DDP,))
 
 
 def test_an_option_that_is_varied_twice_is_refused() -> None:

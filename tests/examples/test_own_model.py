@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.training.options import TrainingOptions
 from distsqz.training.try_out import try_out
 
 
@@ -10,7 +12,7 @@ def test_the_example_model_can_be_trained_under_both_strategies_and_has_ten_clas
     tried = try_out(
         "examples.own_model:ResidualNet",
         TrainingOptions(image_size=32),
-        [None, ServerOptions()],
+        [AllReduce(), ParameterServer()],
         "synthetic images",
         evaluates=False,
         gpus=False,

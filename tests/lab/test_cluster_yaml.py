@@ -28,7 +28,7 @@ from distsqz.lab.privileges import is_true_root, what_is_missing
 from distsqz.lab.ssh import SSHD
 from distsqz.lab.state import DEFAULT_NAME, directory_of
 from distsqz.runs.listing import newest_run
-from distsqz.theory.all_reduce import ring_tx_bytes
+from distsqz.theory.collectives import ring_tx_bytes
 
 ROOT = Path(__file__).parents[2]
 MISSING = what_is_missing() or (

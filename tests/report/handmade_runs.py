@@ -103,18 +103,27 @@ def steps(of: dict[str, Any], walls_s: Iterable[float], **columns: Any) -> list[
 
 
 def transfer(
-    of: dict[str, Any], rank: int, step: int, launch_s: float, done_s: float | None, bucket: int = 0
+    of: dict[str, Any],
+    rank: int,
+    step: int,
+    launch_s: float,
+    done_s: float | None,
+    bucket: int = 0,
+    buckets: int = 1,
 ) -> TransferRecord:
-    """A bucket in flight from `launch_s` to `done_s` after its step's start."""
+    """One of a cell's `buckets` in flight from `launch_s` to `done_s` after its step's start; with servers a
+    push to one of them.
+    """
     start_ns = START_NS + step * 10**9
+    servers = of.get("servers")
     return TransferRecord(
         cell=of["cell"],
         rank=rank,
         step=step,
-        op="all_reduce",
+        op="push" if servers else "all_reduce",
         bucket=bucket,
-        peer=None,
-        payload_bytes=of["payload_bytes"] // 2,
+        peer=f"shard {bucket % servers}" if servers else None,
+        payload_bytes=of["payload_bytes"] // buckets,
         t_launch_ns=start_ns + round(launch_s * 1e9),
         t_done_ns=None if done_s is None else start_ns + round(done_s * 1e9),
     )

@@ -14,7 +14,8 @@ from distsqz import open_run
 from distsqz.metering.schema import Record
 from distsqz.report.comparisons import compare_models, compare_options, compare_strategies
 from distsqz.report.tables import CellTable, read_cells
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.training.options import TrainingOptions
 
 SERVER = {"strategy": "ps", "servers": 2, "placement": "colocated", "consistency": "sync", "staleness": 0}
 SERVER |= {"backup_workers": 0, "restarts": 3, "server_hosts": ["a", "b"]}
@@ -142,12 +143,24 @@ def test_the_model_s_own_shape_and_the_length_of_a_run_do_not(tmp_path: Path, op
     assert row["step_ratio"] == pytest.approx(2.0)
 
 
+TWO_VALUES: dict[str, tuple[Any, Any]] = {
+    "servers": (1, 2),
+    "placement": ("colocated", "dedicated"),
+    "consistency": ("async", "ssp"),
+    "staleness": (1, 2),
+    "backup_workers": (1, 0),
+    "restarts": (2, 3),
+}
+
+
 @pytest.mark.parametrize("option", sorted({field.name for field in fields(ServerOptions)}))
 def test_every_option_of_a_parameter_server_makes_bytes_incomparable_too(tmp_path: Path, option: str) -> None:
-    small, large = (cell(model, **SERVER) for model in ("squeezenet", "alexnet"))
-    small[option], large[option] = "this", "that"
+    ssp = {"consistency": "ssp"} if option == "staleness" else {}
+    small, large = (cell(model, **SERVER | ssp) for model in ("squeezenet", "alexnet"))
+    one, other = TWO_VALUES[option]
+    small[option], large[option] = one, other
     (row,) = compared(tmp_path, [small, large], [*steps(small, [1.0] * 3), *steps(large, [2.0] * 3)])
-    assert row["differences"] == [f"{option} this and that"]
+    assert row["differences"] == [f"{option} {one} and {other}"]
     assert (row["step_ratio"], row["bytes_ratio"]) == (None, None)
 
 

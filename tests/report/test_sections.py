@@ -48,7 +48,7 @@ def compare_records(cells: list[dict[str, Any]], stale: int = 0, uneven: int = 0
         walls = [slower * wall for wall in (1.0, 1.1, 0.9, 1.0, 1.05, 0.95)]
         records += steps(of, walls, **(ring_bytes(of) if of["strategy"] == "ddp" else {}))
         for rank in range(of["world_size"]):
-            records.append(transfer(of, rank, 1, 0.0, 0.5))
+            records.append(transfer(of, rank, 1, 0.0, 0.5, bucket=of.get("servers", 0)))
         if of["strategy"] == "ps":
             for shard in range(of["servers"]):
                 records.append(push(of, 0, 1, shard, 1_000_000 + uneven * (shard == 0)))

@@ -148,10 +148,10 @@ def test_bus_bandwidth_divides_the_ring_s_bytes_by_the_union_of_the_last_rank_s_
     of = cell()
     records = [
         *steps(of, [1.0]),
-        transfer(of, 0, 1, 0.1, 0.5),
-        transfer(of, 0, 1, 0.3, 0.7, bucket=1),
-        transfer(of, 1, 1, 0.2, 0.4),
-        transfer(of, 1, 1, 0.5, 0.6, bucket=1),
+        transfer(of, 0, 1, 0.1, 0.5, buckets=2),
+        transfer(of, 0, 1, 0.3, 0.7, bucket=1, buckets=2),
+        transfer(of, 1, 1, 0.2, 0.4, buckets=2),
+        transfer(of, 1, 1, 0.5, 0.6, bucket=1, buckets=2),
     ]
     assert read_one(tmp_path, of, records)["busbw_bytes_per_s"] == pytest.approx(SQUEEZENET_BYTES / 0.3)
 
@@ -163,8 +163,8 @@ def test_bus_bandwidth_counts_a_transfer_inside_another_once_and_takes_the_media
     records: list[Record] = [*steps(of, [1.0] * 3)]
     for rank in range(4):
         for index, seconds in ((1, 0.2), (2, 0.5), (3, 0.9)):
-            records.append(transfer(of, rank, index, 0.0, seconds))
-            records.append(transfer(of, rank, index, 0.05, 0.1, bucket=1))
+            records.append(transfer(of, rank, index, 0.0, seconds, buckets=2))
+            records.append(transfer(of, rank, index, 0.05, 0.1, bucket=1, buckets=2))
     bandwidth = read_one(tmp_path, of, records)["busbw_bytes_per_s"]
     assert bandwidth == pytest.approx(2 * 3 / 4 * SQUEEZENET_BYTES / 0.5)
 

@@ -12,16 +12,23 @@ from hypothesis import strategies as st
 
 from distsqz.errors import RequestError
 from distsqz.runs.cell_spec import LONGEST_ID, CellSpec, label_of, rules, rules_by_option, session_names
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.training.options import TrainingOptions
 
 
-def spec(server: ServerOptions | None = None, model: str = "squeezenet", **training: Any) -> CellSpec:
+def spec(
+    server: ServerOptions | None = None,
+    model: str = "squeezenet",
+    bucket_mb: float | None = None,
+    **training: Any,
+) -> CellSpec:
     return CellSpec(
         model=model,
         strategy="ps" if server else "ddp",
         world_size=2,
         training=TrainingOptions(**training),
-        strategy_options=server,
+        strategy_options=server or AllReduceOptions(bucket_mb=bucket_mb),
     )
 
 
@@ -32,7 +39,7 @@ def spec(server: ServerOptions | None = None, model: str = "squeezenet", **train
         (spec(ServerOptions()), "squeezenet-ps-w2"),
         (spec(model="tests.own_models:SmallNet"), "tests.own_models.SmallNet-ddp-w2"),
         (spec(precision="bf16", bucket_mb=1.0), "squeezenet-ddp-w2-bf16-bucket1"),
-        (spec(bucket_mb=2.5, lr=1e-5), "squeezenet-ddp-w2-bucket2.5-lr1e_05"),
+        (spec(bucket_mb=2.5, lr=1e-5), "squeezenet-ddp-w2-lr1e_05-bucket2.5"),
         (spec(metered=False, data="fashion-mnist"), "squeezenet-ddp-w2-data.fashion_mnist-metered.off"),
         (spec(ServerOptions(consistency="ssp", staleness=3)), "squeezenet-ps-w2-ssp-staleness3"),
     ],

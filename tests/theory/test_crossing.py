@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock, patch
 
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from distsqz.metering.transfers import Traffic, Transfer
-from distsqz.strategies.all_reduce.worker import DataParallel
-from distsqz.strategies.parameter_server.consistency import Consistency
+from distsqz.strategies.all_reduce.strategy import AllReduce
 from distsqz.strategies.parameter_server.layout import Layout, plan_layout
-from distsqz.strategies.parameter_server.worker import ParameterServer
-from distsqz.theory.all_reduce import ring_load_by_host
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Sent
+from distsqz.strategies.worker import account_of
 from distsqz.theory.parameter_server import traffic_by_host
 from distsqz.theory.placement import LinkLoad, Placement
 
@@ -100,19 +96,6 @@ def total(traffic: Sequence[Traffic]) -> dict[str, int]:
     }
 
 
-@contextmanager
-def unconnected() -> Iterator[None]:
-    """Strategies can be made without a process group: they account for transfers and make none."""
-    parts = "distsqz.strategies.parameter_server.worker"
-    with (
-        patch("distsqz.strategies.all_reduce.worker.adopt_rank_0", lambda _: None),
-        patch("distsqz.strategies.all_reduce.worker.replicate", lambda module, *_: module),
-        patch(f"{parts}.DuplexChannel.connect", lambda *_: SimpleNamespace(connections=[])),
-        patch(f"{parts}.ServerClient", MagicMock()),
-    ):
-        yield
-
-
 def uneven_parts(payload_bytes: int, n: int, seed: int) -> list[int]:
     """A payload in n parts that differ by an element of 4 bytes and by what is left over."""
     elements, rest = divmod(payload_bytes, 4)
@@ -134,7 +117,7 @@ def test_a_ring_s_bytes_cross_where_its_messages_do(
     # A rank leaves out one part in either half of the steps, and the formula a mean part.
     tolerance_bytes = 2 * (max(parts) - min(parts)) + 1
 
-    loads = ring_load_by_host(payload_bytes, placement)
+    loads = AllReduce().planned_load_by_host(payload_bytes, placement)
     assert set(loads) == set(workers)
     for host, load in loads.items():
         assert abs(load.tx_bytes - acted.load(host).tx_bytes) <= tolerance_bytes * len(workers)
@@ -142,11 +125,7 @@ def test_a_ring_s_bytes_cross_where_its_messages_do(
 
     transfer = Transfer("all_reduce", 0, 0, None, payload_bytes, 0)
     for rank in range(len(workers)):
-        with unconnected():
-            strategy = DataParallel(
-                nn.Linear(1, 1), rank=rank, placement=placement, momentum=0.0, weight_decay=0.0
-            )
-        predicted = total([strategy.account(transfer)])
+        predicted = total([account_of(AllReduce(), rank, placement)(transfer)])
         for way, value in acted.traffic(rank).items():
             assert abs(predicted[way] - value) <= tolerance_bytes
         beside = {sender for sender, receiver in acted.local_peers if receiver == rank}
@@ -168,6 +147,11 @@ def test_a_parameter_server_s_bytes_cross_where_its_chunks_do(
         assert {host: each.load for host, each in traffic.items()} == {
             host: acted.load(host) for host in {*workers, *shards}
         }
+        pushes = [(Sent("push", size, f"shard {index}"), 1.0) for index, size in enumerate(owned)]
+        pulls = [(Sent("pull", size, f"shard {index}"), 1.0) for index, size in enumerate(owned)]
+        by_rank = {rank: [*pushes, *pulls] for rank in range(len(workers))}
+        loads = ParameterServer().load_by_host(by_rank, placement)
+        assert loads == {host: acted.load(host) for host in {*workers, *shards}}
 
     transfers = [
         Transfer(op, 0, chunk, f"shard {layout.shard_of(chunk)}", 4 * layout.chunk_size(chunk), 0)
@@ -175,19 +159,14 @@ def test_a_parameter_server_s_bytes_cross_where_its_chunks_do(
         for chunk in range(layout.chunks)
     ]
     for rank in range(len(workers)):
-        with unconnected():
-            strategy = ParameterServer(
-                nn.Linear(4, 4), MagicMock(places=[MagicMock()] * layout.shards), cell="cell", rank=rank,
-                placement=placement, attempt=0, address="127.0.0.1", consistency=Consistency(),
-                momentum=0.0, weight_decay=0.0, step=0, timeout_s=1.0,
-            )  # fmt: skip
-        assert total([strategy.account(transfer) for transfer in transfers]) == acted.traffic(rank)
+        account = account_of(ParameterServer(), rank, placement)
+        assert total([account(transfer) for transfer in transfers]) == acted.traffic(rank)
         beside = {peer for process, peer in acted.local_peers if process == rank}
         assert {f"shard {index}" for index in placement.local_shards(rank)} == beside
 
 
 def test_loopback_stands_for_the_network_of_one_host() -> None:
     """Four ranks on one host count 2 (4 - 1) / 4 of the payload each way; beside a second host none of it."""
-    alone = ring_load_by_host(4000, Placement(workers=["a"] * 4))
-    among_others = ring_load_by_host(4000, Placement(workers=["a"] * 4, spans_hosts=True))
+    alone = AllReduce().planned_load_by_host(4000, Placement(workers=["a"] * 4))
+    among_others = AllReduce().planned_load_by_host(4000, Placement(workers=["a"] * 4, spans_hosts=True))
     assert (alone["a"], among_others["a"]) == (LinkLoad(24_000, 24_000), LinkLoad(0, 0))

@@ -17,16 +17,23 @@ from any_module import IMAGE_SIZE, Clamped
 from benchmarks.agreement.disturbance import disturb
 from benchmarks.agreement.group import Values, train_each, trained_in_one_process
 from distsqz.errors import RequestError
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
 from distsqz.training.cell import Cell
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 
 WORKERS = 2
 OPTIONS = TrainingOptions(
     image_size=IMAGE_SIZE, num_classes=5, batch_size=4, steps=5, warmup_steps=0, lr=0.02, threads=1,
-    find_unused_parameters=True,
 )  # fmt: skip
+STRATEGIES = (
+    AllReduce(AllReduceOptions(find_unused_parameters=True)),
+    ParameterServer(ServerOptions(servers=1)),
+)
 MOST_DIFFERENCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Relative to the largest value of the parameter."""
 MOST_REFUSED = 0.15
@@ -50,7 +57,13 @@ def check(seeds: range, folder: Path) -> None:
         options = replace(OPTIONS, channels_last="off" if seed % 2 else "auto")
         try:
             plan, _ = plan_session(
-                [f"any_module:module_{seed}"], WORKERS, options, [None, ServerOptions(servers=1)]
+                [f"any_module:module_{seed}"],
+                WORKERS,
+                options,
+                [
+                    AllReduce(AllReduceOptions(find_unused_parameters=True)),
+                    ParameterServer(ServerOptions(servers=1)),
+                ],
             )
             cells.append((seed, *plan.cells))
         except RequestError as error:
@@ -98,7 +111,7 @@ def writes(cell: Cell) -> bool:
 
 
 def _on_two_shards(cell: Cell) -> Cell:
-    return replace(cell, server=ServerOptions(servers=2))
+    return replace(cell, strategy=ParameterServer(ServerOptions(servers=2)))
 
 
 def test_a_module_of_the_grammar_trains_as_in_one_process(tmp_path: Path) -> None:

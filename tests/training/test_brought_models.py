@@ -16,12 +16,17 @@ from benchmarks.agreement.group import Outcome, train_each
 from distsqz.data import train_batches
 from distsqz.errors import RequestError
 from distsqz.models.recipes import OWN_MODEL
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.cell import Cell
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 
 WORKERS = 2
-PS = ServerOptions(servers=2)
+PS = ParameterServer(ServerOptions(servers=2))
 
 
 def options(**changes: Any) -> TrainingOptions:
@@ -32,14 +37,17 @@ def options(**changes: Any) -> TrainingOptions:
     return TrainingOptions(**(plain | changes))
 
 
+UNUSED = AllReduce(AllReduceOptions(find_unused_parameters=True))
+
+
 def train(
-    names: list[str], folder: Path, strategies: tuple[ServerOptions | None, ...] = (None, PS), **changes: Any
+    names: list[str], folder: Path, strategies: tuple[Strategy, ...] = (AllReduce(), PS), **changes: Any
 ) -> dict[tuple[str, str], list[Outcome]]:
     """The outcomes of each rank, by model and strategy; what reads parameters too early gets NaN."""
     models = [f"brought_models:{name}" for name in names]
     plan, _ = plan_session(models, WORKERS, options(**changes), strategies)
     (outcomes,) = train_each([plan], WORKERS, folder, partial(disturb, 0))
-    return {(cell.model.split(":")[1], cell.strategy): outcomes[cell.name] for cell in plan.cells}
+    return {(cell.model.split(":")[1], cell.strategy.name): outcomes[cell.name] for cell in plan.cells}
 
 
 def difference(one: Outcome, other: Outcome) -> float:
@@ -103,21 +111,19 @@ def test_ps_trains_a_model_that_puts_its_values_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "strategy", "words"),
     [
-        ("Unused", None, r"left_over\.weight.* got no gradient.*find_unused_parameters"),
-        ("Shared", None, r"block\.weight.* several gradients"),
+        ("Unused", AllReduce(), r"left_over\.weight.* got no gradient.*find_unused_parameters"),
+        ("Shared", AllReduce(), r"block\.weight.* several gradients"),
         ("Renorm", PS, r"conv\.weight a new \.data"),
         ("Clamped", PS, r"changes fc\.weight in place"),
     ],
 )
-def test_what_one_step_shows_is_refused_before_the_start(
-    name: str, strategy: ServerOptions | None, words: str
-) -> None:
+def test_what_one_step_shows_is_refused_before_the_start(name: str, strategy: Strategy, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         plan_session([f"brought_models:{name}"], WORKERS, options(), [strategy])
 
 
 def test_models_with_unused_parameters_train_where_that_is_asked_for(tmp_path: Path) -> None:
-    outcomes = train(["Unused", "LayerDrop"], tmp_path, find_unused_parameters=True, lr=0.05)
+    outcomes = train(["Unused", "LayerDrop"], tmp_path, (UNUSED, PS), lr=0.05)
     for name in ("Unused", "LayerDrop"):
         assert difference(outcomes[name, "ddp"][0], outcomes[name, "ps"][0]) < 1e-6, name
 
@@ -131,7 +137,7 @@ def test_ps_names_the_parameters_of_each_data_type_where_there_are_several() -> 
     kinds = r"conv.weight and 1 more of torch.float32 and fc.weight and 1 more of torch.float64"
     with pytest.raises(RequestError, match=rf"has {kinds}; .* one data type .*\.to\(dtype\), or train it"):
         plan_session(["brought_models:MixedHead"], WORKERS, options(), [PS])
-    plan_session(["brought_models:MixedHead"], WORKERS, options(), [None])
+    plan_session(["brought_models:MixedHead"], WORKERS, options(), [AllReduce()])
 
 
 DTYPES = {"Single": torch.float32, "Double": torch.float64, "Half": torch.bfloat16, "Half16": torch.float16}

@@ -14,7 +14,12 @@ from distsqz.metering.schema import TABLES
 from distsqz.report.tables import read_cells
 from distsqz.runs.reader import Run
 from distsqz.runs.writer import COMPLETE, RunWriter
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Strategy
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 
 RUNS = 50
@@ -33,7 +38,7 @@ def write_run(root: Path, entries: list[dict[str, Any]], boxes: list[Box]) -> Ru
     return open_run(writer.path)
 
 
-def random_session(seed: int) -> tuple[int, TrainingOptions, list[ServerOptions | None]]:
+def random_session(seed: int) -> tuple[int, TrainingOptions, list[Strategy]]:
     """World size, options and strategies of a session; payloads are from 2 KB to 40 MB."""
     choose = random.Random(seed)
     world_size = choose.choice([1, 2, 2, 3])
@@ -44,19 +49,20 @@ def random_session(seed: int) -> tuple[int, TrainingOptions, list[ServerOptions 
         steps=choose.randint(1, 12),
         block_steps=choose.randint(1, 4),
         warmup_steps=choose.randint(0, 2),
-        bucket_mb=choose.choice([None, 1.0, 100.0]),
         metered=choose.random() < 0.9,
         evaluate="never",
         seed=seed,
     )
     mode = choose.choice(["sync", "sync", "async", "ssp"])
-    server = ServerOptions(
+    bucketed = AllReduce(AllReduceOptions(bucket_mb=choose.choice([None, 1.0, 100.0])))
+    options_of_server = ServerOptions(
         servers=choose.randint(1, 2),
         consistency=mode,
         staleness=1 if mode == "ssp" else 0,
         backup_workers=int(mode == "sync" and world_size > 1 and choose.random() < 0.3),
     )
-    return world_size, options, choose.choice([[None, server], [None], [server]])
+    server = ParameterServer(options_of_server)
+    return world_size, options, choose.choice([[bucketed, server], [bucketed], [server]])
 
 
 @pytest.mark.slow

@@ -14,13 +14,18 @@ from group import run_group
 from torch import Tensor, nn
 
 from distsqz.errors import RequestError
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.cell import Cell
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 from distsqz.training.try_out import try_cell
 
-DDP, PS = None, ServerOptions(servers=1)
+DDP, PS = AllReduce(), ParameterServer(ServerOptions(servers=1))
 STRATEGIES = pytest.mark.parametrize("strategy", [DDP, PS], ids=["ddp", "ps"])
 
 
@@ -29,15 +34,15 @@ def options(**changes: Any) -> TrainingOptions:
     return TrainingOptions(**(plain | changes))
 
 
-def plan(model: str, strategy: ServerOptions | None = DDP, **changes: Any) -> SessionPlan:
+def plan(model: str, strategy: Strategy = DDP, **changes: Any) -> SessionPlan:
     return plan_session([f"brought_models:{model}"], 2, options(**changes), [strategy])[0]
 
 
-def cell_of(model: str, strategy: ServerOptions | None = DDP, **changes: Any) -> Cell:
+def cell_of(model: str, strategy: Strategy = DDP, **changes: Any) -> Cell:
     return plan(model, strategy, **changes).cells[0]
 
 
-def refusal(model: str, strategy: ServerOptions | None = DDP, **changes: Any) -> str:
+def refusal(model: str, strategy: Strategy = DDP, **changes: Any) -> str:
     with pytest.raises(RequestError) as caught:
         plan(model, strategy, **changes)
     assert "\n" not in str(caught.value)
@@ -111,7 +116,7 @@ def test_parameters_without_a_gradient_are_refused_under_ddp_unless_it_is_to_loo
     message = refusal(model)
     assert named in message
     assert "find_unused_parameters" in message
-    plan(model, find_unused_parameters=True)
+    plan(model, AllReduce(AllReduceOptions(find_unused_parameters=True)))
     plan(model, PS)
 
 

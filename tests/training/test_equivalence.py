@@ -17,8 +17,11 @@ from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
 from distsqz.models.recipes import OWN_MODEL
 from distsqz.runs.writer import RunWriter
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.checkpoint import Checkpoint
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 
 STEPS = 5
@@ -53,7 +56,7 @@ def trained_in_one_process(model: torch.nn.Module, joined_batch: int) -> Mapping
     return model.state_dict()
 
 
-PS = ServerOptions(servers=2)
+PS = ParameterServer(ServerOptions(servers=2))
 
 MOST_ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-2}
 """Upper bounds on the distance that rounding can put between two runs, as a share of what five steps change.
@@ -77,7 +80,7 @@ products, which each processor adds in its own order.
     ],
 )
 def test_two_workers_train_the_parameters_of_one_process_on_the_joined_batch(
-    name: str, strategy: ServerOptions | None, tmp_path: Path
+    name: str, strategy: Strategy, tmp_path: Path
 ) -> None:
     plan, _ = plan_session([f"small_models:{name}"], 2, options(), [strategy])
     (box, _) = run_group(plan, 2, tmp_path)

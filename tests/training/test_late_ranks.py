@@ -13,18 +13,22 @@ from distsqz import open_run
 from distsqz.metering.schema import TABLES
 from distsqz.report.tables import read_cells
 from distsqz.runs.writer import COMPLETE, RunWriter
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Strategy
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 
 MODELS = "benchmarks.lateness.planted"
-ALL_REDUCE, SERVER = None, ServerOptions(servers=1, placement="dedicated")
+ALL_REDUCE, SERVER = AllReduce(), ParameterServer(ServerOptions(servers=1, placement="dedicated"))
 OPTIONS = TrainingOptions(
     image_size=32, num_classes=10, batch_size=2, steps=10, warmup_steps=2, block_steps=5, threads=1
 )
 
 
 def measure(
-    models: Sequence[str], world_size: int, folder: Path, strategies: Sequence[ServerOptions | None]
+    models: Sequence[str], world_size: int, folder: Path, strategies: Sequence[Strategy]
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The report's rows by model and strategy, of one session without Ray."""
     plan, entries = plan_session([f"{MODELS}:{model}" for model in models], world_size, OPTIONS, strategies)

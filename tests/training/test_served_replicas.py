@@ -14,7 +14,9 @@ from benchmarks.agreement.local_servers import LocalServers, running_servers, st
 from distsqz.metering.clock import HostClock
 from distsqz.metering.meter import Instruments
 from distsqz.strategies.agreement import DriftError
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 from distsqz.training.trainer import Trainer
@@ -34,7 +36,7 @@ def instruments() -> Instruments:
 def test_a_worker_that_replaces_another_begins_with_the_newest_buffers_that_rank_0_has_left(
     tmp_path: Path,
 ) -> None:
-    server = ServerOptions(servers=2, consistency="async")
+    server = ParameterServer(ServerOptions(servers=2, consistency="async"))
     plan = plan_of("FreshBuffer", 1, server, checkpoint_every=2)
     with running_servers(plan, tmp_path):
         start_processes(_replaced, (plan, tmp_path), 1)
@@ -76,7 +78,7 @@ class CountedServers(LocalServers):
 
 
 def test_rank_0_alone_compares_with_the_shards_and_names_what_differs(tmp_path: Path) -> None:
-    plan = plan_of("Norm", 2, ServerOptions(servers=2))
+    plan = plan_of("Norm", 2, ParameterServer(ServerOptions(servers=2)))
     with running_servers(plan, tmp_path):
         start_processes(_compared, (plan, tmp_path), 2)
     assert [torch.load(tmp_path / f"compared-{rank}.pt") for rank in range(2)] == [

@@ -19,6 +19,8 @@ from distsqz.data import evaluation_batches
 from distsqz.errors import RequestError
 from distsqz.metering.schema import EvaluationRecord, PeerRecord, TransferRecord
 from distsqz.models.preprocessing import CAFFE
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.strategy import AllReduce
 from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import interleaved
@@ -118,7 +120,9 @@ def test_transfers_lie_within_their_step_and_carry_its_payload(boxes: list[Box])
 
 
 def test_buckets_are_as_large_as_asked_for(tmp_path: Path) -> None:
-    plan, _ = plan_session(["squeezenet"], 2, options(num_classes=1000, bucket_mb=1.0, steps=3))
+    plan, _ = plan_session(
+        ["squeezenet"], 2, options(num_classes=1000, steps=3), [AllReduce(AllReduceOptions(bucket_mb=1.0))]
+    )
     box = run_group(plan, 2, tmp_path)[0]
     transfers = [each for each in box.records["transfers"] if isinstance(each, TransferRecord)]
     last = [each for each in transfers if each.step == 3]
@@ -128,8 +132,8 @@ def test_buckets_are_as_large_as_asked_for(tmp_path: Path) -> None:
 
 
 def test_flags_of_unused_parameters_are_counted_as_a_transfer(tmp_path: Path) -> None:
-    asked = options(find_unused_parameters=True, steps=3)
-    plan, (entry,) = plan_session(["brought_models:Unused"], 2, asked)
+    strategy = AllReduce(AllReduceOptions(find_unused_parameters=True))
+    plan, (entry,) = plan_session(["brought_models:Unused"], 2, options(steps=3), [strategy])
     box = run_group(plan, 2, tmp_path)[0]
     step = box.steps()[-1]
     assert step.logical_tx_bytes == entry["payload_bytes"] + 4 * entry["tensors"]
@@ -234,13 +238,17 @@ def test_images_are_prepared_as_the_initial_weights_expect_also_after_a_resumpti
         ({"steps": 0}, "steps 0: must be at least 1"),
         ({"batch_size": 0}, "batch_size 0: must be at least 1"),
         ({"lr": -1.0}, "lr -1.0: must be a number above 0"),
-        ({"bucket_mb": float("nan")}, "bucket_mb nan: must be a number above 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_in_one_line(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(RequestError) as refusal:
         options(**changes)
     assert str(refusal.value) == line
+
+
+def test_a_bucket_that_is_no_size_is_refused_in_one_line() -> None:
+    with pytest.raises(RequestError, match="bucket_mb nan: must be a number above 0"):
+        AllReduceOptions(bucket_mb=float("nan"))
 
 
 def test_a_session_without_models_is_refused() -> None:

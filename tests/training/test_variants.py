@@ -12,8 +12,12 @@ from group import run_group
 
 from distsqz.cli.measure import require_memory
 from distsqz.errors import RequestError
+from distsqz.strategies.all_reduce.strategy import AllReduce
+from distsqz.strategies.parameter_server.options import ServerOptions
+from distsqz.strategies.parameter_server.strategy import ParameterServer
+from distsqz.strategies.strategy import Strategy
 from distsqz.training.memory_needs import session_bytes
-from distsqz.training.options import ServerOptions, TrainingOptions
+from distsqz.training.options import TrainingOptions
 from distsqz.training.plan import plan_session
 from distsqz.training.session import SessionPlan
 
@@ -23,13 +27,13 @@ TWO = {"bucket_mb": [1.0, 25.0], "precision": ["fp32", "bf16"]}
 
 
 def planned(
-    models: list[str], strategies: list[ServerOptions | None], vary: dict[str, list[Any]]
+    models: list[str], strategies: list[Strategy], vary: dict[str, list[Any]]
 ) -> tuple[SessionPlan, list[dict[str, Any]]]:
     return plan_session(models, 2, OPTIONS, strategies, vary=vary)
 
 
 def test_two_options_make_four_cells_a_model_with_ids_of_their_own() -> None:
-    plan, entries = planned(["squeezenet", MODEL], [None], TWO)
+    plan, entries = planned(["squeezenet", MODEL], [AllReduce()], TWO)
     assert [cell.model for cell in plan.cells] == ["squeezenet"] * 4 + [MODEL] * 4
     differing = ["-bucket1", "-bf16-bucket1", "-bucket25", "-bf16-bucket25"]
     cell = "small_models.small_net-ddp-w2"
@@ -45,8 +49,11 @@ def test_two_options_make_four_cells_a_model_with_ids_of_their_own() -> None:
 
 
 def test_an_option_is_not_multiplied_where_it_has_no_effect() -> None:
-    plan, _ = planned([MODEL], [None, ServerOptions(servers=1)], TWO)
-    kinds = [(cell.strategy, cell.options.precision, cell.options.bucket_mb) for cell in plan.cells]
+    plan, _ = planned([MODEL], [AllReduce(), ParameterServer(ServerOptions(servers=1))], TWO)
+    kinds = [
+        (cell.strategy.name, cell.options.precision, getattr(cell.strategy.options, "bucket_mb", None))
+        for cell in plan.cells
+    ]
     assert sorted(kinds, key=str) == [
         ("ddp", "bf16", 1.0),
         ("ddp", "bf16", 25.0),
@@ -59,16 +66,16 @@ def test_an_option_is_not_multiplied_where_it_has_no_effect() -> None:
 
 
 def test_squeezenet_s_own_options_are_not_multiplied_for_another_model() -> None:
-    plan, _ = planned(["squeezenet", MODEL], [None], {"squeeze_ratio": [0.125, 0.5]})
+    plan, _ = planned(["squeezenet", MODEL], [AllReduce()], {"squeeze_ratio": [0.125, 0.5]})
     assert [cell.model for cell in plan.cells] == ["squeezenet", "squeezenet", MODEL]
     assert f"squeeze_ratio has no effect on {MODEL}: its values share a cell there" in plan.notices
 
 
 def test_cells_cannot_differ_in_what_a_session_has_once() -> None:
-    plan, _ = planned([MODEL], [ServerOptions(servers=1)], {})
+    plan, _ = planned([MODEL], [ParameterServer(ServerOptions(servers=1))], {})
     (cell,) = plan.cells
     with pytest.raises(RequestError, match="servers 1 and 2: the cells of a session share"):
-        SessionPlan(cells=[cell, replace(cell, server=ServerOptions(servers=2))])
+        SessionPlan(cells=[cell, replace(cell, strategy=ParameterServer(ServerOptions(servers=2)))])
 
 
 def test_every_cell_computes_with_its_own_threads(tmp_path: Path) -> None:
@@ -78,7 +85,10 @@ def test_every_cell_computes_with_its_own_threads(tmp_path: Path) -> None:
 
 
 def test_going_on_with_several_cells_is_refused(tmp_path: Path) -> None:
-    for asked in ({"vary": {"steps": [2, 4]}}, {"strategies": [None, ServerOptions(servers=1)]}):
+    for asked in (
+        {"vary": {"steps": [2, 4]}},
+        {"strategies": [AllReduce(), ParameterServer(ServerOptions(servers=1))]},
+    ):
         with pytest.raises(RequestError, match=r"resumed by a single cell"):
             plan_session([MODEL], 1, OPTIONS, resume=tmp_path / "saved.pt", **asked)
 

@@ -13,6 +13,7 @@ from distsqz.report.formats import ratio, seconds
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool, pooled_cells
 from distsqz.report.section import Section
+from distsqz.strategies.registry import strategy_of
 
 COLUMNS = (
     "strategy",
@@ -91,7 +92,7 @@ def _bytes_claim(comparison: dict[str, Any], small: dict[str, Any], large: dict[
     if small.get("spans_hosts"):
         kind += " to other hosts"
     hosts = ""
-    if small["strategy"] != "ddp" and small["host_link_bytes"] and large["host_link_bytes"]:
+    if strategy_of(small).has_servers and small["host_link_bytes"] and large["host_link_bytes"]:
         hosts = f"; a host's link carries {_megabytes(small)} against {_megabytes(large)}"
     column = f"{source}_tx_bytes"
     return (

@@ -17,11 +17,12 @@ from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Traffic, Transfer, TransferLog
+from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.strategies.agreement import adopt_rank_0, check_parameters
+from distsqz.strategies.all_reduce.options import AllReduceOptions
 from distsqz.strategies.sgd import sgd_of
-from distsqz.theory.all_reduce import UNUSED_FLAG_BYTES, ring_crosses, ring_tx_bytes
-from distsqz.theory.placement import Placement
+from distsqz.strategies.worker import WorkerContext
+from distsqz.theory.collectives import UNUSED_FLAG_BYTES
 
 _DDP_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
 NO_BUFFERS_IN_FORWARD: dict[str, Any] = (
@@ -45,46 +46,23 @@ class DataParallel:
     model: nn.Module
     peers: PeerMeter | None = None
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        rank: int,
-        placement: Placement,
-        momentum: float,
-        weight_decay: float,
-        transfers: TransferLog | None = None,
-        bucket_mb: float | None = None,
-        find_unused: bool = False,
-        state: dict[str, Any] | None = None,
-    ) -> None:
-        """Joins the other replicas of the default group.
-
-        Args:
-            module: the model.
-            rank: rank of this replica.
-            placement: hosts of the replicas.
-            momentum: momentum of SGD.
-            weight_decay: weight decay of SGD.
-            transfers: log of the buckets; None to record none.
-            bucket_mb: size of a bucket in MiB, as `replicate` takes it.
-            find_unused: whether parameters may have no gradient in a step.
-            state: state of the optimizer to resume with.
-        """
+    def __init__(self, module: nn.Module, context: WorkerContext) -> None:
+        """Joins the other replicas of the default group, on which the model has the values of rank 0."""
+        options: AllReduceOptions = context.options
         adopt_rank_0(module)
         self._module = module
         self._trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
-        self._find_unused = find_unused
-        flags_bytes = UNUSED_FLAG_BYTES * len(self._trained) if find_unused else 0
-        self._buckets = _Buckets(transfers, flags_bytes)
-        self.model = replicate(module, self._buckets, bucket_mb, find_unused)
-        self._world_size = len(placement.workers)
-        self._sends, self._receives = ring_crosses(rank, placement)
-        self._optimizer = sgd_of(module, momentum, weight_decay, all_used=not find_unused)
-        if state:
+        self._find_unused = options.find_unused_parameters
+        flags_bytes = UNUSED_FLAG_BYTES * len(self._trained) if self._find_unused else 0
+        self._buckets = _Buckets(context.transfers, flags_bytes)
+        self.model = replicate(module, self._buckets, options.bucket_mb, self._find_unused)
+        self._optimizer = sgd_of(
+            module, context.momentum, context.weight_decay, all_used=not self._find_unused
+        )
+        if context.optimizer:
             fused = self._optimizer.param_groups[0]["fused"]
             # A copy, because the optimizer updates the given tensors, which workers may share.
-            self._optimizer.load_state_dict(copy.deepcopy(state))
+            self._optimizer.load_state_dict(copy.deepcopy(context.optimizer))
             self._optimizer.param_groups[0]["fused"] = fused
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
@@ -128,18 +106,6 @@ class DataParallel:
     def staleness(self, step: int) -> int:  # noqa: ARG002
         """Always 0: every update includes all gradients."""
         return 0
-
-    def account(self, transfer: Transfer) -> Traffic:
-        """The bytes that this rank must send and receive to all-reduce a payload."""
-        ring_bytes = ring_tx_bytes(transfer.payload_bytes, self._world_size)
-        return Traffic(
-            logical_tx_bytes=transfer.payload_bytes,
-            logical_rx_bytes=transfer.payload_bytes,
-            predicted_tx_bytes=ring_bytes if self._sends else 0,
-            predicted_rx_bytes=ring_bytes if self._receives else 0,
-            predicted_local_tx_bytes=0 if self._sends else ring_bytes,
-            predicted_local_rx_bytes=0 if self._receives else ring_bytes,
-        )
 
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD."""

@@ -7,26 +7,20 @@ from typing import Any
 from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Traffic, Transfer
 from distsqz.strategies.sgd import sgd_of
+from distsqz.strategies.worker import WorkerContext
 
 
-class Alone:
+class LoneReplica:
     """A replica without others, with its own optimizer."""
 
     model: nn.Module
     peers: PeerMeter | None = None
 
-    def __init__(self, module: nn.Module, *, momentum: float, weight_decay: float) -> None:
-        """Prepares the optimizer.
-
-        Args:
-            module: the model.
-            momentum: momentum of SGD.
-            weight_decay: weight decay of SGD.
-        """
+    def __init__(self, module: nn.Module, context: WorkerContext) -> None:
+        """Prepares the optimizer of a model."""
         self.model = module
-        self._optimizer = sgd_of(module, momentum, weight_decay)
+        self._optimizer = sgd_of(module, context.momentum, context.weight_decay)
         self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
@@ -56,10 +50,6 @@ class Alone:
     def staleness(self, step: int) -> int:  # noqa: ARG002
         """Always 0: there are no other updates."""
         return 0
-
-    def account(self, transfer: Transfer) -> Traffic:
-        """Raises AssertionError: nothing is transferred."""
-        raise AssertionError(f"{transfer.op} of a replica that trains alone")
 
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD."""

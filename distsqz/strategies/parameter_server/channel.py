@@ -135,11 +135,6 @@ def _connections_to(connections: Sequence[Connection], others: Collection[Ends])
     return selected
 
 
-def shard_name(index: int) -> str:
-    """Name of a shard in records."""
-    return f"shard {index}"
-
-
 def wait(work: Work, timeout: timedelta = NO_DEADLINE) -> None:
     """Waits until a message has been sent or received.
 

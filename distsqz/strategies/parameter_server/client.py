@@ -29,14 +29,15 @@ from distsqz.strategies.parameter_server.arrival import (
     ParameterWrittenError,
     ServedParameter,
 )
-from distsqz.strategies.parameter_server.channel import NO_DEADLINE, DuplexChannel, shard_name, wait
+from distsqz.strategies.parameter_server.channel import NO_DEADLINE, DuplexChannel, wait
 from distsqz.strategies.parameter_server.consistency import Consistency
 from distsqz.strategies.parameter_server.flat import piece_digests, tensor_views, trained
 from distsqz.strategies.parameter_server.layout import WINDOW, Layout, Piece
 from distsqz.strategies.parameter_server.push import FAREWELL, PushHeader, new_message
 from distsqz.strategies.parameter_server.shard import FIRST_CHUNK_TAG, PUSH_TAG, REPLY_TAG, REPLY_WORDS
+from distsqz.strategies.parameter_server.strategy import PULL, PUSH
+from distsqz.theory.placement import shard_name
 
-PUSH, PULL = "push", "pull"
 FAREWELL_TIMEOUT_S = 5.0
 
 

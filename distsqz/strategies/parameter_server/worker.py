@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
-from distsqz.metering.transfers import Traffic, Transfer, TransferLog
-from distsqz.strategies.agreement import check_alike, check_parameters
-from distsqz.strategies.parameter_server.channel import WORKER_END, DuplexChannel, StoreAddress, shard_name
-from distsqz.strategies.parameter_server.client import PULL, PUSH, ServerClient
-from distsqz.strategies.parameter_server.consistency import Consistency
-from distsqz.strategies.parameter_server.flat import layout_of, tensor_views, trained
+from distsqz.strategies.agreement import adopt_buffers, adopt_rank_0, check_alike, check_parameters
+from distsqz.strategies.parameter_server.channel import WORKER_END, DuplexChannel, StoreAddress
+from distsqz.strategies.parameter_server.client import ServerClient
+from distsqz.strategies.parameter_server.flat import layout_of, load_rows, tensor_views, trained
+from distsqz.strategies.parameter_server.options import ServerOptions
 from distsqz.strategies.sgd import sgd_of
-from distsqz.theory.placement import Placement
+from distsqz.strategies.worker import WorkerContext
+from distsqz.theory.placement import shard_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,62 +57,46 @@ class Servers(Protocol):
         """The buffers that were stored last."""
 
 
-class ParameterServer:
+class ServedReplica:
     """A replica whose parameters are owned by shards."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        servers: Servers,
-        *,
-        cell: str,
-        rank: int,
-        placement: Placement,
-        attempt: int,
-        address: str,
-        consistency: Consistency,
-        momentum: float,
-        weight_decay: float,
-        step: int,
-        timeout_s: float,
-        transfers: TransferLog | None = None,
-    ) -> None:
-        """Connects to every shard.
-
-        Args:
-            module: the model, with the same parameter values as the shards.
-            servers: the shards.
-            cell: name of the cell.
-            rank: rank of this worker.
-            placement: hosts of workers and shards.
-            attempt: number of earlier starts of this rank.
-            address: address of this host at which shards reach it.
-            consistency: rules by which the shards update.
-            momentum: momentum of SGD.
-            weight_decay: weight decay of SGD.
-            step: step that this worker starts with.
-            timeout_s: seconds within which a shard must answer.
-            transfers: log of pushes and pulls; None to record none.
-        """
+    def __init__(self, module: nn.Module, context: WorkerContext) -> None:
+        """Connects to every shard. A worker that joins late takes the shards' values."""
+        options: ServerOptions = context.options
+        servers: Servers = context.servers
+        cell, rank, placement = context.cell, context.rank, context.placement
+        if not context.joins:
+            adopt_rank_0(module)
         self._module = module
         self._servers = servers
         self._cell = cell
         self._rank = rank
         self._local_shards = [shard_name(index) for index in placement.local_shards(rank)]
-        self._consistency = consistency
-        self._momentum = momentum
-        self._weight_decay = weight_decay
+        self._consistency = options.agreement
+        self._momentum = context.momentum
+        self._weight_decay = context.weight_decay
         self._layout = layout_of(module, len(servers.places), len(placement.workers))
-        name = f"{cell}/{rank}/{attempt}"
-        servers.admit(cell, rank, name, step)
+        name = f"{cell}/{rank}/{context.attempt}"
+        servers.admit(cell, rank, name, context.step)
         stores = [place.store.connect() for place in servers.places]
-        channels = [DuplexChannel.connect(store, name, WORKER_END, address) for store in stores]
+        channels = [DuplexChannel.connect(store, name, WORKER_END, context.address) for store in stores]
         self.peers: PeerMeter | None = PeerMeter(
             {shard_name(index): channel.connections for index, channel in enumerate(channels)},
             local=self._local_shards,
         )
-        self._client = ServerClient(module, self._layout, channels, consistency, step, transfers, timeout_s)
+        self._client = ServerClient(
+            module,
+            self._layout,
+            channels,
+            self._consistency,
+            context.step,
+            context.transfers,
+            context.timeout_s,
+        )
         self.model: nn.Module = self._client.model
+        if context.joins:
+            load_rows(servers.parameters(cell), module)
+            adopt_buffers(module, servers.buffers(cell))
 
     def begin(self, step: int, lr: float) -> None:
         """Starts a step with a learning rate."""
@@ -152,20 +136,6 @@ class ParameterServer:
     def staleness(self, step: int) -> int | None:
         """Largest number of updates by others that a push of the step missed; None until all are answered."""
         return self._client.staleness(step)
-
-    def account(self, transfer: Transfer) -> Traffic:
-        """A push sends its payload, a pull receives it."""
-        pushed = transfer.payload_bytes if transfer.op == PUSH else 0
-        pulled = transfer.payload_bytes if transfer.op == PULL else 0
-        crosses = transfer.peer not in self._local_shards
-        return Traffic(
-            logical_tx_bytes=pushed,
-            logical_rx_bytes=pulled,
-            predicted_tx_bytes=pushed if crosses else 0,
-            predicted_rx_bytes=pulled if crosses else 0,
-            predicted_local_tx_bytes=0 if crosses else pushed,
-            predicted_local_rx_bytes=0 if crosses else pulled,
-        )
 
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD, with the momentum of all shards."""

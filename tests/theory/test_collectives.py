@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsqz.theory.all_reduce import bus_bandwidth, ring_tx_bytes
+from distsqz.theory.collectives import bus_bandwidth, ring_tx_bytes
 
 
 def bytes_sent_around_a_ring(payload_bytes: int, world_size: int) -> list[int]:

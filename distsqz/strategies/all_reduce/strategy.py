@@ -1,0 +1,51 @@
+"""All-reduce: the gradients of all workers are summed by a collective while the backward pass goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distsqz.errors import InvalidValue, name_some
+from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.strategy import Sent, Strategy, Tried
+from distsqz.theory.collectives import UNUSED_FLAG_BYTES
+from distsqz.theory.placement import Placement
+
+
+class AllReduce(Strategy):
+    """DistributedDataParallel: buckets of gradients are all-reduced."""
+
+    name = "ddp"
+    title = "all-reduce"
+    abbreviation = "all-reduce"
+    description = "Train a model data-parallel over Ray and count every byte that it sends."
+    Options = AllReduceOptions
+    worker = "distsqz.strategies.all_reduce.worker:DataParallel"
+
+    def refuse(self, tried: Tried) -> None:
+        """Refuses models of which DDP would wait for gradients, or get more than it takes."""
+        if tried.repeated:
+            raise InvalidValue(
+                "model",
+                tried.model,
+                f"{name_some(tried.repeated)} got several gradients in one backward pass, which DDP "
+                "does not take; give use_reentrant=False to torch.utils.checkpoint",
+            )
+        if tried.unused and not self.options.find_unused_parameters:
+            raise InvalidValue(
+                "model",
+                tried.model,
+                f"{name_some(tried.unused)} got no gradient, which DDP would wait for; give "
+                "`find_unused_parameters`, or take them out of the model",
+            )
+
+    def planned(self, payload_bytes: int, placement: Placement) -> Sequence[Sent]:  # noqa: ARG002
+        """The gradients once; how they are cut into buckets makes no difference to bytes."""
+        return [Sent("all_reduce", payload_bytes)]
+
+    def handed_over_bytes(self, entry: Mapping[str, Any]) -> int | None:
+        """The gradients, and the flags of parameters without one if DDP looks for these."""
+        payload_bytes = super().handed_over_bytes(entry)
+        if payload_bytes is not None and self.options.find_unused_parameters:
+            payload_bytes += UNUSED_FLAG_BYTES * entry.get("tensors", 0)
+        return payload_bytes

@@ -1,0 +1,79 @@
+"""The strategies by name: those of distsqz, and anyone's own as `package.module:name`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from distsqz.errors import InvalidValue
+from distsqz.strategies.strategy import Strategy
+
+BUILT_IN: Mapping[str, str] = {
+    "ddp": "distsqz.strategies.all_reduce.strategy:AllReduce",
+    "ps": "distsqz.strategies.parameter_server.strategy:ParameterServer",
+    "alone": "distsqz.strategies.alone.strategy:Alone",
+}
+"""Where each strategy is declared."""
+
+REFERENCE = next(iter(BUILT_IN))
+"""The strategy that the others are compared with."""
+
+
+@cache
+def strategy_named(name: str) -> type[Strategy]:
+    """The strategy of a name, a subclass of `Strategy`.
+
+    Raises:
+        InvalidValue: there is none; it says which there are.
+    """
+    place = BUILT_IN.get(name, name)
+    if ":" not in place:
+        known = " ".join(synchronising())
+        raise InvalidValue("strategy", name, f"is none of {known}, nor package.module:name of your own")
+    try:
+        found = load(place)
+    except (ImportError, AttributeError) as error:
+        raise InvalidValue("strategy", name, f"cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise InvalidValue("strategy", name, "must be a subclass of distsqz.strategies.strategy.Strategy")
+    return found
+
+
+def synchronising() -> list[str]:
+    """Names of the strategies of distsqz by which several workers agree."""
+    return [name for name in BUILT_IN if not strategy_named(name).is_baseline]
+
+
+def strategy_of(entry: Mapping[str, Any]) -> Strategy:
+    """The strategy of a cell's entry in run.json, with its options. One that cannot be imported here is told
+    by its name alone.
+
+    A report may be made where the strategy of a run is not installed; it then takes transfers for
+    collectives. Options that an older distsqz did not know have their defaults.
+    """
+    try:
+        kind = strategy_named(entry["strategy"])
+    except InvalidValue:
+        kind = _unknown(entry["strategy"])
+    names = [each.name for each in fields(kind.Options) if each.name in entry]
+    return kind(kind.Options(**{name: entry[name] for name in names}))
+
+
+@cache
+def _unknown(name: str) -> type[Strategy]:
+    known = {"name": name, "title": name, "abbreviation": name, "description": "", "worker": ""}
+    return type("UnknownStrategy", (Strategy,), known)
+
+
+def load(place: str) -> Any:
+    """What `package.module:name` names.
+
+    Raises:
+        ImportError: there is no such module.
+        AttributeError: the module has no such name.
+    """
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
