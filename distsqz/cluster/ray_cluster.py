@@ -43,8 +43,6 @@ not."""
 QUIET_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default workers yield to Ray's daemons
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # for preemptible cloud machines
-    "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",  # never
     "RAY_prestart_worker_first_driver": "0",  # processes that workers, with their own environment, cannot use
