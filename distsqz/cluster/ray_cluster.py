@@ -139,6 +139,7 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
             _start_embedded(workers)
         if gpus:
             _check_cluster_has("GPU", workers)
+            _check_gpus_are_beside_cpus(workers)
         yield not address
     finally:
         # After a failure on a cluster this process ends now, and its part of the cluster with it. If Ray were
@@ -343,3 +344,15 @@ def _check_cluster_has(resource: str, workers: int) -> None:
                 "wait for other jobs to end",
             )
         time.sleep(0.5)
+
+
+def _check_gpus_are_beside_cpus(workers: int) -> None:
+    """A worker needs its CPU and its GPU on one host, which their sums over the cluster do not tell."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    places = sum(int(min(each.get("CPU", 0), each.get("GPU", 0))) for each in resources)
+    if workers > places:
+        raise InvalidValue(
+            "workers",
+            workers,
+            f"each takes a CPU and a GPU of one host and the cluster has {places} such pairs; ask for fewer",
+        )
