@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 
-from distsqz.cluster.failures import Failure
 from distsqz.metering.schema import Record
 from distsqz.runs.cell_facts import CellFacts
 
@@ -27,9 +26,8 @@ class Delivery:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By cell: what `CellFacts` add to its entry in run.json."""
     checkpoints: list[tuple[str, int, bytes]] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
     pids: list[int] = field(default_factory=list)
-    """Errors of the processes that train."""
+    """Ids of the processes that train."""
 
 
 @ray.remote(num_cpus=0)
@@ -61,10 +59,6 @@ class Collector:
     def enlist(self, pid: int) -> None:
         """Takes the process id of a worker that begins."""
         self._delivery.pids.append(pid)
-
-    def fail(self, failure: Failure) -> None:
-        """Takes a worker's last words."""
-        self._delivery.failures.append(failure)
 
     def take(self) -> Delivery:
         """Everything dropped since the last call."""
@@ -99,12 +93,9 @@ class CollectorOutbox:
         self.send()
         self._collector.save.remote(cell, step, checkpoint)
 
-    def close(self, failure: Failure | None = None) -> None:
+    def close(self) -> None:
         """Sends what is left, waiting until it has arrived."""
-        last = self.send()
-        if failure:
-            last = self._collector.fail.remote(failure)
-        ray.get(last)
+        ray.get(self.send())
 
     def send(self) -> Any:
         """Sends all that is kept; returns Ray's reference to the call."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from distsqz.errors import RunError
 
-REPORTING_S = 2.0
+REPORTING_S = 3.0
 """Seconds after the first failure in which other workers can report theirs before they are ended."""
 ANSWER_S = 1.0
 """Seconds within which a host must accept a connection."""
@@ -116,47 +116,39 @@ class Heartbeats:
 
 
 def explain(
-    error: Exception | None,
-    failures: Sequence[Failure],
+    reports: Sequence[Failure],
+    lost: Mapping[int, Exception],
     hosts: Sequence[str],
     without_answer: Collection[str] = (),
 ) -> RunError:
     """The failure that caused the others, in one line.
 
-    A rank that fails by itself reports it. A rank that is killed reports nothing, but Train names it. A rank
-    that is disconnected reports nothing, and Train does not know it. Ranks that lost their peers come last.
+    A rank that fails by itself reports it. A rank that is killed reports nothing, but Ray notices its end. A
+    rank that is disconnected reports nothing, and Ray does not notice. Ranks that lost their peers come last.
 
     Args:
-        error: exception raised by Train or the like, with the failed workers in `worker_failures`; None if no
-            exception has been raised yet.
-        failures: the workers' reports, in the order of arrival; not empty if `error` is None.
-        hosts: host names by rank, as far as they are known.
-        without_answer: names of hosts that do not answer.
+        reports: the workers' failures in the order of arrival.
+        lost: what Ray says of workers that ended without a report, by rank; not empty if `reports` is.
+        hosts: labels of hosts by rank.
+        without_answer: labels of hosts that do not answer.
     """
-    reported = {failure.rank for failure in failures}
-    failed: dict[int, Exception] = getattr(error, "worker_failures", {})
-    silent = [(rank, reason) for rank, reason in failed.items() if rank not in reported]
-    own = [failure for failure in failures if not failure.of_communication]
-    if failures and not own and not silent and len(reported | failed.keys()) < len(hosts):
-        return _cut_off(failures, hosts, without_answer)
-    if own or (failures and not silent):
-        first = (own or failures)[0]
-        result = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
-        result.add_note(f"On the worker:\n{first.trace}")
-        return result
-    if silent:
-        rank, reason = silent[0]
-        reason = getattr(reason, "health_check_failure", reason)  # Train wraps the cause
-        witness = failures[0] if failures else None
+    own = [report for report in reports if not report.of_communication]
+    if lost and not own:
+        rank, reason = next(iter(lost.items()))
+        witness = reports[0] if reports else None
         return RunError(
             f"the worker died ({_first_line(reason)})",
             cell=witness.cell if witness else None,
-            host=hosts[rank] if rank < len(hosts) else None,
+            host=hosts[rank],
             rank=rank,
             step=witness.step if witness else None,
         )
-    assert error is not None  # otherwise there are failures, and one was returned above
-    return RunError(_first_line(getattr(error, "controller_failure", error)))
+    if not own and len(reports) < len(hosts):
+        return _cut_off(reports, hosts, without_answer)
+    first = (own or reports)[0]
+    error = RunError(first.text, cell=first.cell, host=first.host, rank=first.rank, step=first.step)
+    error.add_note(f"On the worker:\n{first.trace}")
+    return error
 
 
 def _cut_off(failures: Sequence[Failure], hosts: Sequence[str], without_answer: Collection[str]) -> RunError:

@@ -43,8 +43,6 @@ not."""
 QUIET_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default workers yield to Ray's daemons
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # for preemptible cloud machines
-    "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",  # never
     "RAY_prestart_worker_first_driver": "0",  # processes that workers, with their own environment, cannot use
@@ -141,6 +139,7 @@ def ray_cluster(address: str | None, workers: int, gpus: bool) -> Iterator[bool]
             _start_embedded(workers)
         if gpus:
             _check_cluster_has("GPU", workers)
+            _check_gpus_are_beside_cpus(workers)
         yield not address
     finally:
         # After a failure on a cluster this process ends now, and its part of the cluster with it. If Ray were
@@ -345,3 +344,15 @@ def _check_cluster_has(resource: str, workers: int) -> None:
                 "wait for other jobs to end",
             )
         time.sleep(0.5)
+
+
+def _check_gpus_are_beside_cpus(workers: int) -> None:
+    """A worker needs its CPU and its GPU on one host, which their sums over the cluster do not tell."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    places = sum(int(min(each.get("CPU", 0), each.get("GPU", 0))) for each in resources)
+    if workers > places:
+        raise InvalidValue(
+            "workers",
+            workers,
+            f"each takes a CPU and a GPU of one host and the cluster has {places} such pairs; ask for fewer",
+        )

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -16,15 +13,13 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distsqz.cluster.actors import train_through_servers
 from distsqz.cluster.collector import Collector, Delivery
-from distsqz.cluster.failures import Failure, explain, hosts_without_answer
 from distsqz.cluster.hosts import host_ports
 from distsqz.cluster.options import REPORTING_RESERVE_S, SessionOptions
 from distsqz.cluster.priority import lower_priority
 from distsqz.cluster.ray_cluster import ray_cluster
 from distsqz.cluster.servers import check_servers_fit
-from distsqz.cluster.train_workers import end_controller, train
+from distsqz.cluster.supervisor import Supervisor
 from distsqz.cluster.trial import try_on_worker
 from distsqz.errors import RunError
 from distsqz.interrupts import noted_interrupts
@@ -32,9 +27,6 @@ from distsqz.metering.schema import Record
 from distsqz.training.session import SessionPlan
 
 POLL_S = 1.0
-FURTHER_FAILURES_S = 3.0
-"""Seconds to wait for further failure reports after the first. Ray Train itself needs about a minute to
-notice an unreachable host."""
 LEAVING_S = 10.0
 """Seconds that stopped training may take to end its workers and servers."""
 
@@ -80,25 +72,18 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
     """
     servers = plan.server.shards if plan.server else 0
     with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage,
         _ray_for(plan, options) as embedded,
         recorder,  # the outcome is written before Ray stops, which may end this process too
     ):
-        addresses = host_ports()
         if plan.server:
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            check_servers_fit(plan.server.placement, servers, options.workers, len(addresses), cpus)
+            check_servers_fit(plan.server.placement, servers, options.workers, len(host_ports()), cpus)
         on_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         collector = Collector.options(scheduling_strategy=on_driver).remote()  # type: ignore[attr-defined]
-        failures: list[Failure] = []
-        hosts: list[str] = []
         pids: set[int] = set()
 
         def take() -> None:
             delivery: Delivery = ray.get(collector.take.remote())
-            failures.extend(delivery.failures)
-            of_cells = [facts["hosts"] for facts in delivery.facts.values() if "hosts" in facts]
-            hosts[:] = max(of_cells, key=len, default=hosts)  # a baseline is on one of them
             pids.update(delivery.pids)
             if embedded and delivery.pids and len(pids) == options.workers + servers:
                 lower_priority(psutil.Process().children(recursive=True), pids)
@@ -107,40 +92,25 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
 
         timeout_s = options.collective_timeout_s - REPORTING_RESERVE_S
         stop = threading.Event()
-
-        stoppable = plan.server is not None and all(cell.server or cell.alone for cell in plan.cells)
-
-        def train_all() -> None:
-            if plan.server and stoppable:
-                restarts = plan.server.restarts
-                train_through_servers(plan, options.workers, timeout_s, restarts, collector, stop)
-            else:
-                train(plan, options.workers, options.gpus, timeout_s, storage, collector, embedded=embedded)
-
-        training = _Background(train_all)
+        supervisor = Supervisor(plan, options.workers, options.gpus, timeout_s, collector, stop)
+        training = _Background(supervisor.run)
         with noted_interrupts() as interrupted:
-            give_up_at = math.inf
             try:
-                while training.is_alive() and not interrupted.is_set() and time.monotonic() < give_up_at:
+                while training.is_alive() and not interrupted.is_set():
                     training.join(POLL_S)
                     take()
-                    if failures:
-                        give_up_at = min(give_up_at, time.monotonic() + FURTHER_FAILURES_S)
             finally:  # also if nothing more can be recorded, for example on a full disk
                 # A thread that waits for Ray while Ray shuts down could end this process.
                 stop.set()
-                if training.is_alive() and embedded and not stoppable:
-                    end_controller()
-                if embedded or stoppable:
-                    training.join(LEAVING_S)
+                training.join(LEAVING_S)
             take()
         if interrupted.is_set():
             raise KeyboardInterrupt
         if isinstance(training.error, RunError):
             raise training.error
-        if training.error or failures:
-            gone = hosts_without_answer(addresses)
-            raise explain(training.error, failures, hosts, gone) from training.error
+        if training.error:
+            reason = (str(training.error).splitlines() or [type(training.error).__name__])[0]
+            raise RunError(reason) from training.error
 
 
 @contextlib.contextmanager

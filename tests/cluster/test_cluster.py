@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from distsqz.cluster import ray_cluster as cluster
+from distsqz.errors import InvalidValue
 
 SHUT_DOWN_BESIDE_A_CHILD_THAT_HANGS = """
 import subprocess
@@ -60,3 +61,15 @@ def test_nodes_are_waited_for_on_the_head_that_launched_them(
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}])
     cluster._wait_for_nodes(address)
     assert ("going on with 1 of 2" in capsys.readouterr().err) is waits
+
+
+def test_gpus_without_cpus_beside_them_are_no_places_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 1.0, "GPU": 4.0}},
+        {"Alive": False, "Resources": {"CPU": 4.0, "GPU": 4.0}},
+    ]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    cluster._check_gpus_are_beside_cpus(1)
+    with pytest.raises(InvalidValue, match="the cluster has 1 such pairs"):
+        cluster._check_gpus_are_beside_cpus(2)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
 
 import pytest
-from ray.train import ControllerError, WorkerGroupError
+from ray.exceptions import RayActorError
 
 from distsqz.addresses import listen
 from distsqz.cluster.failures import (
@@ -36,38 +35,38 @@ def failure(rank: int, text: str, of_communication: bool = False) -> Failure:
 BROKEN = "RuntimeError: [gloo] Connection closed by peer"
 
 
-def train_error(**reasons: Any) -> WorkerGroupError:
-    return WorkerGroupError("snippet", {int(rank[1:]): reason for rank, reason in reasons.items()})
-
-
 def test_a_rank_that_failed_by_itself_is_named_before_those_that_lost_it() -> None:
-    error = train_error(r0=RuntimeError(), r1=ValueError(), r2=RuntimeError())
     said = [failure(0, BROKEN, True), failure(2, BROKEN, True), failure(1, "ValueError: own fault")]
-    told = explain(error, said, ["h0", "h1", "h2"])
+    told = explain(said, {}, ["h0", "h1", "h2"])
     assert str(told) == "cell c, host h1, rank 1, step 7: ValueError: own fault"
     assert told.__notes__ == ["On the worker:\ntrace of 1"]
 
 
 def test_a_rank_that_said_nothing_died_and_is_named_with_its_host() -> None:
-    error = train_error(r0=RuntimeError("gloo"), r1=RuntimeError("The actor died.\nmore"))
-    told = explain(error, [failure(0, BROKEN, True)], ["h0", "h1"])
+    lost = {1: RuntimeError("The actor died.\nmore")}
+    told = explain([failure(0, BROKEN, True)], lost, ["h0", "h1"])
     assert str(told) == "cell c, host h1, rank 1, step 7: the worker died (The actor died.)"
 
 
 def test_broken_connections_alone_are_told_as_they_are() -> None:
-    error = train_error(r0=RuntimeError(), r1=RuntimeError())
-    told = explain(error, [failure(1, BROKEN, True), failure(0, BROKEN, True)], [])
+    told = explain([failure(1, BROKEN, True), failure(0, BROKEN, True)], {}, ["h0", "h1"])
     assert str(told) == f"cell c, host h1, rank 1, step 7: {BROKEN}"
 
 
-def test_a_failure_before_any_worker_began_tells_trains_reason() -> None:
-    assert str(explain(ControllerError(ValueError("no such node")), [], [])) == "no such node"
+def test_a_rank_that_died_before_any_other_reported_is_named_with_rays_reason() -> None:
+    told = explain([], {1: RayActorError(error_msg="The node died.")}, ["h0", "h1"])
+    assert str(told) == "host h1, rank 1: the worker died (The node died.)"
 
 
-def test_a_rank_that_is_cut_off_is_named_before_train_notices() -> None:
+def test_a_rank_s_own_failure_is_told_before_the_end_of_a_rank_that_reported_nothing() -> None:
+    told = explain([failure(0, "ValueError: own fault")], {1: RayActorError()}, ["h0", "h1"])
+    assert told.text == "ValueError: own fault"
+
+
+def test_a_rank_that_is_cut_off_is_named_before_ray_notices() -> None:
     timed_out = "RuntimeError: [/x/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms. Look"
     said = [failure(rank, timed_out, of_communication=True) for rank in (3, 0, 1)]
-    told = explain(None, said, ["h1", "h2", "h3", "h4"])
+    told = explain(said, {}, ["h1", "h2", "h3", "h4"])
     assert str(told) == (
         "cell c, host h3, rank 2, step 7: cut off from the other ranks (rank 2 on h3); "
         "they waited in vain: Timed out waiting 5000ms"
@@ -75,24 +74,24 @@ def test_a_rank_that_is_cut_off_is_named_before_train_notices() -> None:
 
 
 def test_a_rank_that_alone_hears_nothing_is_the_one_cut_off() -> None:
-    told = explain(None, [failure(1, BROKEN, of_communication=True)], ["h1", "h2", "h3"])
+    told = explain([failure(1, BROKEN, of_communication=True)], {}, ["h1", "h2", "h3"])
     assert (told.host, told.rank) == ("h2", 1)
 
 
-def test_a_rank_that_failed_by_itself_is_named_without_train_too() -> None:
+def test_a_rank_that_failed_by_itself_is_named_before_the_silent() -> None:
     said = [failure(0, BROKEN, of_communication=True), failure(1, "ValueError: own fault")]
-    assert explain(None, said, ["h0", "h1", "h2"]).text == "ValueError: own fault"
+    assert explain(said, {}, ["h0", "h1", "h2"]).text == "ValueError: own fault"
 
 
 def test_of_the_silent_the_one_whose_host_does_not_answer_is_cut_off_and_not_the_late() -> None:
     said = [failure(3, BROKEN, of_communication=True)]
-    told = explain(None, said, ["h1", "h2", "h3", "h4"], without_answer={"h3"})
+    told = explain(said, {}, ["h1", "h2", "h3", "h4"], without_answer={"h3"})
     assert (told.host, told.rank) == ("h3", 2)
 
 
 def test_a_host_that_alone_has_no_answer_from_any_other_is_the_one_cut_off() -> None:
     said = [failure(0, BROKEN, of_communication=True)]
-    told = explain(None, said, ["h1", "h2", "h3"], without_answer={"h2", "h3"})
+    told = explain(said, {}, ["h1", "h2", "h3"], without_answer={"h2", "h3"})
     assert (told.host, told.rank) == ("h1", 0)
 
 

@@ -74,6 +74,22 @@ def test_an_interrupted_run_keeps_what_it_measured(
 
 
 @pytest.mark.slow
+def test_an_interrupted_run_leaves_no_worker_on_a_ray_that_it_joined(
+    joined: Commands, shared_home: Path
+) -> None:
+    driver = joined.start("launch/ddp.py", *ENDLESS)
+    wait_for_steps(joined.runs)
+    interrupt_group(driver.pid)
+    stopped = joined.finish(driver)
+    assert (stopped.status, stopped.stdout) == (130, ""), stopped.stderr
+
+    def workers_left() -> list[str]:
+        return [each for each in processes_of(shared_home).values() if each.startswith("ray::Worker")]
+
+    assert wait_until(lambda: not workers_left(), timeout_s=10), workers_left()
+
+
+@pytest.mark.slow
 def test_a_killed_driver_leaves_a_readable_run_and_takes_its_ray_with_it(embedded: Commands) -> None:
     driver = embedded.start("launch/ddp.py", *ENDLESS)
     wait_for_steps(embedded.runs)
