@@ -24,19 +24,22 @@ class Send(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def sends(operation: str, payload_bytes: int, world_size: int, backend: str = "gloo") -> Sequence[Send]:
+def sends(
+    operation: str, payload_bytes: int, world_size: int, root: int = 0, backend: str = "gloo"
+) -> Sequence[Send]:
     """Everything that the ranks send to each other in one collective.
 
     Args:
         operation: its name in torch.distributed, such as `all_reduce`.
         payload_bytes: payload that each rank contributes.
         world_size: number of ranks.
+        root: the rank that gives or gets everything, in operations that have one.
         backend: `gloo` or `nccl`.
 
     Raises:
         KeyError: no formula is known for the operation and the backend.
     """
-    return _ALGORITHMS[operation, backend](payload_bytes, world_size)
+    return _ALGORITHMS[operation, backend](payload_bytes, world_size, root)
 
 
 def has_formula(operation: str, backend: str = "gloo") -> bool:
@@ -59,7 +62,7 @@ def bus_bandwidth(payload_bytes: float, world_size: int, seconds: float) -> floa
     return 2 * (world_size - 1) * payload_bytes / world_size / seconds
 
 
-def _ring_all_reduce(payload_bytes: int, world_size: int) -> Sequence[Send]:
+def _ring_all_reduce(payload_bytes: int, world_size: int, root: int) -> Sequence[Send]:  # noqa: ARG001
     """Gloo's ring goes down the ranks. NCCL orders its rings by the topology of the machine; with ranks that
     are contiguous by host, the same number of its links leaves each host.
     """
@@ -69,7 +72,7 @@ def _ring_all_reduce(payload_bytes: int, world_size: int) -> Sequence[Send]:
     return tuple(Send(rank, (rank - 1) % world_size, each) for rank in range(world_size))
 
 
-_ALGORITHMS: Mapping[tuple[str, str], Callable[[int, int], Sequence[Send]]] = {
+_ALGORITHMS: Mapping[tuple[str, str], Callable[[int, int, int], Sequence[Send]]] = {
     ("all_reduce", "gloo"): _ring_all_reduce,
     ("all_reduce", "nccl"): _ring_all_reduce,
 }

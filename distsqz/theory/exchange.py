@@ -30,11 +30,11 @@ class Crossing:
 
 
 def of_collective(
-    operation: str, payload_bytes: int, rank: int, world_size: int, backend: str = "gloo"
+    operation: str, payload_bytes: int, rank: int, world_size: int, root: int = 0
 ) -> Sequence[Exchange]:
     """What a rank exchanges with others in one collective; see `collectives.sends` for the arguments."""
     exchanges = []
-    for send in sends(operation, payload_bytes, world_size, backend):
+    for send in sends(operation, payload_bytes, world_size, root):
         if send.origin == rank:
             exchanges.append(Exchange(send.destination, tx_bytes=send.payload_bytes))
         elif send.destination == rank:
