@@ -117,14 +117,15 @@ def _put(tensors: Iterable[torch.Tensor], values: Sequence[torch.Tensor]) -> Non
             tensor.copy_(value)
 
 
-def join_group(rank: int, world_size: int, folder: Path) -> Replica:
-    """Makes this process a rank of a new group that meets in `folder`."""
+def join_group(rank: int, world_size: int, folder: Path, shards: int = 0) -> Replica:
+    """Makes this process a rank of a new group that meets in `folder`, beside a number of shards."""
+    host = socket.gethostname()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # whatever this machine's name resolves to
     store = FileStore(str(folder / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     return Replica(
         rank=rank,
-        placement=Placement(workers=[socket.gethostname()] * world_size),
+        placement=Placement(workers=[host] * world_size, shards=[host] * shards),
         cores=world_size,
         device="cpu",
         address="127.0.0.1",
@@ -159,7 +160,8 @@ def _train_each(
     rank: int, plans: Sequence[SessionPlan], world_size: int, folder: Path, prepare: Callable[[], None]
 ) -> None:
     prepare()
-    replica = join_group(rank, world_size, folder)
+    shards = max(plan.server.shards if plan.server else 0 for plan in plans)
+    replica = join_group(rank, world_size, folder, shards)
     torch.set_num_threads(1)
     outcomes: list[dict[str, Outcome]] = []
     for index, plan in enumerate(plans):

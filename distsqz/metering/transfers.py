@@ -103,6 +103,11 @@ class TransferLog:
         self._launched.append(transfer)
         return transfer
 
+    @property
+    def launched_in_step(self) -> int:
+        """Number of transfers that the current step has launched so far."""
+        return len(self._launched)
+
     def gradients_ready(self) -> None:
         """Marks that this rank's own gradients are complete, for all the caller knows; the last counts."""
         self._gradients_ready = self._clock.now()

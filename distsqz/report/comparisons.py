@@ -41,6 +41,7 @@ NOT_SETTINGS = frozenset(
         "params",  # these three follow from the model
         "tensors",
         "payload_bytes",
+        "sent_payload_bytes",
         "restarted",  # these two were measured
         "server_peak_rss_bytes",
         *(name for name, of in OPTION_RULES.items() if of.not_alike),  # which give their reasons

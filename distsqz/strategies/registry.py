@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
 from distsqz.errors import InvalidValue
+from distsqz.loading import load
 from distsqz.strategies.strategy import Strategy
 
 BUILT_IN: Mapping[str, str] = {
@@ -59,21 +59,13 @@ def strategy_of(entry: Mapping[str, Any]) -> Strategy:
     except InvalidValue:
         kind = _unknown(entry["strategy"])
     names = [each.name for each in fields(kind.Options) if each.name in entry]
-    return kind(kind.Options(**{name: entry[name] for name in names}))
+    try:
+        return kind(kind.Options(**{name: entry[name] for name in names}))
+    except InvalidValue:  # a compressor of the user's that is not installed here
+        return kind()
 
 
 @cache
 def _unknown(name: str) -> type[Strategy]:
     known = {"name": name, "title": name, "abbreviation": name, "description": "", "worker": ""}
     return type("UnknownStrategy", (Strategy,), known)
-
-
-def load(place: str) -> Any:
-    """What `package.module:name` names.
-
-    Raises:
-        ImportError: there is no such module.
-        AttributeError: the module has no such name.
-    """
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar, Self
 
 from distsqz.theory.exchange import Exchange, load_by_host, of_collective
@@ -30,6 +31,19 @@ class Sent:
     payload_bytes: int
     peer: str | None = None
     """Name of the shard at its other end; None for a collective."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorKind:
+    """Shape and size of an element of one parameter."""
+
+    shape: tuple[int, ...]
+    element_bytes: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,16 @@ class Strategy:
             InvalidValue: with the reason.
         """
 
+    def effective(self) -> Self:
+        """The strategy with defaults for options that have no effect beside the others."""
+        return self
+
+    def payload_bytes(self, kinds: Sequence[TensorKind]) -> int | None:
+        """Payload that a rank hands over in each step for trained parameters of these kinds; None if it
+        varies.
+        """
+        return sum(kind.elements * kind.element_bytes for kind in kinds)
+
     def planned(self, payload_bytes: int, placement: Placement) -> Sequence[Sent]:
         """What each rank hands over in a step, before anything was sent.
 
@@ -124,8 +148,12 @@ class Strategy:
         return sent.payload_bytes, sent.payload_bytes
 
     def handed_over_bytes(self, entry: Mapping[str, Any]) -> int | None:
-        """Payload that a rank hands over in each step, if that follows from a cell's entry in run.json."""
-        return entry.get("payload_bytes") if entry["world_size"] > 1 else None
+        """Payload that a rank hands over in each step, if that follows from a cell's entry in run.json.
+
+        An older distsqz did not record it; what it trained sent whole gradients.
+        """
+        recorded: int | None = entry.get("sent_payload_bytes", entry.get("payload_bytes"))
+        return recorded if entry["world_size"] > 1 else None
 
     def framing_bytes(self, world_size: int) -> int:
         """The most that the communication layer sends besides the payload of a transfer, for a rank and a

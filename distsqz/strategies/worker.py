@@ -41,6 +41,8 @@ class WorkerContext:
     """Weight decay of SGD."""
     optimizer: dict[str, Any] | None = None
     """State of the optimizer to resume with."""
+    state: dict[str, Any] | None = None
+    """State of this rank to resume with, as its `rank_state` gave it."""
     transfers: TransferLog | None = None
     """Log of transfers; None to record none."""
     servers: Any = None
@@ -51,8 +53,10 @@ class Synchronizer(Protocol):
     """Synchronises a replica; a step calls `begin`, `model` forward and backward, and `update`."""
 
     model: nn.Module
-    """Module to call for the forward pass. Its gradients are summed over workers, or applied one worker at a
-    time."""
+    """Module to call for the forward pass."""
+    loss_divisor: int
+    """What a worker's loss is divided by before its backward pass: the number of workers where gradients are
+    summed, which costs nothing; 1 where they are averaged."""
     peers: PeerMeter | None
     """Meter of the connections that the strategy made; None if it uses those between ranks."""
 
@@ -78,6 +82,11 @@ class Synchronizer(Protocol):
 
     def staleness(self, step: int) -> int | None:
         """Number of updates by other workers that the update of a step missed; None until it is known."""
+
+    def rank_state(self) -> dict[str, Any] | None:
+        """What this rank alone keeps from one step to the next, such as errors of compression; None if
+        nothing.
+        """
 
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD for all parameters, as in a single process."""

@@ -19,7 +19,7 @@ from distsqz.models.registry import ModelOptions, make_model, recipe_for
 from distsqz.runs.cell_spec import CellSpec
 from distsqz.strategies.agreement import state_digests
 from distsqz.strategies.parameter_server.options import ServerOptions
-from distsqz.strategies.strategy import Strategy
+from distsqz.strategies.strategy import Strategy, TensorKind
 from distsqz.training.checkpoint import Checkpoint
 from distsqz.training.memory_order import lay_out
 from distsqz.training.options import TrainingOptions
@@ -198,6 +198,7 @@ def plan_cell(
 def describe_cell(cell: Cell, module: nn.Module) -> dict[str, Any]:
     """A cell's entry in run.json: its options and what its model weighs."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    kinds = [TensorKind(tuple(each.shape), each.element_size()) for each in trained]
     return {
         "cell": cell.name,
         "id": cell.spec.id,
@@ -208,6 +209,7 @@ def describe_cell(cell: Cell, module: nn.Module) -> dict[str, Any]:
         "params": sum(parameter.numel() for parameter in module.parameters()),
         "tensors": len(trained),
         "payload_bytes": sum(parameter.nbytes for parameter in trained),
+        "sent_payload_bytes": cell.strategy.payload_bytes(kinds),
         **asdict(cell.options),
         **asdict(cell.strategy.options),
         "image_size": cell.image_size,

@@ -31,6 +31,8 @@ class Checkpoint:
     """TCP payload that all ranks had sent in training steps, in bytes; None if it is unknown."""
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    rank_states: list[dict[str, Any] | None] | None = None
+    """What each rank alone keeps from one step to the next, by rank; None if no rank keeps anything."""
     preprocessing: dict[str, Any] | None = None
     """Fields of the `Preprocessing` of image folders, if the initial weights specify one."""
     options: dict[str, Any] | None = None

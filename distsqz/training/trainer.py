@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from distsqz.data import evaluation_batches, steps_per_epoch, train_batches
 from distsqz.errors import RunError
+from distsqz.loading import load
+from distsqz.metering.collectives import recorded_collectives
 from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
 from distsqz.strategies.agreement import adopt_buffers_of_rank_0
 from distsqz.strategies.parameter_server.worker import Servers
-from distsqz.strategies.registry import load
 from distsqz.strategies.worker import Synchronizer, WorkerContext, account_of
 from distsqz.training.cell import Cell
 from distsqz.training.checkpoint import Checkpoint
@@ -68,6 +69,7 @@ class Trainer:
         self._memory_format = cell.memory_format(module)
         self._module = module
         self._recipe = cell.recipe()
+        self._transfers = instruments.transfers
         self._sync = self._join(instruments.transfers, resume, servers)
         self._servers = servers
         if not replica.joins:
@@ -134,6 +136,7 @@ class Trainer:
                 momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay,
                 optimizer=resume.optimizer if resume else None,
+                state=resume.rank_states[replica.rank] if resume and resume.rank_states else None,
                 transfers=transfers,
                 servers=servers,
             ),
@@ -205,13 +208,13 @@ class Trainer:
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)
         meter.lap("data")
-        loss = F.cross_entropy(self._logits(sync.model, images), labels)
-        meter.lap("forward")
-        # Gradients are summed over the ranks: dividing the loss makes the sum their average.
-        (loss / self._replica.world_size).backward()  # type: ignore[no-untyped-call]
-        meter.lap("backward")
-        sync.update(settle=settle)
-        meter.lap("optimizer")
+        with recorded_collectives(self._transfers):
+            loss = F.cross_entropy(self._logits(sync.model, images), labels)
+            meter.lap("forward")
+            (loss / sync.loss_divisor).backward()  # type: ignore[no-untyped-call]
+            meter.lap("backward")
+            sync.update(settle=settle)
+            meter.lap("optimizer")
         self._continues = sync.under_way
         meter.end(self._meet if settle else None)
         meter.record(samples=len(labels), loss=loss.item())
@@ -329,6 +332,7 @@ class Trainer:
 
     def _save(self, done: int) -> None:
         bytes_so_far = self._all_tx_bytes()
+        states = self._gather(self._sync.rank_state())
         if self._replica.rank == 0:
             checkpoint = Checkpoint(
                 model_name=self.cell.model,
@@ -340,6 +344,7 @@ class Trainer:
                 tx_bytes=bytes_so_far,
                 model=self._module.state_dict(),
                 optimizer=self._sync.optimizer_state(),
+                rank_states=states if any(states) else None,
                 preprocessing=asdict(self.cell.preprocessing) if self.cell.preprocessing else None,
                 options=self.cell.spec.resume_key(),
             )

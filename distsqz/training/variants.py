@@ -37,7 +37,9 @@ def variants(training: TrainingOptions, strategies: Sequence[Strategy], vary: Va
         yield Variant(
             training=replace(training, **_only(chosen, TRAINING)),
             strategies=[
-                replace(each, options=replace(each.options, **_only(chosen, rules_by_option(each.Options))))
+                replace(
+                    each, options=replace(each.options, **_only(chosen, rules_by_option(each.Options)))
+                ).effective()
                 for each in strategies
             ],
         )

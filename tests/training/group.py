@@ -61,7 +61,7 @@ def run_group(plan: SessionPlan, world_size: int, folder: Path) -> list[Box]:
 
 
 def _worker(rank: int, plan: SessionPlan, world_size: int, folder: Path) -> None:
-    replica = join_group(rank, world_size, folder)
+    replica = join_group(rank, world_size, folder, plan.server.shards if plan.server else 0)
     box = Box()
     try:
         servers = LocalServers(folder, plan.server.shards) if plan.server else None

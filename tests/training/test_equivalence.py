@@ -17,6 +17,7 @@ from distsqz.errors import RequestError
 from distsqz.metering.schema import TABLES
 from distsqz.models.recipes import OWN_MODEL
 from distsqz.runs.writer import RunWriter
+from distsqz.strategies.all_reduce.strategy import AllReduce
 from distsqz.strategies.parameter_server.options import ServerOptions
 from distsqz.strategies.parameter_server.strategy import ParameterServer
 from distsqz.strategies.strategy import Strategy
@@ -71,11 +72,11 @@ products, which each processor adds in its own order.
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
-        ("double_squeezenet", None),
+        ("double_squeezenet", AllReduce()),
         ("double_squeezenet", PS),
         ("squeezenet_without_dropout", PS),
-        pytest.param("alexnet_without_dropout", None, marks=pytest.mark.slow),
-        pytest.param("double_alexnet", None, marks=pytest.mark.slow),
+        pytest.param("alexnet_without_dropout", AllReduce(), marks=pytest.mark.slow),
+        pytest.param("double_alexnet", AllReduce(), marks=pytest.mark.slow),
         pytest.param("double_alexnet", PS, marks=pytest.mark.slow),
     ],
 )

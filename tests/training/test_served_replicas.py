@@ -49,7 +49,7 @@ def test_a_worker_that_replaces_another_begins_with_the_newest_buffers_that_rank
 
 def _replaced(rank: int, plan: SessionPlan, folder: Path) -> None:
     """Saves a worker's buffers at the start and at the checkpoint, and those of two that take its place."""
-    place, (cell,) = join_group(rank, 1, folder), plan.cells
+    place, (cell,) = join_group(rank, 1, folder, plan.cells[0].strategy.options.servers), plan.cells
 
     def trainer(attempt: int) -> Trainer:
         replica = replace(place, attempt=attempt, joins=attempt > 0)
@@ -89,7 +89,7 @@ def test_rank_0_alone_compares_with_the_shards_and_names_what_differs(tmp_path: 
 
 def _compared(rank: int, plan: SessionPlan, folder: Path) -> None:
     """Compares twice, the second time after the same change on both ranks; saves what came of it."""
-    place, servers, (cell,) = join_group(rank, 2, folder), CountedServers(folder, 2), plan.cells
+    place, servers, (cell,) = join_group(rank, 2, folder, 2), CountedServers(folder, 2), plan.cells
     trainer = Trainer(cell, place, instruments(), Box(), None, None, servers)
     trainer._sync.check()
     trainer._module.get_parameter("fc.bias").detach().add_(1)

@@ -1,4 +1,4 @@
-"""Data parallelism with DistributedDataParallel, whose buckets are all-reduced by a metered hook.
+"""Data parallelism with DistributedDataParallel, whose buckets are synchronised by a hook.
 
 Source: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training" (VLDB 2020),
 sections 3.2 (bucketing and overlap) and 4.2.
@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.strategies.agreement import adopt_rank_0, check_parameters
-from distsqz.strategies.all_reduce.options import AllReduceOptions
+from distsqz.strategies.all_reduce.compressors.compressor import Compressor, GradientHook
+from distsqz.strategies.all_reduce.options import OwnOptions
 from distsqz.strategies.sgd import sgd_of
 from distsqz.strategies.worker import WorkerContext
 from distsqz.theory.collectives import UNUSED_FLAG_BYTES
@@ -48,13 +49,20 @@ class DataParallel:
 
     def __init__(self, module: nn.Module, context: WorkerContext) -> None:
         """Joins the other replicas of the default group, on which the model has the values of rank 0."""
-        options: AllReduceOptions = context.options
+        options: OwnOptions = context.options
         adopt_rank_0(module)
         self._module = module
         self._trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self._find_unused = options.find_unused_parameters
         flags_bytes = UNUSED_FLAG_BYTES * len(self._trained) if self._find_unused else 0
-        self._buckets = _Buckets(context.transfers, flags_bytes)
+        compressor: Compressor | None = options.made_compressor()
+        hook = compressor and compressor.hook(list(self._trained), list(self._trained.values()))
+        self._hook: GradientHook = hook or Sum()
+        # A sum of losses that were divided is their average; hooks of compressors average themselves.
+        self.loss_divisor = 1 if compressor else len(context.placement.workers)
+        if context.state:
+            self._hook.load(context.state)
+        self._buckets = _Buckets(self._hook, context.transfers, flags_bytes)
         self.model = replicate(module, self._buckets, options.bucket_mb, self._find_unused)
         self._optimizer = sgd_of(
             module, context.momentum, context.weight_decay, all_used=not self._find_unused
@@ -107,6 +115,10 @@ class DataParallel:
         """Always 0: every update includes all gradients."""
         return 0
 
+    def rank_state(self) -> dict[str, Any] | None:
+        """What the compressor keeps on this rank from one step to the next."""
+        return self._hook.state()
+
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD."""
         return self._optimizer.state_dict()
@@ -118,15 +130,14 @@ class DataParallel:
 def replicate(
     module: nn.Module, buckets: "_Buckets", bucket_mb: float | None, find_unused: bool
 ) -> DistributedDataParallel:
-    """Makes `module` a replica in the default group. Gradients are summed, not averaged.
+    """Makes `module` a replica in the default group, whose gradients a hook synchronises.
 
-    The caller divides the loss by the world size, which costs nothing; dividing the gradients would take
-    another pass over the payload. Buffers (running statistics of batch norm) are not synchronised, so that a
+    Buffers (running statistics of batch norm) are not synchronised, so that a
     step synchronises only gradients.
 
     Args:
         module: the model, with the same parameters and buffers on every rank.
-        buckets: all-reduces the gradients.
+        buckets: synchronises the gradients.
         bucket_mb: approximate size of a bucket, in MiB; None leaves it to DDP, whose first bucket is smaller
             so that sending starts early in the backward pass.
         find_unused: whether parameters may have no gradient in a step.
@@ -141,39 +152,51 @@ def replicate(
         gradient_as_bucket_view=True,
         **NO_BUFFERS_IN_FORWARD,
     )
-    replica.register_comm_hook(buckets, _sum_bucket)
+    replica.register_comm_hook(buckets, _synchronise)
     return replica
 
 
-class _Buckets:
-    """All-reduces DDP's buckets and records each as a transfer."""
+class Sum:
+    """Sums gradients as they are."""
 
-    def __init__(self, transfers: TransferLog | None, flags_bytes: int) -> None:
+    def __call__(self, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+        """Starts to all-reduce a bucket; a future of its sum over the ranks."""
+        work = dist.all_reduce(bucket.buffer(), async_op=True)
+        assert work is not None  # None only for ranks outside of the group; every rank is in the default one
+        summed: torch.futures.Future[torch.Tensor] = work.get_future().then(_first)
+        return summed
+
+    def state(self) -> None:
+        """Nothing is kept from one step to the next."""
+
+    def load(self, state: dict[str, Any]) -> None:  # noqa: ARG002
+        """Raises AssertionError: there is nothing to go on from."""
+        raise AssertionError("sums have no state")
+
+
+def _first(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
+    return future.value()[0]
+
+
+class _Buckets:
+    """Passes DDP's buckets to a hook, and tells the meter what it cannot see."""
+
+    def __init__(self, hook: GradientHook, transfers: TransferLog | None, flags_bytes: int) -> None:
+        self._hook = hook
         self._transfers = transfers
         self._flags_bytes = flags_bytes
         self._flags: Transfer | None = None
 
-    def all_reduce(self, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-        """Sums a bucket over the ranks."""
-        gradients, transfers = bucket.buffer(), self._transfers
-        transfer = None
+    def synchronise(self, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+        """Starts to synchronise a bucket over the ranks."""
+        transfers = self._transfers
         if transfers:
-            transfer = transfers.launch("all_reduce", bucket.index(), gradients.nbytes)
             transfers.gradients_ready()
-
-        def done(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
-            # NCCL's futures complete when the work is queued, not when it is done.
-            if transfer and not gradients.is_cuda:
-                transfer.done()
-            return future.value()[0]
-
-        work = dist.all_reduce(gradients, async_op=True)
-        assert work is not None  # None only for ranks outside of the group; every rank is in the default one
-        summed: torch.futures.Future[torch.Tensor] = work.get_future().then(done)
+        synchronised: torch.futures.Future[torch.Tensor] = self._hook(bucket)
         if transfers and self._flags_bytes and bucket.is_last():
-            # DDP itself sends its flags, right after the last bucket.
-            self._flags = transfers.launch("all_reduce", bucket.index() + 1, self._flags_bytes)
-        return summed
+            # DDP itself sends its flags from C++, right after the last bucket.
+            self._flags = transfers.launch("all_reduce", transfers.launched_in_step, self._flags_bytes)
+        return synchronised
 
     def backward_ended(self) -> None:
         """Called when DDP has waited for everything that it sent."""
@@ -182,5 +205,5 @@ class _Buckets:
             self._flags = None
 
 
-def _sum_bucket(buckets: _Buckets, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    return buckets.all_reduce(bucket)
+def _synchronise(buckets: _Buckets, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    return buckets.synchronise(bucket)

@@ -16,6 +16,7 @@ class LoneReplica:
 
     model: nn.Module
     peers: PeerMeter | None = None
+    loss_divisor: int = 1
 
     def __init__(self, module: nn.Module, context: WorkerContext) -> None:
         """Prepares the optimizer of a model."""
@@ -50,6 +51,9 @@ class LoneReplica:
     def staleness(self, step: int) -> int:  # noqa: ARG002
         """Always 0: there are no other updates."""
         return 0
+
+    def rank_state(self) -> None:
+        """Nothing is kept on this rank alone from one step to the next."""
 
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD."""

@@ -88,7 +88,11 @@ class ParameterServer(Strategy):
 
     def handed_over_bytes(self, entry: Mapping[str, Any]) -> int | None:
         """The gradients, unless a worker may be left behind and skip steps."""
-        return None if entry.get("backup_workers") else entry.get("payload_bytes")
+        return (
+            None
+            if entry.get("backup_workers")
+            else entry.get("sent_payload_bytes", entry.get("payload_bytes"))
+        )
 
     def framing_bytes(self, world_size: int) -> int:  # noqa: ARG002
         """The most that is sent besides the payload of a push or a pull."""

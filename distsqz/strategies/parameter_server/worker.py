@@ -75,6 +75,7 @@ class ServedReplica:
         self._consistency = options.agreement
         self._momentum = context.momentum
         self._weight_decay = context.weight_decay
+        self.loss_divisor = len(placement.workers)  # shards sum
         self._layout = layout_of(module, len(servers.places), len(placement.workers))
         name = f"{cell}/{rank}/{context.attempt}"
         servers.admit(cell, rank, name, context.step)
@@ -136,6 +137,9 @@ class ServedReplica:
     def staleness(self, step: int) -> int | None:
         """Largest number of updates by others that a push of the step missed; None until all are answered."""
         return self._client.staleness(step)
+
+    def rank_state(self) -> None:
+        """Nothing is kept on this rank alone from one step to the next."""
 
     def optimizer_state(self) -> dict[str, Any]:
         """State of torch's SGD, with the momentum of all shards."""
