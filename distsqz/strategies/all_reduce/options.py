@@ -27,18 +27,17 @@ class OwnOptions:
         default=None,
         metadata=rules(label="bucket", not_resumed=SAME_VALUES),
     )
-    """Size of a bucket of gradients in MiB; by default DDP's own, 1 for the first bucket and
-    25 for the others."""
+    """Size of a bucket of gradients in MiB; by default DDP's own, 1 for the first bucket and 25 for the
+    others."""
     find_unused_parameters: bool = field(
         default=False,
         metadata=rules(label="unused", not_resumed=SAME_VALUES),
     )
-    """Train models with parameters that get no gradient in a step. DDP then sends 4 more
-    bytes for each parameter tensor in a step. A parameter server always trains such models."""
+    """Train models with parameters that get no gradient in a step. DDP then sends 4 more bytes for each
+    parameter tensor in a step. A parameter server always trains such models."""
 
     compressor: str = field(default=NONE, metadata=rules(label=""))
-    """What is sent in place of whole gradients: fp16, bf16, powersgd, package.module:name of your own, or
-    none, for gradients as they are."""
+    """What is sent in place of whole gradients."""
 
     def __post_init__(self) -> None:
         """Checks the values; raises InvalidValue for one out of range."""
@@ -73,12 +72,18 @@ def _of_compressors() -> Iterator[tuple[str, Any, Field[Any], str]]:
         hints, of = get_type_hints(kind), rules_by_option(kind)
         for each in fields(kind):
             own = of[each.name]
-            metadata = each.metadata | rules(
+            text = f"For {name}: {each.metadata['help'][0].lower()}{each.metadata['help'][1:]}"
+            metadata = {"help": text} | rules(
                 label=name + label_of(each.name, own), not_resumed=own.not_resumed, shared=own.shared
             )
-            text = f"For {name}: {each.metadata['help']}"
             named = option_name(name, each.name)
             yield named, hints[each.name], field(default=each.default, metadata=metadata), text
+
+
+def _compressors() -> str:
+    """The compressors with what they send, for the help."""
+    known = (f"{name} ({compressor_named(name).description})" for name in COMPRESSORS)
+    return "; ".join([f"{NONE} (gradients as they are)", *known, "package.module:name of your own"])
 
 
 _ADDED = list(_of_compressors())
@@ -89,6 +94,7 @@ AllReduceOptions: Any = make_dataclass(
     bases=(OwnOptions,),
     namespace={
         "__doc__": "Options of all-reduce and of its compressors.\n\nAttributes:\n"
+        + f"    compressor: What is sent in place of whole gradients: {_compressors()}.\n"
         + "\n".join(f"    {name}: {text}" for name, _, _, text in _ADDED),
         "__module__": __name__,
     },
