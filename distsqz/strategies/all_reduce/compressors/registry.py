@@ -17,6 +17,7 @@ COMPRESSORS: Mapping[str, str] = {
     "fp16": "distsqz.strategies.all_reduce.compressors.fp16:Fp16",
     "bf16": "distsqz.strategies.all_reduce.compressors.bf16:Bf16",
     "powersgd": "distsqz.strategies.all_reduce.compressors.powersgd:PowerSGD",
+    "randomk": "distsqz.strategies.all_reduce.compressors.randomk:RandomK",
 }
 """Where each compressor is declared."""
 
