@@ -54,9 +54,10 @@ def measure_one_model(name: str, options: OneModelOptions, strategy: Strategy) -
         sys.exit(run_in_lab(lab))
     (run,) = measure(name, *asked)
     if all(cell.get("interface") == "lo" for cell in run.cells):
+        command = name if name == strategy.name else f"{name} --strategy {strategy.name}"
         print(
             "Over loopback communication is nearly free. To see what it costs on a network: "
-            f"distsqz {name} --network lab --rate 1gbit --model {options.model}",
+            f"distsqz {command} --network lab --rate 1gbit --model {options.model}",
             file=sys.stderr,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 SUBCOMMANDS: Mapping[str, str] = {
     "ddp": "Train a model data-parallel over Ray and count every byte that it sends.",
     "ps": "Train a model through a parameter server over Ray and count every byte.",
+    "train": "Train a model under any strategy, those of your own included, and count every byte.",
     "compare": "Train models side by side over Ray and report what synchronising each of them costs.",
     "report": "Report what runs measured: bytes, times, and what a smaller model saves.",
     "timeline": "Show what every rank did in a step: phases, transfers in flight, waiting.",

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from distsqz.metering.transfers import Transfer, TransferLog
+from distsqz.theory.placement import rank_name
 
 
 def _nbytes(tensors: Any) -> int:
@@ -84,11 +85,6 @@ def _recording(name: str, original: Callable[..., Any], log: TransferLog) -> Cal
         return work
 
     return call
-
-
-def rank_name(rank: int) -> str:
-    """The name of a rank as the peer or the root of a transfer."""
-    return f"rank {rank}"
 
 
 def _argument(args: Sequence[Any], kwargs: dict[str, Any], position: int, name: str) -> Any:

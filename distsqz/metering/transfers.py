@@ -31,6 +31,8 @@ class Transfer:
     payload_bytes: int
     t_launch_ns: int
     t_done_ns: int | None = None
+    late: bool = False
+    """Whether it may end in a later step than its own."""
 
     def done(self) -> None:
         """Records the time of the first call as the end of the transfer; may be called from any thread."""
@@ -97,9 +99,11 @@ class TransferLog:
         """Starts a step, to which all transfers launched from now on belong."""
         self._step = step
 
-    def launch(self, op: str, bucket: int, payload_bytes: int, peer: str | None = None) -> Transfer:
+    def launch(
+        self, op: str, bucket: int, payload_bytes: int, peer: str | None = None, *, late: bool = False
+    ) -> Transfer:
         """Records that a transfer starts now; may be called from any thread."""
-        transfer = Transfer(op, self._step, bucket, peer, payload_bytes, now_ns())
+        transfer = Transfer(op, self._step, bucket, peer, payload_bytes, now_ns(), late=late)
         self._launched.append(transfer)
         return transfer
 
@@ -138,5 +142,5 @@ class TransferLog:
         """
         launched, self._launched = self._launched, []
         known = [*self._unfinished, *launched]
-        self._unfinished = [each for each in known if each.peer is not None and each.t_done_ns is None]
-        return launched, [each for each in known if each.peer is None or each.t_done_ns is not None]
+        self._unfinished = [each for each in known if each.late and each.t_done_ns is None]
+        return launched, [each for each in known if not each.late or each.t_done_ns is not None]

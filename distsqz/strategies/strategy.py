@@ -12,10 +12,15 @@ from math import prod
 from typing import Any, ClassVar, Self
 
 from distsqz.theory.exchange import Exchange, load_by_host, of_collective
-from distsqz.theory.placement import LinkLoad, Placement
+from distsqz.theory.placement import LinkLoad, Placement, rank_index
 
 GLOO_FRAMING_BYTES = 1200
 """What Gloo sends besides the payload of one all-reduce, for each rank but one (twice what was seen)."""
+
+
+SEND, RECV = "send", "recv"
+POINT_TO_POINT = (SEND, RECV)
+"""Operations between two ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class Sent:
     op: str
     payload_bytes: int
     peer: str | None = None
-    """Name of the shard at its other end; None for a collective."""
+    """Name of the shard or rank at its other end, or of the root of a collective that has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +135,27 @@ class Strategy:
         """
         return sum(kind.elements * kind.element_bytes for kind in kinds)
 
-    def planned(self, payload_bytes: int, placement: Placement) -> Sequence[Sent]:
-        """What each rank hands over in a step, before anything was sent.
+    def planned(self, payload_bytes: int, rank: int, placement: Placement) -> Sequence[Sent]:
+        """What a rank hands over in a step, before anything was sent.
 
         Args:
             payload_bytes: size of a worker's gradients.
+            rank: the rank.
             placement: the hosts of workers and servers.
         """
         raise NotImplementedError
 
     def exchanges(self, sent: Sent, rank: int, placement: Placement) -> Sequence[Exchange]:
         """What a rank exchanges with its peers in a transfer, by the formula of the algorithm."""
-        return of_collective(sent.op, sent.payload_bytes, rank, len(placement.workers))
+        world_size, payload_bytes = len(placement.workers), sent.payload_bytes
+        peer = 0 if sent.peer is None else rank_index(sent.peer)
+        if sent.op in POINT_TO_POINT:
+            return [Exchange(peer, *self.logical_bytes(sent))]
+        return of_collective(sent.op, payload_bytes, rank, world_size, root=peer)
 
     def logical_bytes(self, sent: Sent) -> tuple[int, int]:
         """Payload that a transfer hands to the communication layer, and that it hands back."""
-        return sent.payload_bytes, sent.payload_bytes
+        return sent.payload_bytes * (sent.op != RECV), sent.payload_bytes * (sent.op != SEND)
 
     def handed_over_bytes(self, entry: Mapping[str, Any]) -> int | None:
         """Payload that a rank hands over in each step, if that follows from a cell's entry in run.json.
@@ -182,8 +192,11 @@ class Strategy:
 
     def planned_load_by_host(self, payload_bytes: int, placement: Placement) -> dict[str, LinkLoad]:
         """The same for what is handed over by plan; see `planned` for the arguments."""
-        planned = [(sent, 1.0) for sent in self.planned(payload_bytes, placement)]
-        return self.load_by_host(dict.fromkeys(range(len(placement.workers)), planned), placement)
+        planned = {
+            rank: [(sent, 1.0) for sent in self.planned(payload_bytes, rank, placement)]
+            for rank in range(len(placement.workers))
+        }
+        return self.load_by_host(planned, placement)
 
     def arrangements(self) -> Sequence[str]:
         """Names of the arrangements of its processes whose step times can be predicted."""

@@ -14,6 +14,16 @@ def shard_name(index: int) -> str:
     return f"shard {index}"
 
 
+def rank_name(rank: int) -> str:
+    """The name of a rank as the peer or the root of a transfer."""
+    return f"rank {rank}"
+
+
+def rank_index(name: str) -> int:
+    """The rank with a name."""
+    return int(name.removeprefix("rank "))
+
+
 def shard_index(name: str) -> int:
     """The index of the shard with a name."""
     return int(name.removeprefix("shard "))

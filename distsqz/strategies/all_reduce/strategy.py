@@ -56,7 +56,7 @@ class AllReduce(Strategy):
             payload_bytes += UNUSED_FLAG_BYTES * len(kinds)
         return payload_bytes
 
-    def planned(self, payload_bytes: int, placement: Placement) -> Sequence[Sent]:  # noqa: ARG002
+    def planned(self, payload_bytes: int, rank: int, placement: Placement) -> Sequence[Sent]:  # noqa: ARG002
         """The gradients once; how they are cut into buckets makes no difference to bytes."""
         return [Sent("all_reduce", payload_bytes)]
 

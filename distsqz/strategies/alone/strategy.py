@@ -18,6 +18,6 @@ class Alone(Strategy):
     worker = "distsqz.strategies.alone.worker:LoneReplica"
     is_baseline = True
 
-    def planned(self, payload_bytes: int, placement: Placement) -> Sequence[Sent]:  # noqa: ARG002
+    def planned(self, payload_bytes: int, rank: int, placement: Placement) -> Sequence[Sent]:  # noqa: ARG002
         """Nothing is handed over."""
         return []

@@ -318,8 +318,8 @@ class ServerClient:
         push = pull = None
         if self._transfers:
             payload_bytes = self._dtype.itemsize * self._layout.chunk_size(chunk)
-            push = self._transfers.launch(PUSH, chunk, payload_bytes, shard_name(shard))
-            pull = self._transfers.launch(PULL, chunk, payload_bytes, shard_name(shard))
+            push = self._transfers.launch(PUSH, chunk, payload_bytes, shard_name(shard), late=True)
+            pull = self._transfers.launch(PULL, chunk, payload_bytes, shard_name(shard), late=True)
         self._lanes[shard].push(_Exchange(chunk, self._step, push, pull))
 
     def _wait_for(self, chunks: Sequence[int]) -> None:

@@ -67,7 +67,7 @@ class ParameterServer(Strategy):
                 "a parameter server would undo; train it with ddp",
             )
 
-    def planned(self, payload_bytes: int, placement: Placement) -> Sequence[Sent]:
+    def planned(self, payload_bytes: int, rank: int, placement: Placement) -> Sequence[Sent]:  # noqa: ARG002
         """A push to each shard and a pull from it, of equal shares."""
         shards = len(placement.shards)
         return [
