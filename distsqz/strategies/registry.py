@@ -14,6 +14,7 @@ from distsqz.strategies.strategy import Strategy
 BUILT_IN: Mapping[str, str] = {
     "ddp": "distsqz.strategies.all_reduce.strategy:AllReduce",
     "ps": "distsqz.strategies.parameter_server.strategy:ParameterServer",
+    "reduction_tree": "distsqz.strategies.reduction_tree.strategy:ReductionTree",
     "alone": "distsqz.strategies.alone.strategy:Alone",
 }
 """Where each strategy is declared."""
