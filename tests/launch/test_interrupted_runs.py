@@ -15,7 +15,8 @@ from distsqz.runs.writer import INTERRUPTED, RUNNING
 
 pytestmark = pytest.mark.ray
 
-ENDLESS = (*SMALL, "--steps", 1_000_000, "--warmup-steps", 0)
+ENDLESS = (*SMALL, "--steps", 1_000_000, "--warmup-steps", 0, "--block-steps", 2)
+"""Short blocks: of a parameter server's steps, the report counts those of finished blocks."""
 
 
 def wait_for_steps(runs: Path) -> None:
