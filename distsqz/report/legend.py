@@ -10,7 +10,7 @@ from distsqz.report.section import Section
 
 TERMS = {
     "cell": "one model under one strategy with one set of options",
-    "strategy": "how workers agree: ddp is a ring all-reduce, ps a parameter server, alone one worker by "
+    "strategy": "how workers agree: ddp is a ring all-reduce, ps a parameter server, reduction_tree a binomial tree, alone one worker by "
     "itself",
     "world_size": "number of workers (ranks)",
     "hosts": "number of hosts that the workers are on",

@@ -1,4 +1,4 @@
-"""A parameter server against all-reduce, for each model: bytes of all processes, and step times."""
+"""Other strategies against all-reduce, for each model: bytes of all processes, and step times."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import pool, pooled_cells
 from distsqz.report.section import Section
+from distsqz.strategies.registry import REFERENCE, strategy_named, strategy_of
 
 COLUMNS = (
     "model",
@@ -37,7 +38,7 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
     number_of = Counter(map(_subject, comparisons))
     return Section(
         key="strategy_comparisons",
-        title=f"Parameter server over all-reduce, the same model ({how_times_are_compared(comparisons)})",
+        title=f"{_compared(comparisons)}, the same model ({how_times_are_compared(comparisons)})",
         columns=COLUMNS,
         identifying=3,
         rows=tuple(comparisons),
@@ -47,6 +48,13 @@ def section(runs: Sequence[MeasuredRun]) -> Section:
             "(over loopback, if all are on one host).",
         ),
     )
+
+
+def _compared(comparisons: Sequence[dict[str, Any]]) -> str:
+    """The strategies that are compared, in words."""
+    titles = dict.fromkeys(strategy_of(row).title for row in comparisons)
+    others = " and ".join(titles) or "other strategies"
+    return f"{others[0].upper()}{others[1:]} over {strategy_named(REFERENCE).title}"
 
 
 def cells_of(comparison: dict[str, Any]) -> tuple[str, str, str]:
