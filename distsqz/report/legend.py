@@ -10,8 +10,8 @@ from distsqz.report.section import Section
 
 TERMS = {
     "cell": "one model under one strategy with one set of options",
-    "strategy": "how workers agree: ddp is a ring all-reduce, ps a parameter server, reduction_tree a binomial tree, alone one worker by "
-    "itself",
+    "strategy": "how workers agree: ddp is a ring all-reduce, ps a parameter server, reduction_tree a "
+    "binomial tree, alone one worker by itself",
     "world_size": "number of workers (ranks)",
     "hosts": "number of hosts that the workers are on",
     "steps": "measured steps, without warm-up",
