@@ -65,7 +65,7 @@ def load_by_host(cell: dict[str, Any], transfers: pd.DataFrame | None = None) ->
         return None
     if transfers is not None and len(transfers):
         return strategy.load_by_host(sent_by_rank(transfers), placement)
-    payload_bytes = cell.get("payload_bytes")
+    payload_bytes = cell.get("sent_payload_bytes") or cell.get("payload_bytes")
     return None if payload_bytes is None else strategy.planned_load_by_host(payload_bytes, placement)
 
 

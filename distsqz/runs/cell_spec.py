@@ -98,7 +98,7 @@ class CellSpec:
         It suits file names and has at most `LONGEST_ID` characters. One that would be longer, or that has
         values with other characters than letters, digits, dots and hyphens, ends with "+" and a digest.
         """
-        words = [_model_word(self.model), _text_word(self.strategy), _Word(f"w{self.world_size}")]
+        words = [_place_word(self.model), _place_word(self.strategy), _Word(f"w{self.world_size}")]
         words += [_option_word(option, value) for option, value in self._chosen()]
         readable = "-".join(word.text for word in words)
         if len(readable) <= LONGEST_ID and all(word.exact for word in words):
@@ -168,7 +168,7 @@ def session_names(specs: Sequence[CellSpec]) -> list[str]:
             values.setdefault((group, option.name), set()).add(repr(_plain(value)))
     names = []
     for spec in specs:
-        words = [_model_word(spec.model), _text_word(spec.strategy), _Word(f"w{spec.world_size}")]
+        words = [_place_word(spec.model), _place_word(spec.strategy), _Word(f"w{spec.world_size}")]
         words += [
             _option_word(option, value)
             for group, option, value in spec._all()
@@ -190,11 +190,11 @@ class _Word(NamedTuple):
     """Whether no other value gives the same text."""
 
 
-def _model_word(model: str) -> _Word:
-    """The model's name, a dot for the colon: only names of a module have dots."""
-    name, colon, factory = model.partition(":")
-    exact = re.fullmatch(r"[\w.]+:\w+" if colon else r"\w+", model, re.ASCII) is not None
-    return _Word(_safe(f"{name}.{factory}" if colon else model), exact)
+def _place_word(place: str) -> _Word:
+    """The name of a model or strategy, a dot for the colon: only names of a module have dots."""
+    name, colon, attribute = place.partition(":")
+    exact = re.fullmatch(r"[\w.]+:\w+" if colon else r"\w+", place, re.ASCII) is not None
+    return _Word(_safe(f"{name}.{attribute}" if colon else place), exact)
 
 
 def _option_word(option: Field[Any], value: Any) -> _Word:
