@@ -257,14 +257,16 @@ class StepMeter:
         seconds: dict[str, float] = {}
         exposed_comm_s = 0.0
         start = self._start
-        for phase, mark, waits in self._laps:
+        # Gradients are ready in the last of a step's backward passes.
+        last = max((index for index, (phase, *_) in enumerate(self._laps) if phase == "backward"), default=-1)
+        for index, (phase, mark, waits) in enumerate(self._laps):
             end = mark
-            if phase == "backward" and gradients_ready is not None:
+            if index == last and gradients_ready is not None:
                 end = gradients_ready
                 exposed_comm_s += self._clock.seconds(gradients_ready, mark)
             waited_s = sum(self._clock.seconds(*each) for each in waits)
             exposed_comm_s += waited_s
-            seconds[phase] = self._clock.seconds(start, end) - waited_s
+            seconds[phase] = seconds.get(phase, 0.0) + self._clock.seconds(start, end) - waited_s
             start = mark
         return seconds, exposed_comm_s if log else None
 

@@ -125,6 +125,16 @@ class Strategy:
             InvalidValue: with the reason.
         """
 
+    def refuse_training(self, options: Any) -> None:
+        """Refuses options of training that it does not support.
+
+        Args:
+            options: the options, with `optimizer`, `clip_norm` and `micro_batches` among them.
+
+        Raises:
+            InvalidValue: with the reason.
+        """
+
     def effective(self) -> Self:
         """The strategy with defaults for options that have no effect beside the others."""
         return self

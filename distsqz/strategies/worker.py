@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Account, Traffic, Transfer, TransferLog
+from distsqz.strategies.optimizer import UpdateRule
 from distsqz.strategies.strategy import Sent, Strategy
 from distsqz.theory.exchange import crossing
 from distsqz.theory.placement import Placement
@@ -35,10 +37,8 @@ class WorkerContext:
     """Seconds within which a peer must answer."""
     step: int = 0
     """Step that this worker starts with."""
-    momentum: float
-    """Momentum of SGD."""
-    weight_decay: float
-    """Weight decay of SGD."""
+    rule: UpdateRule
+    """How gradients change parameters."""
     optimizer: dict[str, Any] | None = None
     """State of the optimizer to resume with."""
     state: dict[str, Any] | None = None
@@ -59,6 +59,9 @@ class Synchronizer(Protocol):
     summed, which costs nothing; 1 where they are averaged."""
     peers: PeerMeter | None
     """Meter of the connections that the strategy made; None if it uses those between ranks."""
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Context of the backward passes of a step before its last one, after which nothing is sent."""
 
     def begin(self, step: int, lr: float) -> None:
         """Starts a step with a learning rate."""
@@ -89,7 +92,7 @@ class Synchronizer(Protocol):
         """
 
     def optimizer_state(self) -> dict[str, Any]:
-        """State of torch's SGD for all parameters, as in a single process."""
+        """State of torch's optimizer for all parameters, as in a single process."""
 
     def close(self) -> None:
         """Closes connections."""

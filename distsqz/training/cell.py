@@ -25,6 +25,9 @@ from distsqz.training.memory_order import lay_out
 from distsqz.training.options import TrainingOptions
 from distsqz.training.seeding import seeded
 
+ADAM_LR = 1e-3
+"""Learning rate of Adam and AdamW by default; source: torch's own default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -126,7 +129,8 @@ class Cell:
         Source of the linear scaling: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1.
         """
         recipe = recipe_for(self.model)
-        lr = self.options.lr or recipe.lr * self.global_batch / recipe.batch
+        by_default = recipe.lr * self.global_batch / recipe.batch
+        lr = self.options.lr or (by_default if self.options.optimizer == "sgd" else ADAM_LR)
         return replace(recipe, lr=lr)
 
     def open_data(self) -> ImageData:

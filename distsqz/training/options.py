@@ -70,7 +70,16 @@ class TrainingOptions:
     """Seed of initial parameters (drawn by torch, numpy or random), the order of images, flips and
     dropout."""
     lr: float | None = field(default=None, metadata=rules(not_resumed=SCHEDULE))
-    """Learning rate; by default that of the model's recipe, scaled to the global batch size."""
+    """Learning rate; by default that of the model's recipe, scaled to the global batch size, and 0.001 for
+    adam and adamw."""
+    optimizer: Literal["sgd", "adam", "adamw"] = field(default="sgd", metadata=rules(label=""))
+    """Optimizer: sgd with the momentum of the model's recipe, adam or adamw. A parameter server has sgd."""
+    clip_norm: float | None = field(default=None, metadata=rules(label="clip", not_resumed=SCHEDULE))
+    """Norm of all gradients together above which they are scaled down to it; by default never. Not with a
+    parameter server."""
+    micro_batches: int = field(default=1, metadata=rules(label="micro"))
+    """Number of equal parts of a worker's batch that pass through the model one after the other. Gradients
+    add up and are synchronised once, after the last. Not with a parameter server."""
     lr_warmup_steps: int = field(default=0, metadata=rules(label="lrwarmup", not_resumed=SCHEDULE))
     """Number of steps over which the learning rate rises from near zero to its full value."""
     evaluate: Literal["never", "epoch", "end"] = field(
@@ -89,13 +98,27 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Checks the values; raises InvalidValue for one out of range."""
-        counts = ("image_size", "num_classes", "batch_size", "steps", "epochs", "block_steps", "threads")
+        counts = (
+            "image_size",
+            "num_classes",
+            "batch_size",
+            "steps",
+            "epochs",
+            "block_steps",
+            "threads",
+            "micro_batches",
+        )
         others = ("warmup_steps", "seed", "lr_warmup_steps", "checkpoint_every", "loader_workers")
         require_at_least(self, dict.fromkeys(counts, 1) | dict.fromkeys(others, 0))
+        if self.batch_size % self.micro_batches:
+            raise InvalidValue(
+                "micro_batches", self.micro_batches, f"must divide `batch_size={self.batch_size}`"
+            )
+        for name, value in (("lr", self.lr), ("clip_norm", self.clip_norm)):
+            if value is not None and not 0 < value < math.inf:
+                raise InvalidValue(name, value, "must be a number above 0")
         if self.seed >= 2**63:
             raise InvalidValue("seed", self.seed, "must be below 2**63")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise InvalidValue("lr", self.lr, "must be a number above 0")
 
     @property
     def block(self) -> int:

@@ -210,6 +210,7 @@ class _Planner:
             if strategy.is_baseline:
                 of_cell = _only_timed(baseline_options(of_cell))
             strategy.refuse(tried.result)
+            strategy.refuse_training(of_cell)
             cell = plan_cell(spec, of_cell, data, tried.result.outputs, strategy)
             if cell.server:
                 # Raises where the model cannot be split over so many.

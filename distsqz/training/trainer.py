@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from distsqz.metering.meter import Instruments, StepMeter, StepSource
 from distsqz.metering.schema import EvaluationRecord, StepRecord
 from distsqz.metering.transfers import TransferLog
 from distsqz.strategies.agreement import adopt_buffers_of_rank_0
+from distsqz.strategies.optimizer import UpdateRule
 from distsqz.strategies.parameter_server.worker import Servers
 from distsqz.strategies.worker import Synchronizer, WorkerContext, account_of
 from distsqz.training.cell import Cell
@@ -133,8 +135,12 @@ class Trainer:
                 address=replica.address,
                 timeout_s=replica.timeout_s,
                 step=self.step,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
+                rule=UpdateRule(
+                    optimizer=cell.options.optimizer,
+                    momentum=recipe.momentum,
+                    weight_decay=recipe.weight_decay,
+                    clip_norm=cell.options.clip_norm,
+                ),
                 optimizer=resume.optimizer if resume else None,
                 state=resume.rank_states[replica.rank] if resume and resume.rank_states else None,
                 transfers=transfers,
@@ -209,10 +215,7 @@ class Trainer:
         images, labels = self._to_device(images), labels.to(self._device)
         meter.lap("data")
         with recorded_collectives(self._transfers):
-            loss = F.cross_entropy(self._logits(sync.model, images), labels)
-            meter.lap("forward")
-            (loss / sync.loss_divisor).backward()  # type: ignore[no-untyped-call]
-            meter.lap("backward")
+            loss = self._forward_and_backward(images, labels)
             sync.update(settle=settle)
             meter.lap("optimizer")
         self._continues = sync.under_way
@@ -223,6 +226,19 @@ class Trainer:
             self._outbox.send()
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"the loss is {loss.item()}; a lower `lr` (now {self._lr():g}) may help")
+
+    def _forward_and_backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Passes the batch through the model, micro-batch by micro-batch; the mean loss."""
+        meter, sync, parts = self._meter, self._sync, self.cell.options.micro_batches
+        total = torch.zeros((), device=self._device)
+        for index, (part, of_part) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True)):
+            with sync.accumulating() if index + 1 < parts else nullcontext():
+                loss = F.cross_entropy(self._logits(sync.model, part), of_part)
+                meter.lap("forward")
+                (loss / (sync.loss_divisor * parts)).backward()  # type: ignore[no-untyped-call]
+                meter.lap("backward")
+            total = loss.detach() if parts == 1 else total + loss.detach() / parts
+        return total
 
     def _meet(self) -> None:
         """Waits for the other ranks, if all make their steps together."""

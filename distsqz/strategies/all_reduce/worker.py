@@ -6,8 +6,8 @@ sections 3.2 (bucketing and overlap) and 4.2.
 
 # No postponed annotations: DDP inspects the annotations of the hook and refuses strings.
 
-import copy
 import inspect
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from distsqz.metering.transfers import Transfer, TransferLog
 from distsqz.strategies.agreement import adopt_rank_0, check_parameters
 from distsqz.strategies.all_reduce.compressors.compressor import Compressor, GradientHook
 from distsqz.strategies.all_reduce.options import OwnOptions
-from distsqz.strategies.sgd import sgd_of
+from distsqz.strategies.optimizer import LocalOptimizer
 from distsqz.strategies.worker import WorkerContext
 from distsqz.theory.collectives import UNUSED_FLAG_BYTES
 
@@ -44,7 +44,7 @@ class UnusedParameterError(RuntimeError):
 class DataParallel:
     """A replica under DDP, with its own optimizer."""
 
-    model: nn.Module
+    model: DistributedDataParallel
     peers: PeerMeter | None = None
 
     def __init__(self, module: nn.Module, context: WorkerContext) -> None:
@@ -64,18 +64,17 @@ class DataParallel:
             self._hook.load(context.state)
         self._buckets = _Buckets(self._hook, context.transfers, flags_bytes)
         self.model = replicate(module, self._buckets, options.bucket_mb, self._find_unused)
-        self._optimizer = sgd_of(
-            module, context.momentum, context.weight_decay, all_used=not self._find_unused
+        self._optimizer = LocalOptimizer(
+            module, context.rule, context.optimizer, all_used=not self._find_unused
         )
-        if context.optimizer:
-            fused = self._optimizer.param_groups[0]["fused"]
-            # A copy, because the optimizer updates the given tensors, which workers may share.
-            self._optimizer.load_state_dict(copy.deepcopy(context.optimizer))
-            self._optimizer.param_groups[0]["fused"] = fused
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """DDP's `no_sync`: gradients add up, and no bucket is sent."""
+        return self.model.no_sync()
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
         """Starts a step with a learning rate."""
-        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.set_lr(lr)
 
     def update(self, *, settle: bool) -> None:  # noqa: ARG002
         """Updates the parameters. All transfers have ended with the backward pass.
@@ -86,8 +85,7 @@ class DataParallel:
         self._buckets.backward_ended()
         if not self._find_unused:
             self._refuse_unused()
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.update()
 
     def _refuse_unused(self) -> None:
         for name, parameter in self._trained.items():
@@ -120,8 +118,8 @@ class DataParallel:
         return self._hook.state()
 
     def optimizer_state(self) -> dict[str, Any]:
-        """State of torch's SGD."""
-        return self._optimizer.state_dict()
+        """State of torch's optimizer."""
+        return self._optimizer.state()
 
     def close(self) -> None:
         """Does nothing: the connections belong to the default group."""

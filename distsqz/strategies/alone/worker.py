@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
-from distsqz.strategies.sgd import sgd_of
+from distsqz.strategies.optimizer import LocalOptimizer
 from distsqz.strategies.worker import WorkerContext
 
 
@@ -21,20 +22,19 @@ class LoneReplica:
     def __init__(self, module: nn.Module, context: WorkerContext) -> None:
         """Prepares the optimizer of a model."""
         self.model = module
-        self._optimizer = sgd_of(module, context.momentum, context.weight_decay)
-        self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._optimizer = LocalOptimizer(module, context.rule)
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Changes nothing: gradients add up."""
+        return nullcontext()
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
         """Starts a step with a learning rate."""
-        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.set_lr(lr)
 
     def update(self, *, settle: bool) -> None:  # noqa: ARG002
         """Updates the parameters that have a gradient."""
-        (group,) = self._optimizer.param_groups
-        if group["fused"] and any(parameter.grad is None for parameter in self._trained):
-            group["fused"] = False  # torch's fused SGD fails where a parameter has its first gradient later
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.update()
 
     def check(self) -> None:
         """Does nothing: there is no other replica."""
@@ -56,8 +56,8 @@ class LoneReplica:
         """Nothing is kept on this rank alone from one step to the next."""
 
     def optimizer_state(self) -> dict[str, Any]:
-        """State of torch's SGD."""
-        return self._optimizer.state_dict()
+        """State of torch's optimizer."""
+        return self._optimizer.state()
 
     def close(self) -> None:
         """Does nothing: there are no connections."""

@@ -50,6 +50,15 @@ class ParameterServer(Strategy):
         by_default = world_size if self.options.placement == "colocated" else 1
         return replace(self, options=replace(self.options, servers=self.options.servers or by_default))
 
+    def refuse_training(self, options: Any) -> None:
+        """Refuses what shards cannot do, which see one gradient of each worker at a time."""
+        by_default = {"optimizer": "sgd", "clip_norm": None, "micro_batches": 1}
+        for name, default in by_default.items():
+            if (value := getattr(options, name)) != default:
+                raise InvalidValue(
+                    name, value, "not with a parameter server, whose shards update by SGD; train with ddp"
+                )
+
     def refuse(self, tried: Tried) -> None:
         """Refuses models that change their parameters themselves, of which shards do not know."""
         if tried.moved:

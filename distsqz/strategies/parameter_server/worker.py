@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,8 +74,8 @@ class ServedReplica:
         self._rank = rank
         self._local_shards = [shard_name(index) for index in placement.local_shards(rank)]
         self._consistency = options.agreement
-        self._momentum = context.momentum
-        self._weight_decay = context.weight_decay
+        self._momentum = context.rule.momentum
+        self._weight_decay = context.rule.weight_decay
         self.loss_divisor = len(placement.workers)  # shards sum
         self._layout = layout_of(module, len(servers.places), len(placement.workers))
         name = f"{cell}/{rank}/{context.attempt}"
@@ -98,6 +99,10 @@ class ServedReplica:
         if context.joins:
             load_rows(servers.parameters(cell), module)
             adopt_buffers(module, servers.buffers(cell))
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Raises AssertionError: the strategy refuses steps of several backward passes."""
+        raise AssertionError("a gradient is pushed as soon as it is complete")
 
     def begin(self, step: int, lr: float) -> None:
         """Starts a step with a learning rate."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import nn
 
 from distsqz.metering.tcp import PeerMeter
 from distsqz.strategies.agreement import adopt_rank_0, check_parameters
+from distsqz.strategies.optimizer import LocalOptimizer
 from distsqz.strategies.reduction_tree.tree import children_of, parent_of
-from distsqz.strategies.sgd import sgd_of
 from distsqz.strategies.worker import WorkerContext
 
 
@@ -31,16 +31,16 @@ class TreeReplica:
         self._parent = parent_of(context.rank)
         self._children = children_of(context.rank, self.loss_divisor)
         self._transfers = context.transfers
-        self._optimizer = sgd_of(module, context.momentum, context.weight_decay)
+        self._optimizer = LocalOptimizer(module, context.rule, context.optimizer)
         self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if context.optimizer:
-            fused = self._optimizer.param_groups[0]["fused"]
-            self._optimizer.load_state_dict(copy.deepcopy(context.optimizer))
-            self._optimizer.param_groups[0]["fused"] = fused
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Changes nothing: gradients add up, and are sent after the last backward pass."""
+        return nullcontext()
 
     def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
         """Starts a step with a learning rate."""
-        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.set_lr(lr)
 
     def update(self, *, settle: bool) -> None:  # noqa: ARG002
         """Sums all gradients over the ranks and updates the parameters."""
@@ -53,8 +53,7 @@ class TreeReplica:
             by_type.setdefault(parameter.dtype, []).append(parameter.grad)
         for gradients in by_type.values():
             self._sum(gradients)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.update()
 
     def _sum(self, gradients: list[torch.Tensor]) -> None:
         """Replaces gradients of one data type by their sums over the ranks."""
@@ -97,8 +96,8 @@ class TreeReplica:
         """Nothing is kept on this rank alone from one step to the next."""
 
     def optimizer_state(self) -> dict[str, Any]:
-        """State of torch's SGD."""
-        return self._optimizer.state_dict()
+        """State of torch's optimizer."""
+        return self._optimizer.state()
 
     def close(self) -> None:
         """Does nothing: the connections belong to the default group."""
