@@ -29,9 +29,13 @@ class SessionOptions:
     is joined; if there is none, a Ray is started for the run. local: always start one."""
     gpus: bool = False
     """Train on GPUs: each worker has one GPU and communicates over NCCL instead of Gloo."""
+    restarts: int | None = None
+    """How often workers and servers that die are started again: one by one where the others can go on
+    without them, else all, from the newest checkpoint or from the beginning. By default 3 where checkpoints
+    are saved or all cells have a parameter server, else 0."""
     collective_timeout_s: int = 60
     """Seconds after which a collective, push or pull that has not ended counts as failed."""
 
     def __post_init__(self) -> None:
         """Raises InvalidValue for a value out of range."""
-        require_at_least(self, {"workers": 1, "collective_timeout_s": 2 * REPORTING_RESERVE_S})
+        require_at_least(self, {"workers": 1, "restarts": 0, "collective_timeout_s": 2 * REPORTING_RESERVE_S})

@@ -92,7 +92,9 @@ def run_session(plan: SessionPlan, options: SessionOptions, recorder: Recorder, 
 
         timeout_s = options.collective_timeout_s - REPORTING_RESERVE_S
         stop = threading.Event()
-        supervisor = Supervisor(plan, options.workers, options.gpus, timeout_s, collector, stop)
+        supervisor = Supervisor(
+            plan, options.workers, options.gpus, timeout_s, options.restarts, collector, stop
+        )
         training = _Background(supervisor.run)
         with noted_interrupts() as interrupted:
             try:

@@ -36,11 +36,15 @@ from distsqz.training.session import SessionPlan
 POLL_S = 0.5
 
 
-def restarts_of(plan: SessionPlan) -> int:
-    """Number of restarts that a session is allowed: none where ranks exchange gradients with each other."""
-    if plan.server and all(cell.server or cell.alone for cell in plan.cells):
-        return plan.server.restarts
-    return 0
+RESTARTS = 3
+"""Number of restarts by default, where little is lost by one."""
+
+
+def default_restarts(plan: SessionPlan) -> int:
+    """Number of restarts of a session by default: none where every step would be made again."""
+    served = plan.server and all(cell.server or cell.alone for cell in plan.cells)
+    saved = any(cell.options.checkpoint_every for cell in plan.cells)
+    return RESTARTS if served or saved else 0
 
 
 @dataclass
@@ -109,6 +113,7 @@ class Supervisor:
         workers: int,
         gpus: bool,
         timeout_s: float,
+        restarts: int | None,
         collector: Any,
         stop: threading.Event,
     ) -> None:
@@ -119,6 +124,7 @@ class Supervisor:
             workers: number of workers.
             gpus: whether each worker trains on a GPU.
             timeout_s: seconds within which a peer must answer.
+            restarts: number of restarts that are allowed; None for `default_restarts`.
             collector: actor that receives records and checkpoints.
             stop: event that ends the session and prevents restarts.
         """
@@ -128,7 +134,7 @@ class Supervisor:
         self._timeout_s = timeout_s
         self._collector = collector
         self._stop = stop
-        self._restarts_left = restarts_of(plan)
+        self._restarts_left = default_restarts(plan) if restarts is None else restarts
         self._attempt = 0
         self._restarted: list[dict[str, Any]] = []
         self._hosts = host_ports()

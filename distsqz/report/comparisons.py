@@ -42,6 +42,7 @@ NOT_SETTINGS = frozenset(
         "tensors",
         "payload_bytes",
         "sent_payload_bytes",
+        "restarts",  # an older distsqz had this option of the session in each cell
         "restarted",  # these two were measured
         "server_peak_rss_bytes",
         *(name for name, of in OPTION_RULES.items() if of.not_alike),  # which give their reasons

@@ -49,11 +49,13 @@ def never_died(shared_home: Path) -> Iterator[None]:
     (shared_home / MARKER).unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("script", ["launch/ps.py", "launch/ddp.py"])
 def test_all_go_back_to_the_last_checkpoint_when_a_worker_of_a_sync_run_is_killed(
     joined: Commands,
     never_died: None,  # noqa: ARG001 - for what it does
+    script: str,
 ) -> None:
-    done = joined("launch/ps.py", *DIES_ONCE, *STEPS, "--steps", 5, "--checkpoint-every", 2)
+    done = joined(script, *DIES_ONCE, *STEPS, "--steps", 5, "--checkpoint-every", 2)
     assert done.status == 0, done.stderr
     ((told,),) = [cell["restarted"] for cell in done.run.cells]
     assert "all start again from the checkpoint of step 2" in told["text"]
@@ -84,12 +86,18 @@ def test_a_killed_worker_of_an_async_run_is_replaced(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [("launch/ps.py",), ("launch/ddp.py",), ("launch/train.py", "--strategy", "reduction_tree")],
+    ids=["ps", "ddp", "reduction_tree"],
+)
 def test_a_sync_run_goes_back_to_its_checkpoint_and_ends_as_if_nothing_had_happened(
     joined: Commands,
     tmp_path: Path,
     never_died: None,  # noqa: ARG001 - for what it does
+    script: tuple[str, ...],
 ) -> None:
-    command = ("launch/ps.py", *DIES_ONCE, *STEPS, "--steps", 8, "--checkpoint-every", 2)
+    command = (*script, *DIES_ONCE, *STEPS, "--steps", 8, "--checkpoint-every", 2)
     done = joined(*command)
     assert done.status == 0, done.stderr
     assert done.run.meta["status"] == COMPLETE

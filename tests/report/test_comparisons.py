@@ -18,7 +18,7 @@ from distsqz.strategies.parameter_server.options import ServerOptions
 from distsqz.training.options import TrainingOptions
 
 SERVER = {"strategy": "ps", "servers": 2, "placement": "colocated", "consistency": "sync", "staleness": 0}
-SERVER |= {"backup_workers": 0, "restarts": 3, "server_hosts": ["a", "b"]}
+SERVER |= {"backup_workers": 0, "server_hosts": ["a", "b"]}
 
 
 def compared(root: Path, cells: list[dict[str, Any]], records: list[Record]) -> list[dict[str, Any]]:
@@ -149,7 +149,6 @@ TWO_VALUES: dict[str, tuple[Any, Any]] = {
     "consistency": ("async", "ssp"),
     "staleness": (1, 2),
     "backup_workers": (1, 0),
-    "restarts": (2, 3),
 }
 
 

@@ -37,17 +37,10 @@ class ServerOptions:
     """For ssp: number of steps by which a worker may be ahead of the slowest."""
     backup_workers: int = field(default=0, metadata=rules(label="backup"))
     """For sync: number of gradients that an update does not wait for; they are dropped when they arrive."""
-    restarts: int = field(
-        default=3,
-        metadata=rules(
-            shared=SERVERS_START_ONCE, not_resumed="a checkpoint does not depend on what happens after it"
-        ),
-    )
-    """How often workers or servers that die are started again (not in a session with all-reduce)."""
 
     def __post_init__(self) -> None:
         """Checks the values; raises InvalidValue for one out of range."""
-        require_at_least(self, {"servers": 1, "staleness": 0, "backup_workers": 0, "restarts": 0})
+        require_at_least(self, {"servers": 1, "staleness": 0, "backup_workers": 0})
         if self.staleness and self.consistency != "ssp":
             raise InvalidValue("staleness", self.staleness, "is for `consistency=ssp`")
         if self.backup_workers and self.consistency != "sync":
