@@ -49,7 +49,13 @@ ROOTS = {"broadcast": (1, "src"), "reduce": (1, "dst"), "gather": (2, "dst"), "s
 ROOTS |= {"send": (1, "dst"), "isend": (1, "dst"), "recv": (1, "src"), "irecv": (1, "src")}
 """By function: position and name of the argument that names another rank, or the root."""
 
-NAMES = {"isend": "send", "irecv": "recv"}
+NAMES = {
+    "isend": "send",
+    "irecv": "recv",
+    "all_gather_into_tensor": "all_gather",
+    "reduce_scatter_tensor": "reduce_scatter",
+    "all_to_all_single": "all_to_all",
+}
 """Operations of functions that are not called like them."""
 
 
@@ -74,10 +80,13 @@ def _recording(name: str, original: Callable[..., Any], log: TransferLog) -> Cal
     def call(*args: Any, **kwargs: Any) -> Any:
         handed_over = _argument(args, kwargs, *OPERATIONS[name])
         peer = _argument(args, kwargs, *ROOTS[name]) if name in ROOTS else None
+        payload_bytes = _nbytes(handed_over)
+        if name == "scatter" and not handed_over:  # only the root hands the whole list over
+            payload_bytes = _nbytes(_argument(args, kwargs, 0, "tensor")) * dist.get_world_size()
         transfer = log.launch(
             NAMES.get(name, name),
             log.launched_in_step,
-            _nbytes(handed_over),
+            payload_bytes,
             None if peer is None else rank_name(peer),
         )
         work = original(*args, **kwargs)

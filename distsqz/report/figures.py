@@ -17,6 +17,7 @@ from distsqz.errors import InvalidValue
 from distsqz.lab.rate import rate_words
 from distsqz.report.claims import links_in_words
 from distsqz.report.formats import UNKNOWN, ratio
+from distsqz.report.parts import PART_NAMES
 from distsqz.report.tables import PARTS, CellTable, hosts_by_rate
 from distsqz.report.timelines import Timeline, time_notes
 
@@ -30,11 +31,6 @@ PART_COLOURS = {
     "other_s": "#dedede",
 }
 """Computation in blues, so that communication and waiting stand out."""
-
-PART_NAMES = {part: part.removesuffix("_s") for part in PARTS} | {
-    "wait_s": "waiting for the last rank",
-    "exposed_comm_s": "exposed communication",
-}
 
 TCP_COLOUR, PREDICTED_COLOUR = "#2a8c82", "#a9d5d0"
 """Bytes have a colour that no part of a step's time has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -20,10 +21,19 @@ from distsqz.strategies.registry import strategy_of
 
 PaperTable = Literal["ratios", "cells"]
 
+Groups = defaultdict[str | None, list[list[str]]]
+"""Rows of a table by the heading of their group; None where they need none."""
+
 MODEL_NAMES = {"squeezenet": "SqueezeNet", "alexnet": "AlexNet"}
 
 LONG_STEP_S = 10.0
 """Longest step from which on a table has seconds, as milliseconds would be too wide for a column."""
+
+LONG_NAME = 12
+"""Letters from which on a model's name may take several lines; the width of so many is 5 em."""
+
+LONG_HEADING = 45
+"""Letters from which on the heading of a group of rows may take several lines."""
 
 CITATION = "which measures what communication costs in distributed training"
 
@@ -53,65 +63,68 @@ def _ratios(runs: Sequence[MeasuredRun]) -> str:
         _bytes_alone(run, row) for run in runs for row in run.model_comparisons if row["step_ratio"] is None
     ]
     several = len({(row["base"], row["other"]) for row in found}) > 1
-    varied = any(row["settings"] for row in found)
-    lines = []
+    groups: Groups = defaultdict(list)
     for row in found:
-        words = [f"{_model(row['other'])} / {_model(row['base'])}"] if several else []
-        words += [strategy_of(row).title]
-        words += [row["settings"] or "--"] if varied else []
-        words += [_link(row)]
-        numbers = [_times(row["bytes_ratio"]), _times(row["time_ratio"], row["time_ratio_ci95"])]
-        lines.append([*map(escaped_latex, words), *numbers])
+        pair = f"{_model(row['other'])} over {_model(row['base'])}" if several else None
+        groups[_joined(pair, row["settings"], _mixed_rates(row))].append(
+            [
+                escaped_latex(strategy_of(row).title),
+                escaped_latex(_link(row)),
+                _times(row["bytes_ratio"]),
+                _times(row["time_ratio"], row["time_ratio_ci95"]),
+            ]
+        )
     if not found:
         raise InvalidValue("table", "ratios", "no run compares two models in one session; choose cells")
     found_in = [row["sessions"] for row in found]
     pairs = sorted({f"{_model(row['other'])} over {_model(row['base'])}" for row in found})
     statistic = _sentence(_statistic(found_in, "paired blocks"))
     caption = (
-        f"{escaped_latex('; '.join(pairs))}: ratios of the bytes that a worker sends to other hosts in a "
+        f"{_breakable('; '.join(pairs))}: ratios of the bytes that a worker sends to other hosts in a "
         f"step ({_bytes_of_ratios(found)}), and of step times. {statistic} {_links_note(found)}{_setup(runs)}"
     )
-    headings = [*(["Models"] if several else []), "Strategy", *(["Settings"] if varied else [])]
-    headings += ["Link", "Bytes ratio", "Step time ratio"]
-    return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-ratios")
+    headings = ["Strategy", "Link", "Bytes ratio", "Step time ratio"]
+    return _table(headings, groups, caption, "tab:distsqz-ratios")
 
 
 def _cells(runs: Sequence[MeasuredRun]) -> str:
     """Bytes and step time of each model, strategy and rate; sessions of the same are pooled."""
-    groups = alike_cells(runs)
+    alike = alike_cells(runs)
     rows = [row for run in runs for row in run.rows]
     longest_s = max((row["step_s"] or 0.0 for row in rows), default=0.0)
     unit, scale = ("s", 1.0) if longest_s >= LONG_STEP_S else ("ms", 1e3)
-    varied = any(group.settings for group in groups)
-    lines = [_cell_line(group, varied, scale) for group in groups]
-    sessions = [max(1, len(_measured_rows(group))) for group in groups]
+    groups: Groups = defaultdict(list)
+    for group in alike:
+        groups[_joined(group.settings, _mixed_rates(group.links))].append(_cell_line(group, scale))
+    sessions = [max(1, len(_measured_rows(group))) for group in alike]
     names = {strategy.abbreviation: strategy.title for strategy in map(strategy_of, rows)}
-    short = [f"{name}: {title}. " for name, title in sorted(names.items()) if name != title]
-    servers = "".join(short)
+    servers = "".join(f"{name}: {title}. " for name, title in sorted(names.items()) if name != title)
     caption = (
         "MB of TCP payload that the busiest host's link must carry in a step, in one direction (by the "
         f"strategy's formula{_where_hosts_are_unknown(rows)}), and step time in {unit}: "
-        f"{_statistic(sessions, 'medians')}. {servers}{_links_note([group.links for group in groups])}"
+        f"{_statistic(sessions, 'medians')}. {servers}{_links_note([group.links for group in alike])}"
         f"{_setup(runs)}"
     )
-    headings = ["Model", "Strategy", *(["Settings"] if varied else []), "Link", "MB", f"Step, {unit}"]
-    return _table(headings, lines, "l" * (len(headings) - 2) + "rr", caption, "tab:distsqz-cells")
+    headings = ["Model", "Strategy", "Link", "MB", f"Step, {unit}"]
+    return _table(headings, groups, caption, "tab:distsqz-cells")
 
 
-def _cell_line(group: AlikeCells, varied: bool, scale: float) -> list[str]:
+def _cell_line(group: AlikeCells, scale: float) -> list[str]:
     """A line of the table of cells.
 
     Args:
         group: the cell's sessions.
-        varied: whether there is a column of settings.
         scale: what a step's seconds are multiplied with.
     """
     row = group.cells[0].row
     sizes = [size for cell in group.cells if (size := host_link_or_sent_bytes(cell.row)) is not None]
-    words = [_model(row["model"]), strategy_of(row).abbreviation]
-    words += [group.settings or "--"] if varied else []
-    words += [_link(group.links), f"{sum(sizes) / len(sizes) / 1e6:,.1f}" if sizes else "--"]
-    return [*map(escaped_latex, words), _time(*_typical_step_s(group), scale)]
+    return [
+        _narrow(_model(row["model"])),
+        escaped_latex(strategy_of(row).abbreviation),
+        escaped_latex(_link(group.links)),
+        _megabytes(sum(sizes) / len(sizes)) if sizes else "--",
+        _time(*_typical_step_s(group), scale),
+    ]
 
 
 def _typical_step_s(group: AlikeCells) -> tuple[float | None, Sequence[float] | None]:
@@ -167,26 +180,61 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], columns: str, caption: str, label: str
-) -> str:
-    body = "\n".join(f"    {' & '.join(row)} \\\\" for row in rows)
+def _table(headings: Sequence[str], groups: Groups, caption: str, label: str) -> str:
+    """A table whose last two columns are numbers; a group of rows has its heading on a line above.
+
+    Rows that need no heading come first, so that they do not seem to belong to a heading above them.
+    """
+    body: list[str] = []
+    for heading, rows in sorted(groups.items(), key=lambda group: group[0] is not None):
+        if heading:
+            body += [*([r"    \addlinespace"] if body else []), _group_heading(heading, len(headings))]
+        body += [f"    {' & '.join(row)} \\\\" for row in rows]
     return "\n".join(
         [
             r"\begin{table}[t]",
             r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\belowcaptionskip}{4pt}",
             f"  \\caption{{{caption}}}",
             f"  \\label{{{label}}}",
-            f"  \\begin{{tabular}}{{{columns}}}",
+            f"  \\begin{{tabular}}{{@{{}}{'l' * (len(headings) - 2)}rr@{{}}}}",
             r"    \toprule",
             f"    {' & '.join(headings)} \\\\",
             r"    \midrule",
-            body,
+            *body,
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
         ]
     )
+
+
+def _group_heading(text: str, columns: int) -> str:
+    """A line across all columns, or several lines as wide as the page's column where the text is long."""
+    kind = r"p{\linewidth}" if len(text) > LONG_HEADING else "l"
+    shown = rf"\itshape\raggedright {_breakable(text)}"
+    return rf"    \multicolumn{{{columns}}}{{@{{}}{kind}@{{}}}}{{{shown}}} \\"
+
+
+def _joined(*words: str | None) -> str | None:
+    """The words that there are, as one heading; None if there are none."""
+    return ", ".join(filter(None, words)) or None
+
+
+def _breakable(text: str) -> str:
+    """Text for LaTeX that may go on in the next line within a long name or path."""
+    return re.sub(r"(\\_|[=.:]|(?<!bit)/)(?=\S)", r"\1\\allowbreak{}", escaped_latex(text))
+
+
+def _narrow(name: str) -> str:
+    """A name in a cell, in several lines if it is long."""
+    if len(name) <= LONG_NAME:
+        return escaped_latex(name)
+    return rf"\parbox[t]{{5em}}{{\raggedright {_breakable(name)}\strut}}"
+
+
+def _megabytes(size: float) -> str:
+    """Bytes as MB; a decimal of thousands would be too wide for a column."""
+    return f"{size / 1e6:,.{0 if size >= 1e9 else 1}f}"
 
 
 def _times(value: float | None, interval: Sequence[float] | None = None) -> str:
@@ -227,7 +275,14 @@ def _bytes_alone(run: MeasuredRun, row: dict[str, Any]) -> dict[str, Any]:
 
 def _link(row: dict[str, Any]) -> str:
     """The links of a row of `pooling.pool`, short enough for a column."""
+    if row["host_rates_bits_per_s"]:
+        return "mixed"
     return (links_in_words(row) or "--").removesuffix(" measured")
+
+
+def _mixed_rates(row: dict[str, Any]) -> str | None:
+    """The rates of links that differ, which are too many for a cell; None if they do not."""
+    return f"links of {links_in_words(row)}" if row["host_rates_bits_per_s"] else None
 
 
 def _links_note(rows: Sequence[dict[str, Any]]) -> str:
@@ -258,7 +313,7 @@ def _setup(runs: Sequence[MeasuredRun]) -> str:
     if known := [row["image_size"] for row in rows if row.get("image_size")]:
         facts.append(f"{_numbers(known)} pixels square")
     if known := [row["data"] for row in rows if row.get("data")]:
-        facts.append(f"data: {escaped_latex(_listed(sorted({*known})))}")
+        facts.append(f"data: {_breakable(_listed(sorted({*known})))}")
     facts.append(f"{_numbers(row['steps'] for row in rows)} steps a session")
     emulated = ""
     if any(row.get("emulated") for row in rows):

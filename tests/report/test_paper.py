@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from distsqz.cli import report
 from distsqz.errors import InvalidValue, RequestError
 from distsqz.report.formats import ratio
 from distsqz.report.measured_run import MeasuredRun
-from distsqz.report.paper import latex_table, methods
+from distsqz.report.paper import PaperTable, latex_table, methods
 
 
 def measured(root: Path, rates: dict[str, int] | None = None) -> MeasuredRun:
@@ -107,16 +107,95 @@ def test_methods_for_latex_are_escaped_and_have_no_format_of_data(
         report.main(report.Options(run=run, methods=True, format="csv"))
 
 
+def of_models(
+    root: Path,
+    models: Sequence[str] = ("squeezenet", "alexnet"),
+    strategies: Sequence[str] = ("ddp", "ps"),
+    rates: Sequence[int] = (10**9,) * 4,
+    scale: float = 1.0,
+    data: str = "fashion-mnist",
+    **options: Any,
+) -> MeasuredRun:
+    """A session of every model under every strategy on four emulated hosts.
+
+    Args:
+        root: where its directory is written.
+        models: the smallest first; a step and the bytes of each are 20 times those of the model before.
+        strategies: which ones.
+        rates: the rate of each host's link, in bits a second.
+        scale: what the times of all steps are multiplied with.
+        data: what they are trained on.
+        options: further entries of every cell.
+    """
+    cells, records = [], [link(0, 1, 1.195e8)]
+    for place, model in enumerate(models):
+        payload_bytes = 4_993_696 * 20**place
+        for strategy in strategies:
+            servers = {"servers": 4, "server_hosts": [*"abcd"]} if strategy == "ps" else {}
+            of = cell(world_size=4, **servers, **options) | {
+                "cell": f"{model}-{strategy}-w4",
+                "model": model,
+                "strategy": strategy,
+                "params": payload_bytes // 4,
+                "payload_bytes": payload_bytes,
+                "data": data,
+                "image_size": 64,
+                "spans_hosts": True,
+                "emulated": True,
+                "emulated_rate_bits_per_s": dict(zip("abcd", rates, strict=True)),
+            }
+            cells.append(of)
+            records += steps(of, [scale * 0.1666 * 20**place * wall for wall in (1.0, 1.1, 0.9) * 3])
+    return MeasuredRun(open_run(write_run(root, cells, records)))
+
+
+def readme_setup(root: Path) -> list[MeasuredRun]:
+    """Three sessions at each of two rates."""
+    at = {rate: (rate,) * 4 for rate in (10**8, 10**9)}
+    return [
+        of_models(root, rates=at[rate], scale=day * (10**9 / rate) ** 0.5)
+        for rate in at
+        for day in (1.0, 1.2, 0.9)
+    ]
+
+
+def three_models(root: Path) -> list[MeasuredRun]:
+    models = ("squeezenet", "mypackage.zoo:wide_resnet_with_projection", "alexnet")
+    return [of_models(root, models), of_models(root, models, rates=(10**8,) * 4)]
+
+
+def two_placements(root: Path) -> list[MeasuredRun]:
+    ways = ("colocated", "dedicated")
+    return [of_models(root, placement=way, bucket_mb=25 * len(way), device="cuda") for way in ways]
+
+
+def mixed_rates(root: Path) -> list[MeasuredRun]:
+    return [of_models(root, rates=rates) for rates in ((10**9, 10**9, 10**8, 5 * 10**7), (10**9,) * 4)]
+
+
+def everything_at_once(root: Path) -> list[MeasuredRun]:
+    rates = (10**9, 10**8, 10**8, 10**7)
+    models = ("squeezenet", "resnet18", "alexnet")
+    return [
+        of_models(root, models, rates=rates, placement=way, data="folder:/mnt/imagenet")
+        for way in ("colocated", "dedicated", "dedicated")
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="Debian's texlive-latex-recommended is needed")
 @pytest.mark.parametrize("which", ["ratios", "cells"])
-def test_a_table_compiles_and_fits_a_column_of_3_4_inches(tmp_path: Path, which: str) -> None:
-    runs = [measured(tmp_path / "runs")]
+@pytest.mark.parametrize(
+    "make", [readme_setup, three_models, two_placements, mixed_rates, everything_at_once]
+)
+def test_a_table_compiles_and_fits_a_column_of_3_4_inches(
+    tmp_path: Path, make: Callable[[Path], list[MeasuredRun]], which: PaperTable
+) -> None:
     page = rf"""\documentclass{{article}}
 \usepackage{{booktabs}}
 \setlength{{\textwidth}}{{3.4in}}
 \begin{{document}}
-{latex_table(runs, which)}
+{latex_table(make(tmp_path / "runs"), which)}
 \end{{document}}
 """
     (tmp_path / "table.tex").write_text(page)
@@ -129,7 +208,8 @@ def test_a_table_compiles_and_fits_a_column_of_3_4_inches(tmp_path: Path, which:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "Overfull" not in (tmp_path / "table.log").read_text()
+    overfull = re.findall(r"Overfull.*", (tmp_path / "table.log").read_text())
+    assert not overfull, page
 
 
 def test_methods_say_what_was_measured_how_and_with_which_versions(tmp_path: Path) -> None:
@@ -171,7 +251,8 @@ def test_cells_on_other_places_or_machines_are_rows_of_their_own(
     ways = ({}, difference)
     text = latex_table([of_cells(tmp_path, cell(**way)) for way in ways], "cells")
     (name,) = difference
-    assert len(re.findall(rf"SqueezeNet & all-reduce & {name}=", text)) == 2
+    groups = re.findall(rf"\\multicolumn.*{name}=.*\n +SqueezeNet & all-reduce &", text)
+    assert len(groups) == 2
     assert "sessions" not in text
 
 
@@ -251,3 +332,12 @@ def test_links_of_no_set_rate_are_called_by_what_they_carried(tmp_path: Path) ->
     text = latex_table([run], "cells")
     assert "SqueezeNet & all-reduce & 944 Mbit/s & 5.0" in text
     assert "Links of no set rate: TCP payload that the slowest carried before training." in text
+
+
+def test_links_of_several_rates_are_named_above_their_rows(tmp_path: Path) -> None:
+    runs = [measured(tmp_path, {"a": 10**9, "b": 10**8}), measured(tmp_path)]
+    for which in ("ratios", "cells"):
+        plain, _, mixed = latex_table(runs, which).partition(r"\multicolumn")
+        assert "links of 1 Gbit/s, 100 Mbit/s" in mixed.splitlines()[0]
+        assert "all-reduce & mixed &" in mixed and "& 1 Gbit/s &" not in mixed
+        assert "all-reduce & 1 Gbit/s &" in plain and "mixed" not in plain

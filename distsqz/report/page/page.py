@@ -24,8 +24,9 @@ from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.page.dots import Dot, dot_figure
 from distsqz.report.page.numbers import UNKNOWN, Numbers, heading, shown
 from distsqz.report.page.rows import WIDTHS
-from distsqz.report.page.shares import NAMES, ORDER, share_figure
+from distsqz.report.page.shares import ORDER, share_figure
 from distsqz.report.page.timeline import timeline_figure
+from distsqz.report.parts import PART_NAMES
 from distsqz.report.pooling import Kind, pooled_cells
 from distsqz.report.report import document, read_sections
 from distsqz.report.section import Row, Section
@@ -79,7 +80,8 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
         "legend": [] if any(run.shipped for run in runs) else legend(runs, sections, _heading),
         "num": numbers.html,
         "is_slower": is_slower,
-        "part_names": NAMES,
+        "part_names": PART_NAMES,
+        "parts": [(name, PART_NAMES[name]) for name in ORDER],
         "most_findings": MOST_FINDINGS,
         "most_bounds": MOST_BOUNDS,
         "most_ranks": MOST_RANKS,

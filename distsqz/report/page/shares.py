@@ -18,16 +18,6 @@ from distsqz.report.tables import CellTable
 ORDER = ("data_s", "forward_s", "backward_s", "exposed_comm_s", "wait_s", "optimizer_s", "other_s")
 """Parts of a bar from left to right; waiting stands beside communication."""
 
-NAMES = {
-    "data_s": "loading data",
-    "forward_s": "forward pass",
-    "backward_s": "backward pass",
-    "exposed_comm_s": "exposed communication",
-    "wait_s": "waiting for the last rank",
-    "optimizer_s": "optimizer",
-    "other_s": "other",
-}
-
 BAR, HIDDEN_BAR = 14, 5
 """Heights of a cell's bar and of the bar of its hidden communication, in pixels."""
 
