@@ -60,11 +60,18 @@ Sent = Mapping[Call, list[dict[int, int]]]
 """Bytes written to the sockets shared with each other rank, by the rank that wrote them."""
 
 
-def _collective(call: Call, rank: int, world_size: int) -> Callable[[], Any]:
+class Buffers:
+    """Memory of a rank's tensors, which all its calls share: new memory took half of the time."""
+
+    def __init__(self, world_size: int) -> None:
+        self.given, self.taken = torch.ones(max(SIZES)), torch.zeros(max(SIZES))
+        self.gathered = torch.zeros(world_size * max(SIZES))
+
+
+def _collective(call: Call, buffers: Buffers, rank: int, world_size: int) -> Callable[[], Any]:
     """The call with tensors to take and give; what a rank hands over has `call.elements` elements."""
-    given, root = torch.ones(call.elements), call.root
-    taken = torch.zeros_like(given)
-    gathered = torch.zeros(world_size * call.elements)
+    given, taken, root = buffers.given[: call.elements], buffers.taken[: call.elements], call.root
+    gathered = buffers.gathered[: world_size * call.elements]
     parts, gathered_parts = list(given.chunk(world_size)), list(gathered.chunk(world_size))
     taken_parts, at_root = list(taken.chunk(world_size)), rank == root
     calls: Mapping[str, Callable[[], Any]] = {
@@ -92,9 +99,9 @@ def _measure(rank: int, world_size: int, folder: Path) -> None:
     join_group(rank, world_size, folder)
     torch.set_num_threads(1)
     meter = PeerMeter.of_ranks(rank, _exchange)
-    sent = {}
+    buffers, sent = Buffers(world_size), {}
     for call in _calls(world_size):
-        collective = _collective(call, rank, world_size)
+        collective = _collective(call, buffers, rank, world_size)
         before = meter.read()
         collective()
         sent[call] = {peer: after.since(before[peer]).tx_bytes for peer, after in meter.read().items()}
