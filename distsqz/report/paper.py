@@ -16,6 +16,7 @@ from distsqz.report.claims import links_in_words
 from distsqz.report.formats import escaped_latex
 from distsqz.report.measured_run import MeasuredRun
 from distsqz.report.pooling import AlikeCells, alike_cells, compare_all, links_of_cells, pooled_ratio
+from distsqz.report.run_labels import rates_of
 from distsqz.report.speedups import share_cores
 from distsqz.strategies.registry import strategy_of
 
@@ -405,20 +406,12 @@ def _sessions(runs: Sequence[MeasuredRun]) -> str:
     def counted(number: int) -> str:
         return f"{number} session{'s' if number > 1 else ''}"
 
-    links = Counter(_rates_of(run) for run in runs)
+    links = Counter(rates_of(run) for run in runs)
     if len(links) == 1:
         return counted(len(runs))
     return _listed(
         [f"{counted(number)} {f'at {at}' if at else 'over other links'}" for at, number in links.items()]
     )
-
-
-def _rates_of(run: MeasuredRun) -> str | None:
-    """The rates of a run's emulated links; None where they are not known."""
-    if not run.cells:
-        return None
-    known = links_of_cells(run.cells[:1])
-    return links_in_words({**known, "goodput_bytes_per_s": None})
 
 
 def _alone(runs: Sequence[MeasuredRun]) -> list[str]:
@@ -465,7 +458,7 @@ def _links(runs: Sequence[MeasuredRun], rows: Sequence[dict[str, Any]]) -> list[
         )
     goodputs: defaultdict[str | None, list[float]] = defaultdict(list)
     for run in runs:
-        goodputs[_rates_of(run)] += [link["goodput_bytes_per_s"] * 8e-6 for link in run.links]
+        goodputs[rates_of(run)] += [link["goodput_bytes_per_s"] * 8e-6 for link in run.links]
     ranges = [
         f"{min(known):,.0f} to {max(known):,.0f} Mbit/s of payload"
         + (f" on links of {rate}" if rate and len(goodputs) > 1 else "")

@@ -16,7 +16,6 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from distsqz.lab.rate import rate_words
 from distsqz.report.claims import is_slower
 from distsqz.report.formats import to_json
 from distsqz.report.legend import legend
@@ -29,10 +28,11 @@ from distsqz.report.page.timeline import timeline_figure
 from distsqz.report.parts import PART_NAMES
 from distsqz.report.pooling import Kind, pooled_cells
 from distsqz.report.report import document, read_sections
+from distsqz.report.run_labels import run_labels
 from distsqz.report.section import Row, Section
 from distsqz.report.sections import models, speedups, strategies
 from distsqz.report.sections.links import MOST_LINKS
-from distsqz.report.tables import CellTable, hosts_by_rate
+from distsqz.report.tables import CellTable
 from distsqz.report.timelines import MOST_RANKS, Timeline, read_timelines
 
 MOST_FINDINGS = 4
@@ -80,6 +80,7 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
         "legend": [] if any(run.shipped for run in runs) else legend(runs, sections, _heading),
         "num": numbers.html,
         "is_slower": is_slower,
+        "run_labels": {} if any(run.shipped for run in runs) else run_labels(runs),
         "part_names": PART_NAMES,
         "parts": [(name, PART_NAMES[name]) for name in ORDER],
         "most_findings": MOST_FINDINGS,
@@ -89,19 +90,22 @@ def page_of(runs: Sequence[MeasuredRun]) -> str:
     }
     if context["trained"]:
         cells = list(chain.from_iterable(run.cells for run in runs))
-        context |= _findings(numbers.document) | _figures(runs, cells, numbers)
+        context |= _findings(numbers.document) | _figures(runs, cells, numbers, context["run_labels"])
     return _templates().get_template("page.html.j2").render(context)
 
 
 def _remarks(sections: Sequence[Section], document: dict[str, Any]) -> dict[str, str]:
-    """Notes of sections without a table, by key; the page has warnings above the findings already."""
+    """Notes of sections without a table, by key; the page has warnings above the findings already.
+
+    Before a note that does not hold for all of several runs stand their ids and a colon.
+    """
     warnings = set(chain.from_iterable(run["warnings"] for run in document["runs"]))
     return {
         f"notes.{section.key}.{index}": note
         for section in sections
         if not section.columns
         for index, note in enumerate(section.notes)
-        if note not in warnings
+        if not warnings & {note, note.partition(": ")[2]}
     }
 
 
@@ -198,13 +202,16 @@ def _links(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _figures(runs: Sequence[MeasuredRun], cells: Sequence[CellTable], numbers: Numbers) -> dict[str, Any]:
-    labels = _labels(cells, several=len(runs) > 1)
+def _figures(
+    runs: Sequence[MeasuredRun], cells: Sequence[CellTable], numbers: Numbers, of_runs: dict[str, str]
+) -> dict[str, Any]:
+    labels = [_labelled(str(cell.row["cell"]), of_runs.get(cell.run_id)) for cell in cells]
     links = sorted(_links(numbers.document), key=lambda link: float(link[1]["goodput_bytes_per_s"]))
     bytes_dots = [_bytes_dot(label, index, numbers) for index, label in enumerate(labels)]
     step_dots = [_step_dot(label, index, numbers) for index, label in enumerate(labels)]
-    link_dots = [_link_dot(key, link, numbers) for key, link in links[:MOST_LINKS]]
+    link_dots = [_link_dot(key, link, numbers, of_runs) for key, link in links[:MOST_LINKS]]
     timelines = _timelines(runs)
+    end_s = max((timeline.end_s for _, timeline in timelines), default=0.0)
     return {
         "labels": labels,
         "bytes_drawings": _both(lambda width: dot_figure(bytes_dots, "B", width, log=True)),
@@ -219,12 +226,14 @@ def _figures(runs: Sequence[MeasuredRun], cells: Sequence[CellTable], numbers: N
         "links_csv": _data_uri([link for _, link in links]),
         "links_limited": any(dot.limit is not None for dot in link_dots),
         "timelines": [
-            (
-                timeline,
-                _both(partial(timeline_figure, timeline)),
-                _data_uri(_timeline_rows(timeline)),
-            )
-            for timeline in timelines
+            {
+                "timeline": timeline,
+                "label": _labelled(timeline.cell, of_runs.get(run_id)),
+                "file": "-".join(["timeline", timeline.cell, *([run_id] if of_runs else [])]),
+                "drawings": _both(partial(timeline_figure, timeline, end_s)),
+                "csv": _data_uri(_timeline_rows(timeline)),
+            }
+            for run_id, timeline in timelines
         ],
         "open_timelines": OPEN_TIMELINES,
         "timelines_left_out": sum(cell.row["step_s"] is not None for cell in cells) - len(timelines),
@@ -236,14 +245,14 @@ def _both(draw: Callable[[int], Any]) -> dict[str, Any]:
     return {name: draw(width) for name, width in WIDTHS.items()}
 
 
-def _labels(cells: Sequence[CellTable], several: bool) -> list[str]:
-    if not several:
-        return [str(cell.row["cell"]) for cell in cells]
-    rates = ["/".join(map(rate_words, hosts_by_rate(cell.row))) for cell in cells]
-    return [
-        f"{cell.row['cell']}{', ' + rate if rate else ''} ({cell.run_id})"
-        for cell, rate in zip(cells, rates, strict=True)
-    ]
+def _labelled(name: str, of_run: str | None) -> str:
+    """A name, with the label of its run where there are several."""
+    return f"{name} ({of_run})" if of_run else name
+
+
+def _run_id(key: str, document: dict[str, Any]) -> str:
+    """The id of the run in whose entry a key such as `runs.1.links.3` stands."""
+    return str(document["runs"][int(key.split(".")[1])]["run_id"])
 
 
 def _bytes_dot(label: str, index: int, numbers: Numbers) -> Dot:
@@ -280,10 +289,12 @@ def _step_dot(label: str, index: int, numbers: Numbers) -> Dot:
     )
 
 
-def _link_dot(key: str, link: dict[str, Any], numbers: Numbers) -> Dot:
+def _link_dot(key: str, link: dict[str, Any], numbers: Numbers, of_runs: dict[str, str]) -> Dot:
     goodput, rtt = (numbers.svg(f"{key}.{name}") for name in ("goodput_bytes_per_s", "rtt_us"))
     return Dot(
-        label=f"{link['host']} to {link['peer_host']}",
+        label=_labelled(
+            f"{link['host']} to {link['peer_host']}", of_runs.get(_run_id(key, numbers.document))
+        ),
         parts=(goodput, Markup("round trip {}").format(rtt)),
         value=8 * link["goodput_bytes_per_s"],
         limit=_emulated_rate(key, link, numbers),
@@ -292,7 +303,7 @@ def _link_dot(key: str, link: dict[str, Any], numbers: Numbers) -> Dot:
 
 def _emulated_rate(key: str, link: dict[str, Any], numbers: Numbers) -> float | None:
     """The lower rate of the two emulated links that a path takes, in bits a second."""
-    run_id = numbers.value(".".join([*key.split(".")[:2], "run_id"]))
+    run_id = _run_id(key, numbers.document)
     for row in numbers.document["cells"]:
         rates = row.get("emulated_rate_bits_per_s") or {}
         if row["run_id"] == run_id and {link["host"], link["peer_host"]} <= rates.keys():
@@ -300,11 +311,13 @@ def _emulated_rate(key: str, link: dict[str, Any], numbers: Numbers) -> float | 
     return None
 
 
-def _timelines(runs: Sequence[MeasuredRun]) -> list[Timeline]:
-    timelines: list[Timeline] = []
+def _timelines(runs: Sequence[MeasuredRun]) -> list[tuple[str, Timeline]]:
+    """The timelines of the first cells, each with its run's id."""
+    timelines: list[tuple[str, Timeline]] = []
     for run in runs:
         measured = [row["cell"] for row in run.rows if row["step_s"] is not None]
-        timelines += read_timelines(run.run, measured[: MOST_TIMELINES - len(timelines)])
+        drawn = read_timelines(run.run, measured[: MOST_TIMELINES - len(timelines)])
+        timelines += [(run.run_id, timeline) for timeline in drawn]
     return timelines
 
 

@@ -38,10 +38,16 @@ class TimelineFigure:
     lanes: list[DrawnLane]
 
 
-def timeline_figure(timeline: Timeline, width: int) -> TimelineFigure:
-    """Draws a lane for each rank, `width` pixels wide; names stand above the lanes where it is narrow."""
+def timeline_figure(timeline: Timeline, end_s: float, width: int) -> TimelineFigure:
+    """Draws a lane for each rank; the ranks' names stand above the lanes where it is narrow.
+
+    Args:
+        timeline: what is drawn.
+        end_s: end of the axis of time, which all timelines of a page share.
+        width: of the drawing, in pixels.
+    """
     beside = width > 4 * LABEL_WIDTH
-    scale = linear_scale([timeline.end_s], LABEL_WIDTH if beside else MARGIN, width - MARGIN)
+    scale = linear_scale([end_s], LABEL_WIDTH if beside else MARGIN, width - MARGIN)
     y: float = TOP
     lanes = []
     for lane in timeline.lanes:

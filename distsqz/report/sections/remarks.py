@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -16,12 +17,18 @@ from distsqz.report.tables import hosts_by_rate
 
 
 def section(runs: Sequence[MeasuredRun]) -> Section:
-    """Sentences about every run, below all tables."""
-    prefixed = len(runs) > 1
+    """Sentences about every run, below all tables. What holds for several runs is stated once."""
+    runs_of: defaultdict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for line in dict.fromkeys(_remarks(run)):
+            runs_of[line].append(run.run_id)
     return Section(
         key="remarks",
         title="About these figures",
-        notes=tuple(f"{run.run_id}: {line}" if prefixed else line for run in runs for line in _remarks(run)),
+        notes=tuple(
+            line if len(run_ids) == len(runs) else f"{', '.join(run_ids)}: {line}"
+            for line, run_ids in runs_of.items()
+        ),
     )
 
 

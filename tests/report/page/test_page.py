@@ -249,12 +249,83 @@ def test_text_of_a_run_cannot_end_an_element(tmp_path: Path) -> None:
     assert "<died>" not in page.html
 
 
+def labels(page: Page, figure: str) -> list[str]:
+    """The labels of the rows of a figure, as it is drawn for screens."""
+    svg = page.root.all("section", id=figure)[0].all("svg")[0]
+    return [each.all("title")[0].text() if each.all("title") else each.text()
+            for each in svg.all("text", **{"class": "label"})]  # fmt: skip
+
+
 def test_cells_of_several_runs_are_told_apart(tmp_path: Path) -> None:
-    paths = [write(tmp_path, "one cell") for _ in range(2)]
+    page = page_of_run(*(write(tmp_path, "one cell") for _ in range(2)))
+    assert labels(page, "bytes") == [f"squeezenet-ddp-w2 (session {number})" for number in (1, 2)]
+
+
+RUN_LABELS = [
+    "1 Gbit/s, session 1",
+    "1 Gbit/s, session 2",
+    "1 Gbit/s, 100 Mbit/s",
+    "links of no set rate, session 1",
+    "links of no set rate, session 2",
+]
+
+
+def test_runs_are_called_by_rates_and_sessions_wherever_they_are_named(tmp_path: Path) -> None:
+    paths = write_sessions(tmp_path)
     page = page_of_run(*paths)
-    (svg, _) = page.root.all("section", id="bytes")[0].all("svg")
-    labels = [each.text() for each in svg.all("text", **{"class": "label"})]
-    assert labels == [f"squeezenet-ddp-w2 ({path.name})" for path in paths]
+    header = [" ".join(each.text().split()) for each in page.root.all("p", **{"class": "run"})]
+    for line, label, path in zip(header, RUN_LABELS, paths, strict=True):
+        assert line.startswith(f"{label}: {path.name} complete")
+    assert labels(page, "step-times")[::3] == [f"squeezenet-ddp-w2 ({label})" for label in RUN_LABELS]
+    assert sorted(labels(page, "links")) == sorted(f"h0 to h1 ({label})" for label in RUN_LABELS)
+
+
+def test_the_contents_of_several_runs_lead_to_their_timelines_and_tables(tmp_path: Path) -> None:
+    page = page_of_run(*write_sessions(tmp_path))
+    (contents,) = page.root.all("nav")
+    links = {each.text(): str(each.attributes["href"]) for each in contents.all("a")}
+    for text, address in links.items():
+        (target,) = page.root.all(id=address.removeprefix("#"))
+        if text.startswith("Timeline of "):
+            assert text.removeprefix("Timeline of ") in target.all("title")[0].text()
+    assert "Timeline of alexnet-ddp-w2 (1 Gbit/s, session 2)" in links
+    assert not page_of_kind(tmp_path, "two cells").root.all("nav")
+
+
+def test_all_timelines_share_one_axis(tmp_path: Path) -> None:
+    page = page_of_run(*write_sessions(tmp_path))
+    drawings = page.root.all("section", id="timelines")[0].all("svg", **{"class": "wide"})
+    axes = [
+        [(each.text(), each.attributes["x"]) for each in svg.all("text", **{"class": "tick"})]
+        for svg in drawings
+    ]
+    assert len(axes) == 8
+    assert all(axis == axes[0] for axis in axes)
+
+
+def test_what_holds_for_several_runs_is_written_once(tmp_path: Path) -> None:
+    paths = write_sessions(tmp_path)
+    page = page_of_run(*paths)
+    (section,) = page.root.all("section", id="notes")
+    notes = [each.text() for each in section.all("li")]
+    assert len(notes) == len(set(notes))
+    trained = [note for note in notes if "Trained with 2 workers" in note]
+    assert trained == ["Trained with 2 workers, 16 a worker a step, compute threads a worker: 1."]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ps"])
+def test_a_single_cell_says_what_takes_its_time(tmp_path: Path, strategy: str) -> None:
+    servers = {"servers": 2, "server_hosts": ["a", "b"]} if strategy == "ps" else {}
+    of = cell(cell=f"squeezenet-{strategy}-w2", strategy=strategy, **servers)
+    page = page_of_run(write_run(tmp_path, [of], [*measured([of]), link(0, 1, 118e6)]))
+    (findings,) = page.root.all("section", **{"class": "findings"})
+    (why,) = findings.all("p", **{"class": "about why"})
+    text = " ".join(why.text().replace("\u00a0", " ").split())
+    assert text.startswith("In a step the busiest host's link must carry 4.99 MB in one direction; before")
+    row = page.document["cells"][0]
+    assert row["host_link_bytes"] / row["goodput_bytes_per_s"] == pytest.approx(row["bound_s"], rel=0.01)
+    assert f"The links need at least {page.number('cells.0.bound_s')} of the step's 1.00 s for it." in text
+    assert "Computation limits it." in text or row["comm_share"] + (row["wait_share"] or 0) >= 0.5
 
 
 def test_runs_that_shipped_have_a_page_of_tables(tmp_path: Path) -> None:

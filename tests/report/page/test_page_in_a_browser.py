@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser
 from pages import page_of_run
-from test_page import KINDS, write
+from test_page import KINDS, write, write_sessions
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,11 +57,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, "sessions"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     path = folder / f"{request.param.replace(' ', '-')}.html"
-    path.write_text(page_of_run(write(folder, request.param)).html)
+    paths = write_sessions(folder) if request.param == "sessions" else [write(folder, request.param)]
+    path.write_text(page_of_run(*paths).html)
     return path
 
 
