@@ -15,7 +15,7 @@ from distsqz.errors import RequestError
         (ddp, "--models squeezenet", "--models: no option of this command (perhaps you meant --model)"),
         (compare, "--model squeezenet", "--model: no option of this command (perhaps you meant --models)"),
         (ddp, "--strategies ps", "--strategies: no option of this command, but of `distsqz compare` and"),
-        (ddp, "--staleness=2", "--staleness: no option of this command, but of `distsqz ps` and"),
+        (ddp, "--staleness=2", "--staleness: no option of this command, but of `distsqz ps`, "),
         (ddp, "squeezenet", "squeezenet: no option; give a model as --model squeezenet"),
         (compare, "alexnet", "alexnet: no option; give a model as --models alexnet"),
         (ddp, "--steps many", "--steps many: must be a whole number"),

@@ -160,7 +160,7 @@ def test_ssp_lets_no_worker_run_further_ahead_than_asked(joined: Commands) -> No
         (("--staleness", -1), ("--staleness -1", "at least 0")),
         (("--staleness", 1), ("--staleness 1", "--consistency ssp")),
         (("--backup-workers", 2, "--workers", 2), ("--backup-workers 2", "below --workers 2")),
-        (("--bucket-mb", 2), ("--bucket-mb 2", "all-reduce", "leave it out")),
+        (("--bucket-mb", 2), ("--bucket-mb: no option of this command", "`distsqz ddp`")),
         (("--backup-workers", 1, "--consistency", "async"), ("--backup-workers 1", "--consistency sync")),
     ],
 )
