@@ -34,6 +34,10 @@ NO_BUFFERS_IN_FORWARD: dict[str, Any] = (
 """The argument that stops DDP from broadcasting rank 0's buffers in every forward pass."""
 
 
+ONE_BUCKET_MB = float(2**20)
+"""A bucket's size that no model exceeds."""
+
+
 class UnusedParameterError(RuntimeError):
     """A parameter without a gradient, because of which DDP does not all-reduce its bucket."""
 
@@ -63,7 +67,10 @@ class DataParallel:
         if context.state:
             self._hook.load(context.state)
         self._buckets = _Buckets(self._hook, context.transfers, flags_bytes)
-        self.model = replicate(module, self._buckets, options.bucket_mb, self._find_unused)
+        bucket_mb = options.bucket_mb
+        if compressor and compressor.one_bucket:
+            bucket_mb = bucket_mb or ONE_BUCKET_MB
+        self.model = replicate(module, self._buckets, bucket_mb, self._find_unused)
         self._optimizer = LocalOptimizer(
             module, context.rule, context.optimizer, all_used=not self._find_unused
         )

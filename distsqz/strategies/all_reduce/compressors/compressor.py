@@ -35,6 +35,10 @@ class Compressor:
     description: ClassVar[str]
     """What it sends, in a few words for the help of commands."""
 
+    one_bucket: ClassVar[bool] = False
+    """Whether all gradients go into one bucket, unless the user asks for a size: for compressors that send so
+    little that the round trips of several buckets cost more than overlap saves."""
+
     @property
     def first_step(self) -> int:
         """First step that hands over what `payload_bytes` says; steps before send whole gradients."""

@@ -28,6 +28,8 @@ class PowerSGD(Compressor):
 
     description = "two matrices of low rank for each gradient matrix"
 
+    one_bucket = True
+
     rank: int = option(4, "Rank of the two matrices.", label="rank")
     start_step: int = option(
         2,
