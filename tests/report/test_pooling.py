@@ -250,7 +250,7 @@ def test_only_the_pooled_comparisons_of_strategies_are_left_out_of_a_run_s_findi
     assert "for alexnet under ddp and ps" in finding
     text, keys = first_screen(runs)
     assert "A step of squeezenet ps, 2 workers, takes 1.50 times as long as one of squeezenet ddp" in text
-    assert "For alexnet, a step under ps takes 1.50 times as long as under ddp" in text
+    assert "For alexnet (session 1), a step under ps takes 1.50 times as long as under ddp" in text
     assert "strategy_comparisons.0.step_ratio" not in keys
 
 
@@ -261,7 +261,9 @@ def test_only_the_pooled_speed_ups_are_left_out_of_a_run_s_findings(tmp_path: Pa
     assert "alexnet-ddp-w2 2.00x" in finding
     assert "squeezenet" not in finding
     text, keys = first_screen(runs)
-    assert "alexnet under ddp trains 2.00 times as many images a second as one worker alone" in text
+    assert (
+        "alexnet under ddp (session 1) trains 2.00 times as many images a second as one worker alone" in text
+    )
     assert keys >= {"sessions.0.time_ratio", "speedups.1.speedup_ratio"}
     assert not keys & {"speedups.0.speedup_ratio", "speedups.2.speedup_ratio"}
 
@@ -340,7 +342,9 @@ def test_pooled_comparisons_of_varied_cells_name_what_was_varied(tmp_path: Path)
         section.sentences
     )
     assert "bucket_mb=25" in first_screen(runs)[0]
-    assert re.search(r"all-reduce & bucket\\_mb=25 & -- &.*2.00", latex_table(runs, "ratios"))
+    assert re.search(
+        r"multicolumn.*mb=\\allowbreak\{\}25.*\n.*all-reduce & -- &.*2.00", latex_table(runs, "ratios")
+    )
     drawn = tmp_path / "ratios.svg"
     draw_ratios(pool(runs), drawn)
     assert "<!-- step time, ddp (bucket_mb=25) -->" in drawn.read_text()
