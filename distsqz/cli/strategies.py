@@ -53,9 +53,9 @@ def chosen_strategies(names: Sequence[str], options: Any, option: str = "--strat
         given = getattr(options, each.name)
         if each.name not in names and (value := _first_given(given)):
             title = strategy_named(each.name).title
+            given_as = f"--{value[0].replace('_', '-')} {value[1]}"
             raise RequestError(
-                f"--{value[0].replace('_', '-')} {value[1]}: is for {title}; add {each.name} to {option} or "
-                "leave it out"
+                f"{given_as}: is for {each.name} ({title}); name {each.name} in {option} or leave it out"
             )
     found = []
     for name in names:

@@ -138,7 +138,7 @@ def test_more_workers_than_an_own_ray_has_room_for_are_refused(alone: Commands) 
 
 def test_options_of_a_parameter_server_without_one_are_refused(alone: Commands) -> None:
     line = check_refused(alone.here("launch/compare.py", "--strategies", "ddp", "--consistency", "async"))
-    assert "--consistency async: is for a parameter server; add ps to --strategies" in line
+    assert "--consistency async: is for ps (parameter server); name ps in --strategies" in line
 
 
 @pytest.mark.ray
