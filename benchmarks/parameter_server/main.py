@@ -17,7 +17,10 @@ from distsqz.lab import lab
 from distsqz.lab.lab import Lab, LabOptions
 from distsqz.lab.privileges import become_root
 from distsqz.lab.ray_nodes import start_ray
-from distsqz.theory.parameter_server import full_duplex_s, half_duplex_s, traffic_by_host
+from distsqz.strategies.parameter_server.strategy import PULL, PUSH, ParameterServer
+from distsqz.strategies.strategy import Sent
+from distsqz.theory.placement import Placement, shard_name
+from distsqz.theory.prediction import links_busy_s
 
 ALEXNET_BYTES = 244_403_360
 HERE = Path(__file__).parent
@@ -67,8 +70,7 @@ def main(options: Options) -> None:
     finally:
         lab.down(name)
     goodput = statistics.median(cell["goodput_bytes_per_s"] for cells in ours.values() for cell in cells)
-    traffic = traffic_by_host([ALEXNET_BYTES], ["server"], [f"worker{each}" for each in range(workers)])
-    full, half = full_duplex_s(traffic, goodput), half_duplex_s(traffic, goodput)
+    full, half = _bounds_s(workers, goodput)
     print(f"AlexNet, {workers} workers, 1 server: full-duplex bound {full:.2f} s, half-duplex {half:.2f} s")
     for peer, seconds in peers.items():
         round_s = statistics.median(seconds)
@@ -88,6 +90,18 @@ def main(options: Options) -> None:
             for ps, ddp in zip(ours[f"colocated {model} ps"], ours[f"colocated {model} ddp"], strict=True)
         ]
         print(f"{model}, colocated: step over DDP's {statistics.median(steps):.3f}")
+
+
+def _bounds_s(workers: int, goodput: float) -> tuple[float, float]:
+    """Least seconds of a step with one dedicated server: pulls beside pushes, and pulls after pushes."""
+    placement = Placement(workers=[f"worker{each}" for each in range(workers)], shards=["server"])
+
+    def busy_s(*operations: str) -> float:
+        sent = [(Sent(operation, ALEXNET_BYTES, shard_name(0)), 1.0) for operation in operations]
+        loads = ParameterServer().load_by_host(dict.fromkeys(range(workers), sent), placement)
+        return links_busy_s(loads.values(), goodput, full_duplex=True).low
+
+    return busy_s(PUSH, PULL), busy_s(PUSH) + busy_s(PULL)
 
 
 def _ranks(made: Lab, script: str, rounds: int) -> list[float]:

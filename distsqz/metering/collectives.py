@@ -1,9 +1,9 @@
 """Records every collective of torch.distributed where it is handed over, whoever calls it.
 
-For the time of a training step the functions of torch.distributed are replaced by ones that record the call
-and pass it on. That sees DDP's hooks, those of torch and those of users, and code that knows nothing of a
-meter. Torch's own C++ calls (DDP's flags of unused parameters) pass by; they are recorded by who knows of
-them. A Python process group around Gloo's would see these too, but FSDP does not accept one.
+While a cell is trained the functions of torch.distributed are replaced by ones that record the calls of its
+steps and pass them on. That sees DDP's hooks, those of torch and those of users, and code that knows nothing
+of a meter. DDP's all-reduce of its flags of unused parameters, which it makes in C++, passes by; its hook
+records it. A Python process group around Gloo's would see these too, but FSDP does not accept one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ OPERATIONS: dict[str, tuple[int, str]] = {
     "reduce": (0, "tensor"),
     "all_gather": (1, "tensor"),
     "all_gather_into_tensor": (1, "input_tensor"),
+    "all_gather_single": (1, "input_tensor"),
     "reduce_scatter": (1, "input_list"),
     "reduce_scatter_tensor": (1, "input"),
+    "reduce_scatter_single": (1, "input"),
     "gather": (0, "tensor"),
     "scatter": (1, "scatter_list"),
+    "all_to_all": (1, "input_tensor_list"),
     "all_to_all_single": (1, "input"),
     "send": (0, "tensor"),
     "isend": (0, "tensor"),
@@ -49,23 +52,19 @@ ROOTS = {"broadcast": (1, "src"), "reduce": (1, "dst"), "gather": (2, "dst"), "s
 ROOTS |= {"send": (1, "dst"), "isend": (1, "dst"), "recv": (1, "src"), "irecv": (1, "src")}
 """By function: position and name of the argument that names another rank, or the root."""
 
-NAMES = {
-    "isend": "send",
-    "irecv": "recv",
-    "all_gather_into_tensor": "all_gather",
-    "reduce_scatter_tensor": "reduce_scatter",
-    "all_to_all_single": "all_to_all",
-}
+NAMES = {"isend": "send", "irecv": "recv"}
 """Operations of functions that are not called like them."""
 
 
 @contextlib.contextmanager
 def recorded_collectives(log: TransferLog | None) -> Iterator[None]:
-    """Records the collectives that are called meanwhile, from any thread, in a log; in none if it is None."""
+    """Records the collectives that are called in steps meanwhile, from any thread, in a log; in none if it is
+    None.
+    """
     if log is None:
         yield
         return
-    originals = {name: getattr(dist, name) for name in OPERATIONS}
+    originals = {name: getattr(dist, name) for name in OPERATIONS if hasattr(dist, name)}
     try:
         for name, original in originals.items():
             setattr(dist, name, _recording(name, original, log))
@@ -78,6 +77,8 @@ def recorded_collectives(log: TransferLog | None) -> Iterator[None]:
 def _recording(name: str, original: Callable[..., Any], log: TransferLog) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if not log.in_step:
+            return original(*args, **kwargs)
         handed_over = _argument(args, kwargs, *OPERATIONS[name])
         peer = _argument(args, kwargs, *ROOTS[name]) if name in ROOTS else None
         payload_bytes = _nbytes(handed_over)
@@ -89,7 +90,10 @@ def _recording(name: str, original: Callable[..., Any], log: TransferLog) -> Cal
             payload_bytes,
             None if peer is None else rank_name(peer),
         )
+        start = log.now()
         work = original(*args, **kwargs)
+        if _has_ended(work):
+            log.waited(start)
         _when_done(work, transfer, handed_over)
         return work
 
@@ -100,12 +104,17 @@ def _argument(args: Sequence[Any], kwargs: dict[str, Any], position: int, name: 
     return args[position] if len(args) > position else kwargs.get(name)
 
 
+def _has_ended(work: Any) -> bool:
+    """Whether a function of torch.distributed returned when its work was done; `recv` returns a rank then."""
+    return work is None or isinstance(work, int)
+
+
 def _when_done(work: Any, transfer: Transfer, handed_over: Any) -> None:
     """Notes the end of a transfer: now if the call waited for it, else when its future completes."""
     tensors = [handed_over] if isinstance(handed_over, torch.Tensor) else handed_over or ()
     if any(tensor.is_cuda for tensor in tensors):
         return  # NCCL's futures complete when the work is queued, not when it is done
-    if work is None or isinstance(work, int):
+    if _has_ended(work):
         transfer.done()
         return
     try:

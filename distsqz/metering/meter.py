@@ -129,6 +129,8 @@ class StepMeter:
         self._laps_end = self._clock.now()
         self._clock.settle()
         self._end_ns = time.perf_counter_ns()
+        if self._instruments.transfers:
+            self._instruments.transfers.end()
         drained = True
         if meet and self._instruments.peers:
             drained = self._instruments.peers.drain(DRAIN_TIMEOUT_S)
@@ -264,6 +266,7 @@ class StepMeter:
             if index == last and gradients_ready is not None:
                 end = gradients_ready
                 exposed_comm_s += self._clock.seconds(gradients_ready, mark)
+                waits = [each for each in waits if self._clock.seconds(each[0], gradients_ready) > 0]
             waited_s = sum(self._clock.seconds(*each) for each in waits)
             exposed_comm_s += waited_s
             seconds[phase] = seconds.get(phase, 0.0) + self._clock.seconds(start, end) - waited_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -94,10 +95,19 @@ class TransferLog:
         self._step = 0
         self._gradients_ready: Any = None
         self._waits: list[tuple[Any, Any]] = []
+        self._thread = threading.get_ident()
+        self.in_step = False
+        """Whether a step is being timed."""
 
     def begin(self, step: int) -> None:
-        """Starts a step, to which all transfers launched from now on belong."""
+        """Starts a step, to which all transfers launched from now on belong; the training thread calls it."""
         self._step = step
+        self.in_step = True
+        self._thread = threading.get_ident()
+
+    def end(self) -> None:
+        """Ends the step. What is called until the next one is no part of training."""
+        self.in_step = False
 
     def launch(
         self, op: str, bucket: int, payload_bytes: int, peer: str | None = None, *, late: bool = False
@@ -119,11 +129,20 @@ class TransferLog:
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """Context in which the training thread waits for parameters that have not arrived."""
-        start = self._clock.now()
+        start = self.now()
         try:
             yield
         finally:
-            self._waits.append((start, self._clock.now()))
+            self.waited(start)
+
+    def now(self) -> Any:
+        """The time on the clock that waits are measured with."""
+        return self._clock.now()
+
+    def waited(self, start: Any) -> None:
+        """Records a wait from `start` to now, if it was the training thread that waited."""
+        if threading.get_ident() == self._thread:
+            self._waits.append((start, self.now()))
 
     def take_waits(self) -> list[tuple[Any, Any]]:
         """Start and end of each wait since the last call."""

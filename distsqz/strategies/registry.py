@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from distsqz.errors import InvalidValue
-from distsqz.loading import load
+from distsqz.loading import entry_named
 from distsqz.strategies.strategy import Strategy
 
 BUILT_IN: Mapping[str, str] = {
@@ -30,16 +30,7 @@ def strategy_named(name: str) -> type[Strategy]:
     Raises:
         InvalidValue: there is none; it says which there are.
     """
-    place = BUILT_IN.get(name, name)
-    if ":" not in place:
-        known = " ".join(synchronising())
-        raise InvalidValue("strategy", name, f"is none of {known}, nor package.module:name of your own")
-    try:
-        found = load(place)
-    except (ImportError, AttributeError) as error:
-        raise InvalidValue("strategy", name, f"cannot be imported ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise InvalidValue("strategy", name, "must be a subclass of distsqz.strategies.strategy.Strategy")
+    found: type[Strategy] = entry_named(name, Strategy, "strategy", BUILT_IN, [*BUILT_IN])
     return found
 
 
@@ -68,5 +59,5 @@ def strategy_of(entry: Mapping[str, Any]) -> Strategy:
 
 @cache
 def _unknown(name: str) -> type[Strategy]:
-    known = {"name": name, "title": name, "abbreviation": name, "description": "", "worker": ""}
+    known = {"name": name, "title": name, "abbreviation": name, "worker": ""}
     return type("UnknownStrategy", (Strategy,), known)

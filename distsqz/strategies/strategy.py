@@ -85,8 +85,6 @@ class Strategy:
     """Its name in prose, such as "all-reduce"."""
     abbreviation: ClassVar[str]
     """Its name in narrow tables."""
-    description: ClassVar[str]
-    """What it does, in one sentence for the help of commands."""
     Options: ClassVar[type[Any]] = NoOptions
     """A frozen dataclass, each field with a default."""
     worker: ClassVar[str]

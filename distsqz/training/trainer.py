@@ -161,26 +161,31 @@ class Trainer:
         """
         until = self.step + steps
         self._follows = False
-        while self.step < until:
-            try:
-                settle = any(self._due(self.step + 1)) or self.step + 1 == until
-                self._train_step(settle)
-                self._follows = not settle
-                done = self._sync.next_step(self.step)
-                evaluates, saves = self._due(done)
-                if (saves or done >= self.cell.total_steps) and self.cell.together:
-                    self._sync.check()
-                if (evaluates or saves) and self.cell.together:
-                    adopt_buffers_of_rank_0(self._module)
-                if evaluates or saves:
-                    self._keep_buffers()
-                if evaluates:
-                    self._evaluate(done)
-                if saves:
-                    self._save(done)
-            except Exception as error:
-                raise self._failure(error) from error
-            self.step = done
+        with recorded_collectives(self._transfers):
+            while self.step < until:
+                self._make_step(until)
+
+    def _make_step(self, until: int) -> None:
+        """One step, and what is due after it; `until` is the step at which nothing may be in flight."""
+        try:
+            settle = any(self._due(self.step + 1)) or self.step + 1 == until
+            self._train_step(settle)
+            self._follows = not settle
+            done = self._sync.next_step(self.step)
+            evaluates, saves = self._due(done)
+            if (saves or done >= self.cell.total_steps) and self.cell.together:
+                self._sync.check()
+            if (evaluates or saves) and self.cell.together:
+                adopt_buffers_of_rank_0(self._module)
+            if evaluates or saves:
+                self._keep_buffers()
+            if evaluates:
+                self._evaluate(done)
+            if saves:
+                self._save(done)
+        except Exception as error:
+            raise self._failure(error) from error
+        self.step = done
 
     def check(self) -> None:
         """Compares the state of all replicas, if they make their steps together.
@@ -214,10 +219,9 @@ class Trainer:
         images, labels = next(self._batches)
         images, labels = self._to_device(images), labels.to(self._device)
         meter.lap("data")
-        with recorded_collectives(self._transfers):
-            loss = self._forward_and_backward(images, labels)
-            sync.update(settle=settle)
-            meter.lap("optimizer")
+        loss = self._forward_and_backward(images, labels)
+        sync.update(settle=settle)
+        meter.lap("optimizer")
         self._continues = sync.under_way
         meter.end(self._meet if settle else None)
         meter.record(samples=len(labels), loss=loss.item())

@@ -65,6 +65,15 @@ def test_it_trains_the_parameters_of_all_reduce_and_sends_what_its_formula_says(
         neighbours = len(children_of(rank, world_size)) + (rank > 0)
         for step in box.steps():
             if step.strategy == "reduction_tree":
+                waited_s = (
+                    sum(
+                        each.t_done_ns - each.t_launch_ns
+                        for each in box.records["transfers"]
+                        if (each.cell, each.step) == (step.cell, step.step)
+                    )
+                    / 1e9
+                )
+                assert step.exposed_comm_s == pytest.approx(waited_s, rel=0.05, abs=2e-3)
                 assert step.predicted_tx_bytes == neighbours * payload_bytes
                 assert step.tcp_tx_bytes is not None
                 assert (

@@ -20,7 +20,6 @@ class AllReduce(Strategy):
     name = "ddp"
     title = "all-reduce"
     abbreviation = "all-reduce"
-    description = "Train a model data-parallel over Ray and count every byte that it sends."
     Options = AllReduceOptions
     worker = "distsqz.strategies.all_reduce.worker:DataParallel"
 

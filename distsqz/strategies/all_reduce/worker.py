@@ -16,11 +16,11 @@ from torch import nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from distsqz.metering.tcp import PeerMeter
 from distsqz.metering.transfers import Transfer, TransferLog
-from distsqz.strategies.agreement import adopt_rank_0, check_parameters
+from distsqz.strategies.agreement import adopt_rank_0
 from distsqz.strategies.all_reduce.compressors.compressor import Compressor, GradientHook
 from distsqz.strategies.all_reduce.options import OwnOptions
+from distsqz.strategies.local_replica import LocalReplica
 from distsqz.strategies.optimizer import LocalOptimizer
 from distsqz.strategies.worker import WorkerContext
 from distsqz.theory.collectives import UNUSED_FLAG_BYTES
@@ -45,19 +45,19 @@ class UnusedParameterError(RuntimeError):
         super().__init__(f"{name} took no part in this step; train with `find_unused_parameters=True`")
 
 
-class DataParallel:
-    """A replica under DDP, with its own optimizer."""
-
-    model: DistributedDataParallel
-    peers: PeerMeter | None = None
+class DataParallel(LocalReplica):
+    """A replica under DDP."""
 
     def __init__(self, module: nn.Module, context: WorkerContext) -> None:
         """Joins the other replicas of the default group, on which the model has the values of rank 0."""
         options: OwnOptions = context.options
         adopt_rank_0(module)
-        self._module = module
         self._trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self._find_unused = options.find_unused_parameters
+        super().__init__(
+            module,
+            LocalOptimizer(module, context.rule, context.optimizer, all_used=not self._find_unused),
+        )
         flags_bytes = UNUSED_FLAG_BYTES * len(self._trained) if self._find_unused else 0
         compressor: Compressor | None = options.made_compressor()
         hook = compressor and compressor.hook(list(self._trained), list(self._trained.values()))
@@ -71,17 +71,10 @@ class DataParallel:
         if compressor and compressor.one_bucket:
             bucket_mb = bucket_mb or ONE_BUCKET_MB
         self.model = replicate(module, self._buckets, bucket_mb, self._find_unused)
-        self._optimizer = LocalOptimizer(
-            module, context.rule, context.optimizer, all_used=not self._find_unused
-        )
 
     def accumulating(self) -> AbstractContextManager[None]:
         """DDP's `no_sync`: gradients add up, and no bucket is sent."""
         return self.model.no_sync()
-
-    def begin(self, step: int, lr: float) -> None:  # noqa: ARG002
-        """Starts a step with a learning rate."""
-        self._optimizer.set_lr(lr)
 
     def update(self, *, settle: bool) -> None:  # noqa: ARG002
         """Updates the parameters. All transfers have ended with the backward pass.
@@ -92,44 +85,16 @@ class DataParallel:
         self._buckets.backward_ended()
         if not self._find_unused:
             self._refuse_unused()
-        self._optimizer.update()
+        self.optimizer.update()
 
     def _refuse_unused(self) -> None:
         for name, parameter in self._trained.items():
             if parameter.grad is None:
                 raise UnusedParameterError(name)
 
-    def check(self) -> None:
-        """Compares the parameters of all ranks.
-
-        Raises:
-            DriftError: a parameter differs between two ranks.
-        """
-        check_parameters(self._module)
-
-    @property
-    def under_way(self) -> bool:
-        """Always False: all transfers end with the backward pass."""
-        return False
-
-    def next_step(self, step: int) -> int:
-        """Number of the next step; all ranks make every step."""
-        return step + 1
-
-    def staleness(self, step: int) -> int:  # noqa: ARG002
-        """Always 0: every update includes all gradients."""
-        return 0
-
     def rank_state(self) -> dict[str, Any] | None:
         """What the compressor keeps on this rank from one step to the next."""
         return self._hook.state()
-
-    def optimizer_state(self) -> dict[str, Any]:
-        """State of torch's optimizer."""
-        return self._optimizer.state()
-
-    def close(self) -> None:
-        """Does nothing: the connections belong to the default group."""
 
 
 def replicate(

@@ -14,7 +14,6 @@ class Alone(Strategy):
     name = "alone"
     title = "one worker alone"
     abbreviation = "alone"
-    description = "Train a model on one worker, without synchronisation."
     worker = "distsqz.strategies.alone.worker:LoneReplica"
     is_baseline = True
 

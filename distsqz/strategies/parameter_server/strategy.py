@@ -31,7 +31,6 @@ class ParameterServer(Strategy):
     name = "ps"
     title = "parameter server"
     abbreviation = "PS"
-    description = "Train a model through a parameter server over Ray and count every byte."
     Options = ServerOptions
     worker = "distsqz.strategies.parameter_server.worker:ServedReplica"
     has_servers = True

@@ -20,7 +20,6 @@ class ReductionTree(Strategy):
     name = "reduction_tree"
     title = "reduction tree"
     abbreviation = "tree"
-    description = "Train a model with gradients that are summed over a binomial tree of workers."
     worker = "distsqz.strategies.reduction_tree.worker:TreeReplica"
     is_full_duplex = False  # sums come down when all gradients have gone up
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from distsqz.errors import InvalidValue
-from distsqz.loading import load
+from distsqz.loading import entry_named
 from distsqz.strategies.all_reduce.compressors.compressor import Compressor
 
 NONE = "none"
@@ -28,16 +27,8 @@ def compressor_named(name: str) -> type[Compressor]:
     Raises:
         InvalidValue: there is none; it says which there are.
     """
-    place = COMPRESSORS.get(name, name)
-    if ":" not in place:
-        known = " ".join([NONE, *COMPRESSORS])
-        raise InvalidValue("compressor", name, f"is none of {known}, nor package.module:name of your own")
-    try:
-        found = load(place)
-    except (ImportError, AttributeError) as error:
-        raise InvalidValue("compressor", name, f"cannot be imported ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, Compressor)):
-        raise InvalidValue("compressor", name, f"must be a subclass of {Compressor.__module__}.Compressor")
+    known = [NONE, *COMPRESSORS]
+    found: type[Compressor] = entry_named(name, Compressor, "compressor", COMPRESSORS, known)
     return found
 
 
