@@ -89,7 +89,8 @@ def test_both_strategies_take_turns_and_are_compared(said: dict[str, Any]) -> No
     assert compared["step_ratio"] > 0
 
 
-@pytest.mark.parametrize("consistency", [pytest.param("async", marks=pytest.mark.slow), "ssp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("consistency", ["async", "ssp"])
 def test_workers_that_go_their_own_ways_all_make_their_steps(joined: Commands, consistency: str) -> None:
     # The model reads a file by a path that is relative to where the command runs, on every worker.
     model = ("--model", "tests.own_models:net_of_a_file", *SMALL[2:])

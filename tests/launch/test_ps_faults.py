@@ -49,7 +49,7 @@ def never_died(shared_home: Path) -> Iterator[None]:
     (shared_home / MARKER).unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("script", ["launch/ps.py", "launch/ddp.py"])
+@pytest.mark.parametrize("script", ["launch/ddp.py", pytest.param("launch/ps.py", marks=pytest.mark.slow)])
 def test_all_go_back_to_the_last_checkpoint_when_a_worker_of_a_sync_run_is_killed(
     joined: Commands,
     never_died: None,  # noqa: ARG001 - for what it does
